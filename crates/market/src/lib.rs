@@ -1,0 +1,1 @@
+//! Price sources, the replay of recorded prices, and the forecast

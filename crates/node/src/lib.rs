@@ -1,0 +1,1 @@
+//! What both servers share: event log, clock, configuration, framed connections, shutdown

@@ -1,0 +1,1 @@
+//! The wire protocol: frames, instructions and their codec, without I/O

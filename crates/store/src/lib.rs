@@ -1,0 +1,1 @@
+//! The durable truth: the Store trait and its SQL implementations
