@@ -1,1 +1,11 @@
-//! What both servers share: event log, clock, configuration, framed connections, shutdown
+//! What both servers share: the clock, shutdown, framed connections, the link between master and
+//! worker, configuration, and the event log.
+//!
+//! Nothing here knows what an instruction means.
+
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod link;
+pub mod log;
+pub mod shutdown;

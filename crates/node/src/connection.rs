@@ -1,0 +1,152 @@
+//! Reading frames from a stream, and writing them from many places.
+//!
+//! One read may bring many frames, and many answers leave in one write. Memory is bounded: the
+//! buffer never holds more than one unfinished frame and what one read brought.
+
+use std::io;
+
+use bytes::{Buf, BytesMut};
+use papertrader_protocol::frame::MAX_FRAME;
+use papertrader_protocol::{Frame, FrameError};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+/// How much one read may bring.
+const READ: usize = 16 * 1024;
+
+/// Frames as they arrive.
+#[derive(Debug)]
+pub struct Inbox<R> {
+    reader: R,
+    buffer: BytesMut,
+    /// Bytes of the frame that [`Inbox::frame`] returned last.
+    used: usize,
+}
+
+impl<R: AsyncRead + Unpin> Inbox<R> {
+    /// Reads from `reader`.
+    pub fn new(reader: R) -> Inbox<R> {
+        Inbox { reader, buffer: BytesMut::new(), used: 0 }
+    }
+
+    /// Waits for more bytes; 0 means that the other end has closed. Dropping the future loses
+    /// nothing. Call it when [`Inbox::frame`] has returned `None`.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        self.release();
+        if self.buffer.capacity() - self.buffer.len() < READ / 4 {
+            self.buffer.reserve(READ);
+        }
+        self.reader.read_buf(&mut self.buffer).await
+    }
+
+    /// The next whole frame that has arrived.
+    pub fn frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+        self.release();
+        match Frame::decode(&self.buffer)? {
+            Some((frame, used)) => {
+                self.used = used;
+                Ok(Some(frame))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Whether part of a frame has arrived whose rest is missing.
+    pub fn has_partial(&self) -> bool {
+        self.buffer.len() > self.used
+    }
+
+    fn release(&mut self) {
+        self.buffer.advance(self.used);
+        self.used = 0;
+        debug_assert!(self.buffer.len() < MAX_FRAME + READ * 2);
+    }
+}
+
+/// Writes what comes through the channel until it is closed; what waits together leaves in one
+/// write. Returns when everything is written, or at the first error.
+pub async fn write_all_from<W: AsyncWrite + Unpin>(
+    mut writer: W,
+    mut outgoing: mpsc::Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    while let Some(first) = outgoing.recv().await {
+        let mut bytes = first;
+        while bytes.len() < 256 * 1024 {
+            match outgoing.try_recv() {
+                Ok(more) => bytes.extend_from_slice(&more),
+                Err(_) => break,
+            }
+        }
+        writer.write_all(&bytes).await?;
+    }
+    writer.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use papertrader_protocol::{Header, Instruction};
+
+    fn ping(request: u64, text: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        let instruction = Instruction::Ping;
+        let mut header = Header::new(instruction.message_type(), instruction as u16, request);
+        header.argument_count = 1;
+        header.encode(text.as_bytes(), &mut out);
+        out
+    }
+
+    #[tokio::test]
+    async fn frames_arrive_whole_however_they_are_cut() {
+        let mut sent = Vec::new();
+        for n in 0..50 {
+            sent.extend(ping(n, &"x".repeat(n as usize * 7)));
+        }
+        for piece in [1, 3, 39, 40, 41, 1000, sent.len()] {
+            let (client, server) = tokio::io::duplex(64 * 1024);
+            let bytes = sent.clone();
+            tokio::spawn(async move {
+                let mut client = client;
+                for chunk in bytes.chunks(piece) {
+                    client.write_all(chunk).await.unwrap();
+                }
+            });
+            let mut inbox = Inbox::new(server);
+            let mut numbers = Vec::new();
+            loop {
+                while let Some(frame) = inbox.frame().unwrap() {
+                    assert_eq!(frame.data.len(), frame.header.request as usize * 7);
+                    numbers.push(frame.header.request);
+                }
+                if inbox.fill().await.unwrap() == 0 {
+                    break;
+                }
+            }
+            assert!(!inbox.has_partial());
+            assert_eq!(numbers, (0..50).collect::<Vec<_>>());
+        }
+    }
+
+    #[tokio::test]
+    async fn everything_sent_is_written_in_order() {
+        let (client, server) = tokio::io::duplex(64);
+        let (sender, receiver) = mpsc::channel(4);
+        let writer = tokio::spawn(write_all_from(client, receiver));
+        let feeder = tokio::spawn(async move {
+            for n in 0..20 {
+                sender.send(ping(n, "text")).await.unwrap();
+            }
+        });
+        let mut inbox = Inbox::new(server);
+        let mut next = 0;
+        while inbox.fill().await.unwrap() > 0 {
+            while let Some(frame) = inbox.frame().unwrap() {
+                assert_eq!(frame.header.request, next);
+                next += 1;
+            }
+        }
+        assert_eq!(next, 20);
+        feeder.await.unwrap();
+        writer.await.unwrap().unwrap();
+    }
+}
