@@ -1,1 +1,28 @@
-//! The master server
+//! The master server (specification 3.1): accounts, sessions, orders, positions, the registry of
+//! workers and the history of prices.
+//!
+//! | module of the specification | here |
+//! |---|---|
+//! | 3.1.1 main, the driver | [`driver`]: one loop that owns all state |
+//! | 3.1.2 database | `database`: one thread that writes, a few that read |
+//! | 3.1.3 accounts and authorization | `accounts` |
+//! | 3.1.4 event log | `papertrader_node::log` |
+//! | 3.1.5 workers | `workers` |
+//! | 3.1.6 assets data retrieval | `assets` |
+//! | 3.1.7 assets buy and sell | `trading` |
+//!
+//! Invariant: memory changes only after the commit that made the change durable, and every answer
+//! that promises something leaves after that commit.
+
+mod accounts;
+mod assets;
+mod bars;
+pub mod config;
+mod database;
+pub mod driver;
+mod reads;
+mod trading;
+mod workers;
+
+pub use config::{Config, ConfiguredWorker};
+pub use driver::{Master, MasterError, Ticks};

@@ -21,6 +21,11 @@ impl Clock {
         Clock { last: Arc::new(AtomicI64::new(floor.0)) }
     }
 
+    /// Makes every later reading later than `floor`.
+    pub fn raise(&self, floor: WallTime) {
+        self.last.fetch_max(floor.0, Ordering::Relaxed);
+    }
+
     /// Now: at least one nanosecond after the reading before.
     pub fn now(&self) -> WallTime {
         let machine = SystemTime::now()

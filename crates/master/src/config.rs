@@ -1,0 +1,61 @@
+//! What the operator decides about the master.
+
+use std::time::Duration;
+
+use papertrader_core::books::Rules;
+use papertrader_core::ids::WorkerId;
+use papertrader_core::money::Cash;
+use papertrader_node::link::Network;
+
+/// The master's settings. The configuration file has the same in words.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The cash that a new account starts with.
+    pub starting_cash: Cash,
+    /// What the operator decides about trading.
+    pub rules: Rules,
+    /// How far before the master's receipt a worker's time may lie; it is moved otherwise.
+    pub clamp_window: Duration,
+    /// How long a session lives.
+    pub session_lifetime: Duration,
+    /// How long an `isExpirable` session outlives its last connection.
+    pub session_grace: Duration,
+    /// Threads that hash passwords, each with 19 MiB.
+    pub password_threads: usize,
+    /// Log-ins and registrations that may wait for them; more are told `busy`.
+    pub password_queue: usize,
+    /// Threads that read history from the store.
+    pub read_threads: usize,
+    /// Commands that may wait for the store; more are told `busy`.
+    pub command_queue: usize,
+    /// Workers that may connect.
+    pub workers: Vec<ConfiguredWorker>,
+}
+
+/// A worker of the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfiguredWorker {
+    /// Its UUID.
+    pub id: WorkerId,
+    /// Its name.
+    pub name: String,
+    /// Where it may connect from.
+    pub allowed: Vec<Network>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            starting_cash: Cash::from_cents(10_000_000),
+            rules: Rules::default(),
+            clamp_window: Duration::from_secs(2),
+            session_lifetime: Duration::from_secs(30 * 86_400),
+            session_grace: Duration::from_secs(30),
+            password_threads: 2,
+            password_queue: 64,
+            read_threads: 2,
+            command_queue: 100_000,
+            workers: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The database module (specification 3.1.2): one thread that owns the [`Store`] and writes, and a
+//! few that read beside it. The driver never waits for the disk: it hands jobs over and goes on.
+//!
+//! Invariant: one job of the writer is under way at a time, and its answer comes back as an event.
+
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use papertrader_core::ids::AccountId;
+use papertrader_core::names::ClientOrderId;
+use papertrader_node::{error, warn};
+use papertrader_store::{Batch, CommitError, Found, Store, StoreError, StoreReader};
+
+use crate::driver::{Event, Events};
+
+/// What the writer is to do.
+pub(crate) enum Job {
+    /// Look client order IDs up.
+    Find(Vec<(AccountId, ClientOrderId)>),
+    /// Make a batch durable.
+    Commit(Box<Batch>),
+}
+
+/// What became of a job.
+pub(crate) enum Done {
+    /// What is known under each ID.
+    Found(Vec<Option<Found>>),
+    /// The batch is durable.
+    Committed,
+    /// Nothing was read or written; the job may be tried again.
+    Failed(String),
+    /// The master must stop and write nothing more.
+    Fatal(String),
+}
+
+/// The writer's thread.
+pub(crate) struct Writer {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(crate) fn start(store: Box<dyn Store>, events: Events) -> std::io::Result<Writer> {
+        let (jobs, inbox) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || write_loop(store, &inbox, &events))?;
+        Ok(Writer { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Hands a job over. The answer comes as [`Event::Database`].
+    pub(crate) fn submit(&self, job: Job) {
+        // A thread that has ended has said so with `Fatal` before.
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Waits until the job under way is finished and the store is closed.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_loop(mut store: Box<dyn Store>, jobs: &Receiver<Job>, events: &Events) {
+    while let Ok(job) = jobs.recv() {
+        let done = match job {
+            Job::Find(keys) => match store.find(&keys) {
+                Ok(found) => Done::Found(found),
+                Err(error @ StoreError::Corrupt(_)) => Done::Fatal(error.to_string()),
+                Err(error) => Done::Failed(error.to_string()),
+            },
+            Job::Commit(batch) => commit(store.as_mut(), &batch),
+        };
+        let fatal = matches!(done, Done::Fatal(_));
+        if events.blocking_send(Event::Database(done)).is_err() || fatal {
+            break;
+        }
+    }
+}
+
+/// Commits, and finds out what happened when the answer to a COMMIT never came.
+fn commit(store: &mut dyn Store, batch: &Batch) -> Done {
+    let mut delay = Duration::from_millis(50);
+    loop {
+        let unknown = match store.commit(batch) {
+            Ok(()) => return Done::Committed,
+            Err(CommitError::NotStored(why)) => return Done::Failed(why),
+            Err(error @ (CommitError::Contradiction(_) | CommitError::Disk(_))) => {
+                return Done::Fatal(error.to_string());
+            }
+            Err(CommitError::Unknown(why)) => why,
+        };
+        warn!(batch = batch.number.0, %unknown, "a commit has an unknown result: looking it up");
+        // Nothing else is written before it is known: this thread is the only writer.
+        loop {
+            match store.reconnect().and_then(|()| store.last_batch()) {
+                Ok(last) if last == batch.number => return Done::Committed,
+                Ok(last) if last.0 + 1 == batch.number.0 => break,
+                Ok(last) => {
+                    return Done::Fatal(format!(
+                        "the store is at batch {last}, but batch {} was being written",
+                        batch.number
+                    ));
+                }
+                Err(error) => {
+                    error!(%error, "the database cannot be reached; trying again");
+                    std::thread::sleep(delay);
+                    delay = (delay * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+    }
+}
+
+/// What a reading thread runs.
+pub(crate) type Read = Box<dyn FnOnce(&mut dyn StoreReader) + Send>;
+
+/// Threads that read, with a bounded queue in front.
+pub(crate) struct Readers {
+    queue: Option<SyncSender<Read>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Readers {
+    pub(crate) fn start(readers: Vec<Box<dyn StoreReader>>) -> std::io::Result<Readers> {
+        let (queue, inbox) = mpsc::sync_channel::<Read>(1_024);
+        let inbox = Arc::new(Mutex::new(inbox));
+        let mut threads = Vec::new();
+        for mut reader in readers {
+            let inbox = Arc::clone(&inbox);
+            let thread =
+                std::thread::Builder::new().name("store-reader".into()).spawn(move || {
+                    loop {
+                        let Ok(inbox) = inbox.lock() else { return };
+                        let Ok(read) = inbox.recv() else { return };
+                        drop(inbox);
+                        read(reader.as_mut());
+                    }
+                })?;
+            threads.push(thread);
+        }
+        Ok(Readers { queue: Some(queue), threads })
+    }
+
+    /// Hands a read over, unless too many wait.
+    pub(crate) fn submit(&self, read: Read) -> bool {
+        match self.queue.as_ref().map(|queue| queue.try_send(read)) {
+            Some(Ok(())) => true,
+            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => false,
+        }
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Assets buy and sell (specification 3.1.7): judging orders, the queue, cancelling, and what each
+//! client is told when a settlement has decided.
+//!
+//! Precedence for an order: what is known under its client order ID; its deadline; an unknown
+//! asset; then the refusals of [`papertrader_core::order::OrderRefusal`], which bind the ID.
+
+use std::collections::HashMap;
+
+use papertrader_core::books::InFlight;
+use papertrader_core::ids::{AccountId, OrderId, WorkerId};
+use papertrader_core::names::ClientOrderId;
+use papertrader_core::order::{Order, OrderRecord, OrderRequest, OrderState, Side, clamp};
+use papertrader_core::settle::Settlement;
+use papertrader_core::time::{Moment, WallTime};
+use papertrader_protocol::frame::LinkHeader;
+use papertrader_protocol::request::OrderArgs;
+use papertrader_protocol::returns::{FilledOrder, QueuedOrder, Return};
+use papertrader_protocol::{Failure, Instruction, Reason};
+use papertrader_store::{Change, Found};
+
+use crate::driver::{Driver, Effect, MasterError};
+use crate::workers::Origin;
+
+/// Clients that are told of one order's outcome; more find it in their history.
+const WAITERS: usize = 16;
+
+/// An order as it came, authorized but not judged.
+#[derive(Debug)]
+pub(crate) struct Placing {
+    pub(crate) origin: Origin,
+    pub(crate) account: AccountId,
+    pub(crate) side: Side,
+    pub(crate) args: OrderArgs,
+    /// When the master received it.
+    pub(crate) received: Moment,
+    pub(crate) link: LinkHeader,
+}
+
+/// What the module keeps between turns.
+#[derive(Default)]
+pub(crate) struct Trading {
+    next_order: u64,
+    /// The clamped time of each worker's last order.
+    clamped: HashMap<WorkerId, WallTime>,
+    /// Who is told of an open order's outcome.
+    waiters: HashMap<OrderId, Vec<Origin>>,
+}
+
+/// What is known under a client order ID, counting what is judged in the same batch.
+pub(crate) type Known = HashMap<(AccountId, ClientOrderId), Found>;
+
+impl Trading {
+    pub(crate) fn new(next_order: OrderId, clamped: HashMap<WorkerId, WallTime>) -> Trading {
+        Trading { next_order: next_order.0, clamped, waiters: HashMap::new() }
+    }
+
+    pub(crate) fn wait_for(&mut self, order: OrderId, origin: Origin) {
+        let waiters = self.waiters.entry(order).or_default();
+        if waiters.len() < WAITERS {
+            waiters.push(origin);
+        }
+    }
+
+    /// Links close; nobody waits on them any more.
+    pub(crate) fn link_closed(&mut self, link: crate::workers::LinkId) {
+        self.waiters.retain(|_, waiters| {
+            waiters.retain(|origin| origin.link != link);
+            !waiters.is_empty()
+        });
+    }
+
+    pub(crate) fn take_waiters(&mut self, order: OrderId) -> Vec<Origin> {
+        self.waiters.remove(&order).unwrap_or_default()
+    }
+}
+
+impl Driver {
+    /// Judges one order; `known` holds every ID that this batch asks about.
+    pub(crate) fn judge_order(
+        &mut self,
+        placing: Placing,
+        known: &mut Known,
+        in_flight: &mut InFlight,
+        now: WallTime,
+        changes: &mut Vec<Change>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Placing { origin, account, side, args, received, link } = placing;
+        let key = (account, args.client_order_id.clone());
+        let instrument = self.assets.find(args.symbol);
+        match known.get(&key) {
+            Some(Found::Order(record)) => {
+                let request = &record.order.request;
+                let same = request.side == side
+                    && Some(request.instrument) == instrument
+                    && record.order.asked == args.quantity;
+                effects.push(if same {
+                    Effect::Present(Box::new(record.clone()), origin)
+                } else {
+                    Effect::Refuse(origin, Reason::ClientOrderIdConflict.into())
+                });
+                return;
+            }
+            Some(Found::Mark) => {
+                effects.push(Effect::Refuse(origin, Reason::OrderCancelled.into()));
+                return;
+            }
+            None => {}
+        }
+        if link.deadline != WallTime(0) && now > link.deadline {
+            effects.push(Effect::Refuse(origin, Reason::DeadlinePassed.into()));
+            return;
+        }
+        let Some(instrument) = instrument else {
+            effects.push(Effect::Refuse(origin, Reason::UnknownAsset.into()));
+            return;
+        };
+        let client_order_id = args.client_order_id;
+        let request =
+            OrderRequest { account, client_order_id, side, instrument, quantity: args.quantity };
+        let verdict = self.books.judge(&request, in_flight, &self.config.rules);
+        let window = i64::try_from(self.config.clamp_window.as_nanos()).unwrap_or(i64::MAX);
+        let previous = self.trading.clamped.get(&link.worker).copied().unwrap_or_default();
+        let worker_time = clamp(link.received_at, received.wall, window, previous);
+        self.trading.clamped.insert(link.worker, worker_time);
+        let head = self.books.head();
+        let (state, hold, decided) = match verdict {
+            Ok(hold) => {
+                in_flight.add(&request, hold);
+                (OrderState::Queued(None), hold, None)
+            }
+            Err(refusal) => {
+                let decided = Moment { wall: now, market: head.market };
+                (OrderState::Rejected(refusal), Default::default(), Some(decided))
+            }
+        };
+        let order = Order {
+            id: OrderId(self.trading.next_order),
+            asked: request.quantity,
+            request,
+            hold,
+            received,
+            seen: head.number(),
+            day: head.day,
+            worker: link.worker,
+            worker_time,
+            worker_sequence: link.sequence,
+        };
+        self.trading.next_order += 1;
+        let record = OrderRecord { order, state, decided };
+        known.insert(key, Found::Order(record.clone()));
+        changes.push(Change::PlaceOrder(record.clone()));
+        effects.push(Effect::Placed(Box::new(record), origin));
+    }
+
+    /// Judges the cancelling of an order.
+    pub(crate) fn judge_cancel(
+        &mut self,
+        origin: Origin,
+        account: AccountId,
+        client_order_id: ClientOrderId,
+        known: &mut Known,
+        now: WallTime,
+        changes: &mut Vec<Change>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let moment = Moment { wall: now, market: self.books.head().market };
+        let key = (account, client_order_id.clone());
+        let cancelled = Return::Cancelled(client_order_id.clone());
+        match known.get_mut(&key) {
+            Some(Found::Order(record)) => match record.state {
+                OrderState::Queued(_) => {
+                    let order = record.order.id;
+                    record.state = OrderState::Cancelled;
+                    record.decided = Some(moment);
+                    changes.push(Change::CancelOrder { order, moment });
+                    effects.push(Effect::Cancelled(order, origin, client_order_id));
+                }
+                OrderState::Cancelled => effects.push(Effect::Answer(origin, cancelled)),
+                OrderState::Filled(_) | OrderState::Rejected(_) | OrderState::Expired => {
+                    effects.push(Effect::Refuse(origin, Reason::OrderDone.into()));
+                }
+            },
+            Some(Found::Mark) => effects.push(Effect::Answer(origin, cancelled)),
+            None => {
+                known.insert(key, Found::Mark);
+                changes.push(Change::MarkCancelled { account, client_order_id, moment });
+                effects.push(Effect::Answer(origin, cancelled));
+            }
+        }
+    }
+
+    /// An order is durable: it enters the books, and its client is told.
+    pub(crate) fn placed(&mut self, record: &OrderRecord, origin: Origin) -> Result<(), MasterError> {
+        if let OrderState::Queued(waiting) = record.state {
+            self.books.accept(record.order.clone(), waiting)?;
+        }
+        self.present(record, origin);
+        Ok(())
+    }
+
+    /// Tells a client the state of an order, and the outcome of an open one later.
+    pub(crate) fn present(&mut self, record: &OrderRecord, origin: Origin) {
+        if matches!(record.state, OrderState::Queued(_)) {
+            self.trading.wait_for(record.order.id, origin);
+        }
+        if let Some(answer) = self.outcome(&record.order, record.state, record.decided) {
+            self.answer(origin, &answer);
+        }
+    }
+
+    /// The return that says what state an order is in.
+    fn outcome(
+        &self,
+        order: &Order,
+        state: OrderState,
+        decided: Option<Moment>,
+    ) -> Option<Return> {
+        let request = &order.request;
+        let symbol = self.assets.symbol(request.instrument)?;
+        let client_order_id = request.client_order_id.clone();
+        let failed = |reason: Reason| {
+            let instruction = match request.side {
+                Side::Buy => Instruction::PurchaseFail,
+                Side::Sell => Instruction::SellFail,
+            };
+            let text = format!("order {}: {}", order.id, reason.text());
+            Return::Failed(instruction, Failure::new(reason, text))
+        };
+        Some(match state {
+            OrderState::Queued(waiting) => Return::OrderQueued(QueuedOrder {
+                order: order.id.0,
+                client_order_id,
+                side: request.side,
+                symbol,
+                quantity: request.quantity,
+                hold: order.hold,
+                waiting: waiting.map_or("-", |reason| reason.code()).to_owned(),
+            }),
+            OrderState::Filled(fill) => {
+                let decided = decided.unwrap_or_default();
+                Return::Filled(
+                    request.side,
+                    FilledOrder {
+                        order: order.id.0,
+                        client_order_id,
+                        symbol,
+                        quantity: fill.quantity,
+                        price: fill.price,
+                        amount: fill.amount,
+                        market: decided.market,
+                        wall: decided.wall,
+                    },
+                )
+            }
+            OrderState::Rejected(refusal) => failed(refusal.into()),
+            OrderState::Cancelled => failed(Reason::OrderCancelled),
+            OrderState::Expired => failed(Reason::OrderExpired),
+        })
+    }
+
+    /// An order is cancelled: its holds are released, and all who wait for it are told.
+    pub(crate) fn cancelled(
+        &mut self,
+        id: OrderId,
+        origin: Origin,
+        client_order_id: ClientOrderId,
+    ) -> Result<(), MasterError> {
+        let order = self.books.cancel(id)?;
+        self.answer(origin, &Return::Cancelled(client_order_id));
+        if let Some(order) = order {
+            self.tell_waiters(&order, OrderState::Cancelled, None);
+        }
+        Ok(())
+    }
+
+    /// What a committed settlement decided is told to all who wait for it. Must run before the
+    /// books take the settlement over, while they still hold the open orders.
+    pub(crate) fn tell_outcomes(&mut self, settlement: &Settlement) {
+        for decision in &settlement.decisions {
+            let waiters = self.trading.take_waiters(decision.order);
+            if waiters.is_empty() {
+                continue;
+            }
+            let Some(open) = self.books.open_order(decision.order) else { continue };
+            let answer = self.outcome(&open.order, decision.state, Some(settlement.moment));
+            if let Some(answer) = answer {
+                for origin in waiters {
+                    self.answer(origin, &answer);
+                }
+            }
+        }
+    }
+
+    fn tell_waiters(&mut self, order: &Order, state: OrderState, decided: Option<Moment>) {
+        let waiters = self.trading.take_waiters(order.id);
+        if let Some(answer) = self.outcome(order, state, decided) {
+            for origin in waiters {
+                self.answer(origin, &answer);
+            }
+        }
+    }
+}
