@@ -124,7 +124,8 @@ pub trait PriceSource: Send {
     ///
     /// They hold what the steps before `to` told, and the step at `to` itself as far as its
     /// increment covers time before `to`. A bar that `to` cuts holds only the part before it; a bar
-    /// that starts before `from` is left out.
+    /// that starts before `from` is left out. The source does not know where its caller's market
+    /// time stands: it is `to` that keeps what is later out of the answer.
     fn history(
         &self,
         index: usize,
