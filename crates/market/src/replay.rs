@@ -8,6 +8,7 @@
 //! a day is told before the step that it belongs to.
 
 use std::io::{BufRead, BufReader};
+use std::sync::{Mutex, PoisonError};
 
 use flate2::read::GzDecoder;
 use jiff::civil;
@@ -69,7 +70,7 @@ pub struct Replay {
     /// All splits with their times, by ascending number.
     splits: Vec<(MarketTime, StepSplit)>,
     /// The increments of the session stepped through last: a memo, which answers never depend on.
-    current: Option<DerivedSession>,
+    current: Mutex<Option<DerivedSession>>,
 }
 
 /// The increments of every instrument in one session; `None` for one without a bar on that date.
@@ -108,7 +109,7 @@ impl Replay {
             splits = splits.len(),
             "recorded prices read"
         );
-        Ok(Replay { config, specs, recorded, sessions, splits, current: None })
+        Ok(Replay { config, specs, recorded, sessions, splits, current: Mutex::new(None) })
     }
 
     /// What this replay was told.
@@ -182,13 +183,20 @@ impl PriceSource for Replay {
         self.config.start.start()
     }
 
-    fn next(&mut self, after: MarketTime) -> Result<Option<Step>, SourceError> {
+    fn interval(&self) -> i64 {
+        self.config.step
+    }
+
+    fn next(&self, after: MarketTime) -> Result<Option<Step>, SourceError> {
         let position = self.sessions.partition_point(|session| session.close <= after);
         let Some(session) = self.sessions.get(position).copied() else { return Ok(None) };
         let Some(number) = session.step_after(after, self.config.step) else { return Ok(None) };
         let time = session.step_time(number, self.config.step);
 
-        let derived = match self.current.take() {
+        // A memo that a panic left behind is as good as none.
+        let memo = || self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = memo().take();
+        let derived = match kept {
             Some(current) if current.position == position => current,
             _ => self.derived_session(position)?,
         };
@@ -201,7 +209,7 @@ impl PriceSource for Replay {
             Some(StepPrice { index, mark: Mark { price: bar.close, time }, bar })
         };
         let prices = derived.increments.iter().enumerate().filter_map(price).collect();
-        self.current = Some(derived);
+        *memo() = Some(derived);
 
         let first = self.splits.partition_point(|(at, _)| *at <= after);
         let until = self.splits.partition_point(|(at, _)| *at <= time);

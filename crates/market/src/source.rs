@@ -20,35 +20,11 @@ pub const LONGEST_STEP: i64 = DAY;
 
 /// What sort of thing an instrument is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 pub enum InstrumentKind {
     /// A share of a company.
-    Stock = 0,
+    Stock,
     /// Made up by the synthetic source.
-    Synthetic = 1,
-}
-
-impl InstrumentKind {
-    /// All kinds, in order of their numbers.
-    pub const ALL: [InstrumentKind; 2] = [InstrumentKind::Stock, InstrumentKind::Synthetic];
-
-    /// The number on the wire and in the store.
-    pub const fn number(self) -> u8 {
-        self as u8
-    }
-
-    /// From the number on the wire and in the store.
-    pub fn from_number(number: u8) -> Option<InstrumentKind> {
-        InstrumentKind::ALL.get(usize::from(number)).copied()
-    }
-
-    /// The name in answers to programs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            InstrumentKind::Stock => "stock",
-            InstrumentKind::Synthetic => "synthetic",
-        }
-    }
+    Synthetic,
 }
 
 /// One instrument as its source describes it.
@@ -102,8 +78,8 @@ pub struct Step {
     pub splits: Vec<StepSplit>,
 }
 
-/// Where prices come from.
-pub trait PriceSource: Send {
+/// Where prices come from. It is asked from several threads at once.
+pub trait PriceSource: Send + Sync {
     /// What the source is, for people: it must say what is recorded and what is made up.
     fn label(&self) -> &str;
 
@@ -115,9 +91,12 @@ pub trait PriceSource: Send {
     /// meant to see: prices before it are history.
     fn start(&self) -> MarketTime;
 
+    /// Nanoseconds of market time that an interval bar covers at most.
+    fn interval(&self) -> i64;
+
     /// The first step later than `after`; `None` after the end of the data (the step before had
     /// [`Step::ended`]). The answer depends on `after` only, not on earlier calls.
-    fn next(&mut self, after: MarketTime) -> Result<Option<Step>, SourceError>;
+    fn next(&self, after: MarketTime) -> Result<Option<Step>, SourceError>;
 
     /// The bars of one instrument that start in `[from, to)`, by ascending start, not adjusted for
     /// splits.
@@ -237,14 +216,6 @@ pub(crate) fn tick_of(price: Price) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kinds_round_trip_through_their_numbers() {
-        for kind in InstrumentKind::ALL {
-            assert_eq!(InstrumentKind::from_number(kind.number()), Some(kind));
-        }
-        assert_eq!(InstrumentKind::from_number(2), None);
-    }
 
     #[test]
     fn the_tick_is_the_coarsest_that_fits() {

@@ -210,7 +210,11 @@ impl PriceSource for Synthetic {
         self.config.start.start()
     }
 
-    fn next(&mut self, after: MarketTime) -> Result<Option<Step>, SourceError> {
+    fn interval(&self) -> i64 {
+        self.config.step
+    }
+
+    fn next(&self, after: MarketTime) -> Result<Option<Step>, SourceError> {
         let number = self.step_at(after).saturating_add(1).max(self.first_step());
         // The centuries that market time can express do end.
         let Some(time) = self.step_time(number) else { return Ok(None) };
@@ -301,7 +305,7 @@ mod tests {
 
     #[test]
     fn steps_go_around_the_clock_and_join_up() {
-        let mut market = market(1_800);
+        let market = market(1_800);
         let mut after = market.start();
         let mut before: Option<Step> = None;
         for number in 1..=200 {
@@ -345,7 +349,7 @@ mod tests {
     fn seeds_and_instruments_differ() {
         let closes = |seed| -> Vec<Price> {
             let config = SyntheticConfig { seed, ..config(SECOND) };
-            let mut market = Synthetic::new(config).unwrap();
+            let market = Synthetic::new(config).unwrap();
             let step = market.next(market.start()).unwrap().unwrap();
             step.prices.iter().map(|price| price.mark.price).collect()
         };
@@ -384,7 +388,7 @@ mod tests {
 
     #[test]
     fn the_ends_of_time_do_not_overflow() {
-        let mut market = market(1);
+        let market = market(1);
         let first = market.next(MarketTime(i64::MIN)).unwrap().unwrap();
         assert_eq!(first.time, market.start().plus_nanos(SECOND - 30 * DAY));
         assert_eq!(market.next(MarketTime(i64::MAX)).unwrap(), None);
@@ -405,7 +409,7 @@ mod tests {
             index in 0usize..5, step in 600i64..80_000, from in -31 * 86_400i64..86_400,
             length in 0i64..10 * 86_400,
         ) {
-            let mut market = market(step);
+            let market = market(step);
             let from = market.start().plus_nanos(from * SECOND);
             let to = from.plus_nanos(length * SECOND);
             let mut told = Vec::new();
@@ -428,7 +432,7 @@ mod tests {
 
         #[test]
         fn the_price_at_a_time_does_not_depend_on_the_step(n in 1i64..1000) {
-            let (mut fine, mut coarse) = (market(60), market(3_600));
+            let (fine, coarse) = (market(60), market(3_600));
             let at = fine.start().plus_nanos(n * 3_600 * SECOND - 1);
             let a = fine.next(at).unwrap().unwrap();
             let b = coarse.next(at).unwrap().unwrap();

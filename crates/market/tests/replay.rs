@@ -54,7 +54,7 @@ fn index_of(replay: &Replay, symbol: &str) -> usize {
 }
 
 /// Steps through everything that is later than `after` and before `to`.
-fn steps(replay: &mut Replay, mut after: MarketTime, to: MarketTime) -> Vec<Step> {
+fn steps(replay: &Replay, mut after: MarketTime, to: MarketTime) -> Vec<Step> {
     let mut all = Vec::new();
     while let Some(step) = replay.next(after).unwrap().filter(|step| step.time < to) {
         assert!(step.time > after, "market time goes forward");
@@ -85,10 +85,10 @@ fn recorded_days(csv: &str, symbol: &str) -> Vec<Bar> {
 fn the_increments_of_every_day_merge_to_the_recorded_bar() {
     let csv = csv();
     for step in [30 * MINUTE, 7 * HOUR] {
-        let mut replay = bundled(step);
+        let replay = bundled(step);
         let mut told: Vec<Vec<Bar>> = vec![Vec::new(); replay.instruments().len()];
         let mut count = 0;
-        let all = steps(&mut replay, ALWAYS, NEVER);
+        let all = steps(&replay, ALWAYS, NEVER);
         for step in &all {
             count += 1;
             assert!(step.market_open);
@@ -118,10 +118,10 @@ fn the_increments_of_every_day_merge_to_the_recorded_bar() {
 fn the_increments_of_fine_steps_merge_too() {
     // Ten seconds are finer than the minutes that all steps share.
     let csv = csv();
-    let mut replay = bundled(10 * SECOND);
+    let replay = bundled(10 * SECOND);
     let index = index_of(&replay, "IBM");
     for day in recorded_days(&csv, "IBM").iter().step_by(400) {
-        let steps = steps(&mut replay, day.start, day.start.plus_nanos(DAY));
+        let steps = steps(&replay, day.start, day.start.plus_nanos(DAY));
         assert_eq!(steps.len(), 2_341);
         let of_index = |step: &Step| step.prices.iter().find(|p| p.index == index).map(|p| p.bar);
         let told: Vec<Bar> = steps.iter().filter_map(of_index).collect();
@@ -148,14 +148,14 @@ fn instruments_are_listed_by_name() {
 
 #[test]
 fn the_splits_are_exactly_those_that_happened() {
-    let mut replay = bundled(HOUR);
+    let replay = bundled(HOUR);
     let expected = [
         (1, "AAPL", utc("2000-06-21 13:30"), 2, 1),
         (2, "MSFT", utc("2003-02-18 14:30"), 2, 1),
         (3, "AAPL", utc("2005-02-28 14:30"), 2, 1),
     ];
     let mut found = Vec::new();
-    for step in steps(&mut replay, ALWAYS, NEVER) {
+    for step in steps(&replay, ALWAYS, NEVER) {
         for split in &step.splits {
             let symbol = replay.instruments()[split.index].symbol.to_string();
             found.push((split.number, symbol, step.time, split.to, split.from));
@@ -175,7 +175,7 @@ fn the_splits_are_exactly_those_that_happened() {
 
 #[test]
 fn a_split_comes_with_its_opening_step_only() {
-    let mut replay = bundled(HOUR);
+    let replay = bundled(HOUR);
     let opening = utc("2005-02-28 14:30");
     for after in [opening.plus_nanos(-1), utc("2005-02-25 21:00"), utc("2005-02-27 00:00")] {
         let step = replay.next(after).unwrap().unwrap();
@@ -203,7 +203,7 @@ fn adjusted_closes_do_not_jump_at_a_split() {
 
 #[test]
 fn sessions_follow_new_yorks_clock() {
-    let mut replay = bundled(7 * HOUR);
+    let replay = bundled(7 * HOUR);
     let cases = [
         ("2005-01-03", "14:30", "21:00"),
         ("2005-07-01", "13:30", "20:00"),
@@ -219,7 +219,7 @@ fn sessions_follow_new_yorks_clock() {
         ("2007-11-05", "14:30", "21:00"),
     ];
     for (day, open, close) in cases {
-        let steps = steps(&mut replay, date(day).start(), date(day).end());
+        let steps = steps(&replay, date(day).start(), date(day).end());
         let times: Vec<MarketTime> = steps.iter().map(|step| step.time).collect();
         assert_eq!(times, [utc(&format!("{day} {open}")), utc(&format!("{day} {close}"))], "{day}");
     }
@@ -227,13 +227,12 @@ fn sessions_follow_new_yorks_clock() {
 
 #[test]
 fn steps_run_from_the_open_to_the_close_and_jump_over_closed_days() {
-    let mut replay = bundled(2 * HOUR);
+    let replay = bundled(2 * HOUR);
     // From Friday's last steps over the weekend and Martin Luther King Day.
-    let times: Vec<MarketTime> =
-        steps(&mut replay, utc("2005-01-14 19:00"), utc("2005-01-18 21:01"))
-            .iter()
-            .map(|step| step.time)
-            .collect();
+    let times: Vec<MarketTime> = steps(&replay, utc("2005-01-14 19:00"), utc("2005-01-18 21:01"))
+        .iter()
+        .map(|step| step.time)
+        .collect();
     let expected = [
         "2005-01-14 20:30",
         "2005-01-14 21:00",
@@ -248,9 +247,9 @@ fn steps_run_from_the_open_to_the_close_and_jump_over_closed_days() {
 
 #[test]
 fn the_opening_step_is_the_recorded_open_alone() {
-    let mut replay = bundled(30 * MINUTE);
+    let replay = bundled(30 * MINUTE);
     let apple = index_of(&replay, "AAPL");
-    let steps = steps(&mut replay, date("2000-03-01").start(), utc("2000-03-01 15:01"));
+    let steps = steps(&replay, date("2000-03-01").start(), utc("2000-03-01 15:01"));
     let bars: Vec<Bar> = steps.iter().map(|step| step.prices[apple].bar).collect();
     assert_eq!(bars.len(), 2);
     let open = "118.56".parse().unwrap();
@@ -263,7 +262,7 @@ fn the_opening_step_is_the_recorded_open_alone() {
 
 #[test]
 fn a_fresh_deployment_begins_before_the_first_session_of_its_start() {
-    let mut replay = Replay::bundled(ReplayConfig::default()).unwrap();
+    let replay = Replay::bundled(ReplayConfig::default()).unwrap();
     let first = replay.next(replay.start()).unwrap().unwrap();
     assert_eq!(first.time, utc("2005-01-03 14:30"));
     // The history before it ends with the year before.
@@ -276,11 +275,11 @@ fn a_fresh_deployment_begins_before_the_first_session_of_its_start() {
 
 #[test]
 fn an_instrument_has_no_price_before_its_first() {
-    let mut replay = bundled(7 * HOUR);
+    let replay = bundled(7 * HOUR);
     for (symbol, listed) in [("GOOG", "2004-08-19"), ("FB", "2012-05-18")] {
         let index = index_of(&replay, symbol);
         let listed = date(listed);
-        for step in steps(&mut replay, ALWAYS, listed.start()) {
+        for step in steps(&replay, ALWAYS, listed.start()) {
             assert!(step.prices.iter().all(|price| price.index != index));
         }
         let first = replay.next(listed.start()).unwrap().unwrap();
@@ -303,9 +302,9 @@ fn an_instrument_without_a_row_is_absent_from_that_session() {
     let config = ReplayConfig { start: date("2000-03-01"), ..ReplayConfig::default() };
     let without = csv.lines().filter(|line| !line.starts_with("IBM,2000-03-02"));
     let text: Vec<&str> = without.collect();
-    let mut replay = Replay::from_csv(text.join("\n").as_bytes(), config).unwrap();
+    let replay = Replay::from_csv(text.join("\n").as_bytes(), config).unwrap();
     let ibm = index_of(&replay, "IBM");
-    let of_day = steps(&mut replay, date("2000-03-02").start(), date("2000-03-03").start());
+    let of_day = steps(&replay, date("2000-03-02").start(), date("2000-03-03").start());
     assert_eq!(of_day.len(), 14);
     assert!(of_day.iter().all(|s| s.prices.len() == 2 && s.prices.iter().all(|p| p.index != ibm)));
     let next = replay.next(date("2000-03-03").start()).unwrap().unwrap();
@@ -314,7 +313,7 @@ fn an_instrument_without_a_row_is_absent_from_that_session() {
 
 #[test]
 fn the_data_ends_once() {
-    let mut replay = bundled(30 * MINUTE);
+    let replay = bundled(30 * MINUTE);
     let last = replay.next(utc("2013-03-01 20:59")).unwrap().unwrap();
     assert_eq!(last.time, utc("2013-03-01 21:00"));
     assert!(last.ended);
@@ -399,11 +398,11 @@ fn a_cut_days_history_is_what_its_steps_told() {
     let outcome = runner.run(&any_case, |(to, index, size, length)| {
         let replay = replays.iter().find(|replay| replay.config().step == size).unwrap();
         let from = to.plus_nanos(-length);
-        let mut stepped = Replay::bundled(*replay.config()).unwrap();
+        let stepped = Replay::bundled(*replay.config()).unwrap();
         let mut told: Vec<Bar> = Vec::new();
         // From the start of the month, so that a day's or month's bar is whole.
         let first = Date::of(from).first_of_month().start().plus_nanos(-1);
-        for step in steps(&mut stepped, first, to.plus_nanos(1)) {
+        for step in steps(&stepped, first, to.plus_nanos(1)) {
             // An opening increment at `to` itself has nothing before `to`.
             let of_index = step.prices.iter().find(|price| price.index == index);
             told.extend(of_index.map(|price| price.bar).filter(|bar| bar.start < to));
@@ -425,9 +424,9 @@ fn a_cut_days_history_is_what_its_steps_told() {
 
 #[test]
 fn a_resumed_replay_goes_on_as_the_continuous_one() {
-    let mut continuous = bundled(45 * MINUTE);
+    let continuous = bundled(45 * MINUTE);
     let (from, to) = (utc("2005-02-10 00:00"), utc("2005-04-20 00:00"));
-    let all = steps(&mut continuous, from, to);
+    let all = steps(&continuous, from, to);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(30));
     let any_after = (from.0..all.last().unwrap().time.0, any::<bool>());
     let outcome = runner.run(&any_after, |(after, on_a_step)| {
@@ -437,7 +436,7 @@ fn a_resumed_replay_goes_on_as_the_continuous_one() {
             None => MarketTime(after),
         };
         // Fresh, and after a question about another time.
-        let mut resumed = bundled(45 * MINUTE);
+        let resumed = bundled(45 * MINUTE);
         let fresh = resumed.next(after).unwrap();
         prop_assert_eq!(fresh.as_ref(), Some(&all[expected]));
         resumed.next(utc("2010-01-04 15:00")).unwrap();

@@ -68,20 +68,8 @@ impl Accounts {
         let nobody = Argon2::default().hash_password(b"no client's hash looks like this")?;
         let ids = (1..).map(AccountId);
         let by_name = ids.zip(&profiles).map(|(id, p)| (p.name.key(), id)).collect();
-        let sessions = sessions
-            .into_iter()
-            .map(|stored| {
-                let session = Session {
-                    id: None,
-                    honoured: HashSet::new(),
-                    present: HashSet::new(),
-                    alone_since: Some(now),
-                    ending: false,
-                    stored,
-                };
-                (session.stored.key, session)
-            })
-            .collect();
+        let sessions =
+            sessions.into_iter().map(|stored| (stored.key, Session::alone(stored, now))).collect();
         Ok(Accounts {
             profiles,
             by_name,
@@ -142,6 +130,11 @@ impl Accounts {
         self.sessions.insert(session.stored.key, session);
     }
 
+    /// Adds a session whose client was gone before it could be told.
+    pub(crate) fn started_unheard(&mut self, stored: StoredSession, now: WallTime) {
+        self.sessions.insert(stored.key, Session::alone(stored, now));
+    }
+
     /// Proves a session through a link: from now on the link may use it.
     pub(crate) fn resume(
         &mut self,
@@ -149,8 +142,7 @@ impl Accounts {
         id: SessionId,
         now: WallTime,
     ) -> Result<(AccountId, WallTime), Reason> {
-        let session =
-            self.sessions.get_mut(&session_key(&id)).ok_or(Reason::SessionUnknown)?;
+        let session = self.sessions.get_mut(&session_key(&id)).ok_or(Reason::SessionUnknown)?;
         if session.ending || session.stored.expires <= now {
             return Err(Reason::SessionExpired);
         }
@@ -247,6 +239,18 @@ impl Accounts {
 }
 
 impl Session {
+    /// A session without a connection.
+    fn alone(stored: StoredSession, now: WallTime) -> Session {
+        Session {
+            id: None,
+            honoured: HashSet::new(),
+            present: HashSet::new(),
+            alone_since: Some(now),
+            ending: false,
+            stored,
+        }
+    }
+
     fn leave(&mut self, link: LinkId, now: WallTime) {
         self.present.remove(&link);
         if self.present.is_empty() && self.alone_since.is_none() {

@@ -19,7 +19,7 @@ use papertrader_protocol::data::AssetKind;
 use papertrader_protocol::link::{LinkInstrument, SnapshotPush, Tick};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, transfer};
-use papertrader_store::{BarRow, Change, InstrumentRow, Loaded, Store, StoreError, StoreReader};
+use papertrader_store::{BarRow, Change, InstrumentRow, Loaded, StoreReader};
 
 use crate::bars::Current;
 use crate::driver::{Event, Events, MasterError};
@@ -278,9 +278,4 @@ pub(crate) fn preparation(
         changes.push(Change::PutBars(bars));
     }
     Ok(changes)
-}
-
-/// Loads the store again after the preparation was written.
-pub(crate) fn reload(store: &mut dyn Store) -> Result<Loaded, StoreError> {
-    store.load()
 }

@@ -81,9 +81,8 @@ impl Current {
         let hour_start = Resolution::Hour.start_of(interval.start);
         let day_start = Resolution::Day.start_of(interval.start);
         let month_start = Resolution::Month.start_of(interval.start);
-        current.previous_close = reader
-            .last_bar(instrument, Resolution::Day, day_start)?
-            .map(|bar| bar.close);
+        current.previous_close =
+            reader.last_bar(instrument, Resolution::Day, day_start)?.map(|bar| bar.close);
         let mut read = |resolution, from: MarketTime, to: MarketTime| {
             reader.bars(instrument, resolution, from, to, usize::MAX)
         };
@@ -94,12 +93,8 @@ impl Current {
         let mut days = read(Resolution::Day, month_start, day_start)?;
         days.extend(&day);
         let month = roll_up(&days, Resolution::Month);
-        current.newest = [
-            Some(interval),
-            hour.last().copied(),
-            day.last().copied(),
-            month.last().copied(),
-        ];
+        current.newest =
+            [Some(interval), hour.last().copied(), day.last().copied(), month.last().copied()];
         Ok(current)
     }
 }

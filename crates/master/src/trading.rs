@@ -191,7 +191,11 @@ impl Driver {
     }
 
     /// An order is durable: it enters the books, and its client is told.
-    pub(crate) fn placed(&mut self, record: &OrderRecord, origin: Origin) -> Result<(), MasterError> {
+    pub(crate) fn placed(
+        &mut self,
+        record: &OrderRecord,
+        origin: Origin,
+    ) -> Result<(), MasterError> {
         if let OrderState::Queued(waiting) = record.state {
             self.books.accept(record.order.clone(), waiting)?;
         }
@@ -210,12 +214,7 @@ impl Driver {
     }
 
     /// The return that says what state an order is in.
-    fn outcome(
-        &self,
-        order: &Order,
-        state: OrderState,
-        decided: Option<Moment>,
-    ) -> Option<Return> {
+    fn outcome(&self, order: &Order, state: OrderState, decided: Option<Moment>) -> Option<Return> {
         let request = &order.request;
         let symbol = self.assets.symbol(request.instrument)?;
         let client_order_id = request.client_order_id.clone();

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use papertrader_core::books::Head;
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::MarketTime;
 use papertrader_node::connection::{Inbox, write_all_from};
@@ -57,6 +58,8 @@ pub(crate) struct PublicView {
     pub(crate) deployment: String,
     pub(crate) interval: i64,
     pub(crate) market: MarketTime,
+    /// The number of the last settled snapshot.
+    pub(crate) snapshot: u64,
     pub(crate) list: Arc<Vec<u8>>,
 }
 
@@ -91,8 +94,12 @@ impl Workers {
         self.view.subscribe()
     }
 
-    pub(crate) fn market_moved(&self, market: MarketTime) {
-        self.view.send_modify(|view| view.market = market);
+    /// The market has moved.
+    pub(crate) fn moved(&self, head: Head) {
+        self.view.send_modify(|view| {
+            view.market = head.market;
+            view.snapshot = head.snapshot;
+        });
     }
 
     /// Lets a worker in, or says why not. An older link of the same worker is cut: it is dead, or

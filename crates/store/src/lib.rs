@@ -305,6 +305,14 @@ pub trait StoreReader: Send {
         limit: usize,
     ) -> Result<Vec<Bar>, StoreError>;
 
+    /// The last bar that starts before `before`.
+    fn last_bar(
+        &mut self,
+        instrument: InstrumentId,
+        resolution: Resolution,
+        before: MarketTime,
+    ) -> Result<Option<Bar>, StoreError>;
+
     /// The newest `limit` lines of an account's history, newest first.
     fn history(&mut self, account: AccountId, limit: usize) -> Result<Vec<HistoryRow>, StoreError>;
 

@@ -1,0 +1,1020 @@
+//! The driver (specification 3.1.1): one loop that owns all state, takes commands from the workers
+//! and routes them to the module they are for.
+//!
+//! Everything that blocks — the store, passwords, the price source, the network — runs beside the
+//! loop and reports back as an [`Event`]. Work that must be durable stands in one queue, in order
+//! of arrival: commands that arrived together form one batch, a snapshot's settlement another.
+//! One batch is written at a time; what arrives meanwhile forms the next.
+//!
+//! Invariants: memory changes only after the commit, in the order of the commits; a command that
+//! arrived before a snapshot is judged before it is settled, one that arrived after, after.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use papertrader_core::books::{Books, BrokenBooks, InFlight};
+use papertrader_core::ids::{AccountId, BatchNumber, OrderId, SnapshotNumber, WorkerId};
+use papertrader_core::names::{ClientOrderId, Email, UserName};
+use papertrader_core::order::OrderRecord;
+use papertrader_core::settle::{Settlement, settle};
+use papertrader_core::time::{MarketTime, Moment, WallTime};
+use papertrader_market::{PriceSource, SourceError, Step};
+use papertrader_node::clock::Clock;
+use papertrader_node::link::Registered;
+use papertrader_node::shutdown::Shutdown;
+use papertrader_node::{error, info, warn};
+use papertrader_protocol::link::{
+    LinkHello, LinkWelcome, SessionEnded, SessionPresence, WorkerStatus,
+};
+use papertrader_protocol::returns::{Return, SessionGrant};
+use papertrader_protocol::wire::Wire;
+use papertrader_protocol::{Failure, Header, Instruction, Reason, Request, SessionId};
+use papertrader_store::{
+    Batch, Change, NewAccount, Profile, SessionKey, Store, StoreError, StoredSession, WorkerRow,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::accounts::{Accounts, Hasher, PasswordDone, PasswordResult, Ticket};
+use crate::assets::{Assets, Retrieved, preparation};
+use crate::config::Config;
+use crate::database::{Done, Job, Readers, Writer};
+use crate::trading::{Known, Placing, Trading};
+use crate::workers::{LinkId, Origin, OwnedFrame, PublicView, Workers, serve};
+
+/// Commands that one batch holds at most.
+const BATCH: usize = 10_000;
+/// Events that one turn of the loop takes at most before it answers.
+const TURN: usize = 4_096;
+/// Connections on the master's port at a time.
+const CONNECTIONS: usize = 1_024;
+
+/// Why the master stops.
+#[derive(Debug, thiserror::Error)]
+pub enum MasterError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store cannot be written to any more.
+    #[error("the store failed, and nothing more is written: {0}")]
+    Writing(String),
+    /// The price source cannot be used.
+    #[error("the price source failed: {0}")]
+    Source(#[from] SourceError),
+    /// The source has nothing at all after its start.
+    #[error("the price source has no prices after its start")]
+    NoPrices,
+    /// The books contradict themselves.
+    #[error(transparent)]
+    Books(#[from] BrokenBooks),
+    /// A thread, a socket or the machine's randomness failed.
+    #[error("the machine failed: {0}")]
+    Machine(#[from] std::io::Error),
+}
+
+/// When snapshots are taken.
+#[derive(Debug)]
+pub enum Ticks {
+    /// At an interval of wall time (2.3.4).
+    Every(Duration),
+    /// When told to, for tests: a snapshot for each message.
+    Manual(mpsc::Receiver<()>),
+}
+
+/// A running master.
+#[derive(Debug)]
+pub struct Master {
+    address: SocketAddr,
+    running: JoinHandle<Result<(), MasterError>>,
+}
+
+impl Master {
+    /// Loads the store, prepares it, and starts to serve `listener`. Returns when workers can
+    /// connect and the first prices are there.
+    pub async fn start(
+        config: Config,
+        mut store: Box<dyn Store>,
+        source: Arc<dyn PriceSource>,
+        listener: TcpListener,
+        clock: Clock,
+        ticks: Ticks,
+        shutdown: Shutdown,
+    ) -> Result<Master, MasterError> {
+        let address = listener.local_addr()?;
+        let (events, inbox) = mpsc::channel(TURN);
+        let sender = events.clone();
+        let interval = match &ticks {
+            Ticks::Every(interval) => i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX),
+            Ticks::Manual(_) => 0,
+        };
+        let driver = tokio::task::spawn_blocking(move || {
+            prepare(store.as_mut(), source.as_ref(), &config, &clock)?;
+            Driver::new(config, store, source, clock, interval, sender)
+        })
+        .await
+        .map_err(std::io::Error::other)??;
+        let mut view = driver.workers.view();
+        let running = tokio::spawn(driver.run(inbox, ticks, shutdown));
+        // The first prices: a fresh store has none until its first settlement. If the driver ends
+        // before, its view closes.
+        if view.wait_for(|view| view.snapshot > 0).await.is_err() {
+            running.await.map_err(std::io::Error::other)??;
+            return Err(MasterError::NoPrices);
+        }
+        let accepting = tokio::spawn(accept(listener, events, view));
+        let running = tokio::spawn(async move {
+            let result = running.await;
+            accepting.abort();
+            result.map_err(std::io::Error::other)?
+        });
+        Ok(Master { address, running })
+    }
+
+    /// Where workers connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for the end, clean or not.
+    pub async fn ended(self) -> Result<(), MasterError> {
+        self.running.await.map_err(std::io::Error::other)?
+    }
+}
+
+/// Stores what must be there before the first command: instruments with their history, and the
+/// workers of the configuration.
+fn prepare(
+    store: &mut dyn Store,
+    source: &dyn PriceSource,
+    config: &Config,
+    clock: &Clock,
+) -> Result<(), MasterError> {
+    let loaded = store.load()?;
+    clock.raise(loaded.last_wall);
+    let mut changes = preparation(source, &loaded)?;
+    for worker in &config.workers {
+        let allowed: Vec<String> = worker.allowed.iter().map(ToString::to_string).collect();
+        let row =
+            WorkerRow { id: worker.id, name: worker.name.clone(), allowed: allowed.join(",") };
+        if !loaded.workers.contains(&row) {
+            changes.push(Change::PutWorker(row));
+        }
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let number = BatchNumber(loaded.last_batch.0 + 1);
+    store
+        .commit(&Batch { number, wall: clock.now(), changes })
+        .map_err(|error| MasterError::Writing(error.to_string()))
+}
+
+/// Takes connections on the master's port.
+async fn accept(
+    listener: TcpListener,
+    events: Events,
+    view: tokio::sync::watch::Receiver<PublicView>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut next = 0;
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                next += 1;
+                let serving = serve(LinkId(next), stream, peer, events.clone(), view.clone());
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, usually: others must close before it can go on.
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// What reports to the driver.
+pub(crate) type Events = mpsc::Sender<Event>;
+
+/// Everything that can happen to the master.
+pub(crate) enum Event {
+    /// A worker says who it is.
+    LinkOpened { link: LinkId, hello: LinkHello, peer: SocketAddr, queue: mpsc::Sender<Vec<u8>> },
+    /// A worker says something.
+    Frame(LinkId, OwnedFrame),
+    /// A link is gone.
+    LinkClosed(LinkId),
+    /// The store's writer has finished its job.
+    Database(Done),
+    /// A password is checked or hashed.
+    Password(PasswordDone),
+    /// The price source has answered.
+    Step(Result<Option<Step>, SourceError>),
+    /// A read is finished: its answer for a link.
+    Answer(LinkId, Vec<u8>),
+    /// What failed is tried again.
+    Retry,
+}
+
+/// Something that waits to be made durable.
+enum Work {
+    Command(Command),
+    Settle(Box<Retrieved>),
+}
+
+/// A command that changes something durable.
+pub(crate) enum Command {
+    Place(Placing),
+    Cancel { origin: Origin, account: AccountId, client_order_id: ClientOrderId },
+    Register { origin: Origin, name: UserName, email: Email, pass_hash: String },
+    StartSession { origin: Origin, account: AccountId, expirable: bool },
+    EndSession { key: SessionKey, origin: Option<Origin> },
+}
+
+/// What a batch does to the memory, and says, once it is durable. In order.
+pub(crate) enum Effect {
+    Answer(Origin, Return),
+    Refuse(Origin, Failure),
+    Present(Box<OrderRecord>, Origin),
+    Placed(Box<OrderRecord>, Origin),
+    Cancelled(OrderId, Origin, ClientOrderId),
+    Opened(Box<NewAccount>, Origin),
+    Started(SessionId, Box<StoredSession>, Origin),
+    Ended(SessionKey, Option<Origin>),
+}
+
+/// What the writer is doing.
+enum Writing {
+    Nothing,
+    /// Looking up the client order IDs of these commands.
+    Finding(Vec<Command>, Vec<(AccountId, ClientOrderId)>),
+    /// Writing a batch of commands with these effects.
+    Committing(Vec<Effect>),
+    /// Writing a settlement.
+    Settling(Box<Settlement>, Box<Retrieved>),
+    /// A settlement could not be written: it is tried again.
+    Waiting(Box<Retrieved>),
+}
+
+/// The master's state.
+pub(crate) struct Driver {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) books: Books,
+    pub(crate) accounts: Accounts,
+    pub(crate) workers: Workers,
+    pub(crate) assets: Assets,
+    pub(crate) trading: Trading,
+    pub(crate) readers: Readers,
+    pub(crate) events: Events,
+    writer: Writer,
+    deployment: String,
+    interval: i64,
+    last_batch: BatchNumber,
+    /// The number of the latest snapshot that was taken, settled or not.
+    last_taken: u64,
+    /// The market's time of the latest snapshot that was taken.
+    last_time: MarketTime,
+    queue: VecDeque<Work>,
+    writing: Writing,
+}
+
+impl Driver {
+    fn new(
+        config: Config,
+        mut store: Box<dyn Store>,
+        source: Arc<dyn PriceSource>,
+        clock: Clock,
+        interval: i64,
+        events: Events,
+    ) -> Result<Driver, MasterError> {
+        let loaded = store.load()?;
+        let mut readers = Vec::new();
+        for _ in 0..config.read_threads.max(1) {
+            readers.push(store.reader()?);
+        }
+        let assets = {
+            let mut reader = store.reader()?;
+            Assets::new(source, &loaded, reader.as_mut(), events.clone())?
+        };
+        let hasher = Hasher::start(config.password_threads, config.password_queue, &events)?;
+        let now = clock.now();
+        let accounts = Accounts::new(loaded.profiles, loaded.sessions, hasher, now)
+            .map_err(std::io::Error::other)?;
+        let mut clamped: HashMap<WorkerId, WallTime> = HashMap::new();
+        for open in loaded.books.open_orders() {
+            let last = clamped.entry(open.order.worker).or_default();
+            *last = (*last).max(open.order.worker_time);
+        }
+        let head = loaded.books.head();
+        let registry = config
+            .workers
+            .iter()
+            .map(|w| Registered { id: w.id, name: w.name.clone(), allowed: w.allowed.clone() })
+            .collect();
+        let view = PublicView {
+            deployment: loaded.deployment.clone(),
+            interval,
+            market: head.market,
+            snapshot: head.snapshot,
+            ..PublicView::default()
+        };
+        info!(
+            accounts = loaded.books.accounts().count(),
+            open_orders = loaded.books.open_orders().count(),
+            snapshot = head.snapshot,
+            batch = loaded.last_batch.0,
+            "the store is loaded"
+        );
+        Ok(Driver {
+            trading: Trading::new(loaded.next_order, clamped),
+            workers: Workers::new(registry, view),
+            readers: Readers::start(readers)?,
+            writer: Writer::start(store, events.clone())?,
+            deployment: loaded.deployment,
+            last_batch: loaded.last_batch,
+            last_taken: head.snapshot,
+            last_time: head.market,
+            books: loaded.books,
+            queue: VecDeque::new(),
+            writing: Writing::Nothing,
+            config,
+            clock,
+            accounts,
+            assets,
+            events,
+            interval,
+        })
+    }
+
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Event>,
+        mut ticks: Ticks,
+        mut shutdown: Shutdown,
+    ) -> Result<(), MasterError> {
+        let mut timer = tokio::time::interval(match &ticks {
+            Ticks::Every(interval) => (*interval).max(Duration::from_millis(1)),
+            Ticks::Manual(_) => Duration::from_secs(86_400),
+        });
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        timer.reset();
+        let mut housekeeping = tokio::time::interval(Duration::from_secs(1));
+        let mut draining = false;
+        if self.books.head().snapshot == 0 {
+            self.last_time = self.assets.source().start();
+            self.poll();
+        }
+        loop {
+            tokio::select! {
+                event = inbox.recv() => match event {
+                    Some(event) => self.handle(event, draining)?,
+                    // The driver itself holds a sender.
+                    None => return Ok(()),
+                },
+                () = ticks.next(&mut timer), if !draining => self.poll(),
+                _ = housekeeping.tick() => self.end_sessions(),
+                () = shutdown.wait(), if !draining => {
+                    draining = true;
+                    info!(waiting = self.queue.len(), "draining");
+                }
+            }
+            for _ in 0..TURN {
+                let Ok(event) = inbox.try_recv() else { break };
+                self.handle(event, draining)?;
+            }
+            self.advance()?;
+            if draining && self.is_drained() {
+                let goodbye = Return::Goodbye(Reason::ShuttingDown.into());
+                let mut bytes = Vec::new();
+                goodbye.put(0, &mut bytes);
+                self.workers.say_to_all(&bytes);
+                self.workers.flush();
+                info!("ended");
+                return Ok(());
+            }
+            for deaf in self.workers.flush() {
+                self.close_link(deaf);
+            }
+        }
+    }
+
+    /// Nothing is under way any more, or it cannot be written: what is queued was not promised.
+    fn is_drained(&self) -> bool {
+        match self.writing {
+            Writing::Nothing => self.queue.is_empty(),
+            Writing::Waiting(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Asks for the next snapshot, unless one waits to be settled.
+    fn poll(&mut self) {
+        let waits = self.queue.iter().any(|work| matches!(work, Work::Settle(_)));
+        if !waits && !self.writing.is_settling() && !self.books.head().ended {
+            self.assets.poll(self.last_time);
+        }
+    }
+
+    fn handle(&mut self, event: Event, draining: bool) -> Result<(), MasterError> {
+        match event {
+            Event::Frame(link, frame) if !draining => self.frame(link, frame),
+            Event::Frame(..) => {}
+            Event::LinkOpened { link, hello, peer, queue } => {
+                self.open_link(link, hello, peer, queue);
+            }
+            Event::LinkClosed(link) => self.close_link(link),
+            Event::Database(done) => self.written(done)?,
+            Event::Password(done) => self.password(done),
+            Event::Step(step) => self.step(step),
+            Event::Answer(link, bytes) => {
+                self.workers.say(link, |out| out.extend_from_slice(&bytes));
+            }
+            Event::Retry => {
+                if let Writing::Waiting(_) = self.writing {
+                    let Writing::Waiting(retrieved) =
+                        std::mem::replace(&mut self.writing, Writing::Nothing)
+                    else {
+                        return Ok(());
+                    };
+                    self.queue.push_front(Work::Settle(retrieved));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // Links.
+
+    fn open_link(
+        &mut self,
+        id: LinkId,
+        hello: LinkHello,
+        peer: SocketAddr,
+        queue: mpsc::Sender<Vec<u8>>,
+    ) {
+        let refusal = queue.clone();
+        match self.workers.admit(id, hello, peer, queue) {
+            Ok(older) => {
+                if let Some(older) = older {
+                    warn!("the worker had a link already: the older one is cut");
+                    self.close_link(older);
+                }
+                let welcome = LinkWelcome {
+                    deployment: self.deployment.clone(),
+                    name: self.workers.link(id).map_or(String::new(), |link| link.name.clone()),
+                    clock: self.clock.now(),
+                    interval: self.interval,
+                    bar_interval: self.assets.source().interval(),
+                    source: self.assets.source().label().to_owned(),
+                };
+                let instruction = Instruction::LinkWelcome;
+                let header = Header::new(instruction.message_type(), instruction as u16, 0);
+                let snapshot = self.assets.full_snapshot(&self.books);
+                self.workers.say(id, |out| {
+                    header.encode(&welcome.to_bytes(), out);
+                    out.extend_from_slice(&snapshot);
+                });
+                self.announce_workers();
+            }
+            Err(denied) => {
+                warn!(%peer, %denied, "a worker was refused");
+                let failure = Failure::new(Reason::NotAuthorized, denied.to_string());
+                let mut bytes = Vec::new();
+                Return::Failed(Instruction::LinkRefused, failure).put(0, &mut bytes);
+                // The queue is new, so that there is room; dropping it closes the connection.
+                let _ = refusal.try_send(bytes);
+            }
+        }
+    }
+
+    fn close_link(&mut self, id: LinkId) {
+        if self.workers.remove(id) {
+            self.accounts.link_closed(id, self.clock.now());
+            self.trading.link_closed(id);
+            self.announce_workers();
+        }
+    }
+
+    fn announce_workers(&mut self) {
+        self.workers.publish();
+        let mut frames = Vec::new();
+        self.workers.list_frames(0, &mut frames);
+        self.workers.say_to_all(&frames);
+    }
+
+    /// Routes what a worker says.
+    fn frame(&mut self, id: LinkId, frame: OwnedFrame) {
+        let Some(link) = self.workers.link(id) else { return };
+        let header = frame.header;
+        let request = header.request;
+        let proven = link.worker;
+        let Some(instruction) = Instruction::from_number(header.instruction) else {
+            self.refuse_on(id, request, Instruction::CommandFail, Reason::UnknownInstruction);
+            return;
+        };
+        match instruction {
+            Instruction::SessionPresence => {
+                if let Ok(presence) = SessionPresence::from_bytes(&frame.data) {
+                    let now = self.clock.now();
+                    self.accounts.presence(id, presence.session, presence.present, now);
+                }
+                return;
+            }
+            Instruction::WorkerStatus => {
+                if let Ok(status) = WorkerStatus::from_bytes(&frame.data) {
+                    self.workers.set_clients(id, status.clients);
+                }
+                return;
+            }
+            _ => {}
+        }
+        let failure = instruction.failure();
+        // Each message of a worker carries its UUID (4.1), and it must be the one it proved.
+        let link_header = match header.link {
+            Some(link_header) if link_header.worker == proven => link_header,
+            _ => {
+                warn!(link = id.0, ?instruction, "a frame without the worker's own UUID");
+                self.refuse_on(id, request, failure, Reason::NotAuthorized);
+                return;
+            }
+        };
+        let origin = Origin { link: id, request, instruction, client: link_header.client };
+        let parsed = Request::parse(instruction, header.argument_count, &frame.data);
+        let parsed = match parsed {
+            Ok(parsed) => parsed,
+            Err(reason) => return self.refuse(origin, reason),
+        };
+        if let Err(reason) = self.request(origin, parsed, header, link_header) {
+            self.refuse(origin, reason);
+        }
+    }
+
+    /// Starts to serve a request, or says why not.
+    fn request(
+        &mut self,
+        origin: Origin,
+        request: Request,
+        header: Header,
+        link: papertrader_protocol::frame::LinkHeader,
+    ) -> Result<(), Reason> {
+        let now = self.clock.now();
+        let session = header.session;
+        let account = |driver: &Driver| driver.accounts.authorize(origin.link, session, now);
+        match request {
+            Request::Login { name, pass, expirable } => {
+                let ticket = Ticket::Login { origin, expirable };
+                self.accounts.verify(&name, pass, ticket)?;
+            }
+            Request::LoginSession => {
+                let (account, expires) = self.accounts.resume(origin.link, session, now)?;
+                let name = self.accounts.profile(account).map(|p| p.name.to_string());
+                let name = name.unwrap_or_default();
+                self.answer(origin, &Return::Session(SessionGrant { session, expires, name }));
+            }
+            Request::Register { name, email, pass } => {
+                if self.accounts.find(&name).is_some() {
+                    return Err(Reason::NameTaken);
+                }
+                self.accounts.hash(pass, Ticket::Register { origin, name, email })?;
+            }
+            Request::Logout => {
+                let (_, key) = account(self)?;
+                if !self.accounts.end(key) {
+                    return Err(Reason::SessionExpired);
+                }
+                self.enqueue(Command::EndSession { key, origin: Some(origin) });
+            }
+            Request::PurchaseAsset(args) | Request::SellAsset(args) => {
+                use papertrader_core::order::Side;
+                let (account, _) = account(self)?;
+                let buy = origin.instruction == Instruction::PurchaseAsset;
+                let side = if buy { Side::Buy } else { Side::Sell };
+                let received = Moment { wall: now, market: self.last_time };
+                self.room()?;
+                let placing = Placing { origin, account, side, args, received, link };
+                self.enqueue(Command::Place(placing));
+            }
+            Request::CancelOrder(client_order_id) => {
+                let (account, _) = account(self)?;
+                self.room()?;
+                self.enqueue(Command::Cancel { origin, account, client_order_id });
+            }
+            Request::Ping(text) => self.answer(origin, &Return::Pong(text)),
+            Request::Bars(symbol, span) => self.read_bars(origin, symbol, span)?,
+            Request::Predicted(symbol, days) => self.read_prediction(origin, symbol, days)?,
+            Request::UserInfo(name) => {
+                let (viewer, _) = account(self)?;
+                self.user_info(origin, viewer, &name)?;
+            }
+            Request::Portfolio(name) => {
+                let (viewer, _) = account(self)?;
+                self.portfolio(origin, viewer, &name)?;
+            }
+            Request::History(name) => {
+                let (viewer, _) = account(self)?;
+                self.read_history(origin, viewer, &name)?;
+            }
+            Request::Orders(name) => {
+                let (viewer, _) = account(self)?;
+                self.read_orders(origin, viewer, &name)?;
+            }
+            Request::Order(client_order_id) => {
+                let (viewer, _) = account(self)?;
+                self.read_order(origin, viewer, client_order_id)?;
+            }
+            // A worker answers these itself.
+            Request::SwitchState(_)
+            | Request::GetWorkerList
+            | Request::AssetInfo(_)
+            | Request::AssetValue(_)
+            | Request::AssetList
+            | Request::Hello
+            | Request::Goodbye => return Err(Reason::NotAuthorized),
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> Result<(), Reason> {
+        if self.queue.len() < self.config.command_queue { Ok(()) } else { Err(Reason::Busy) }
+    }
+
+    fn enqueue(&mut self, command: Command) {
+        self.queue.push_back(Work::Command(command));
+    }
+
+    /// Says a return to whoever asked, if the link is still there.
+    pub(crate) fn answer(&mut self, origin: Origin, answer: &Return) {
+        self.workers.say(origin.link, |out| answer.put(origin.request, out));
+    }
+
+    fn refuse(&mut self, origin: Origin, reason: Reason) {
+        self.refuse_on(origin.link, origin.request, origin.instruction.failure(), reason);
+    }
+
+    fn refuse_on(&mut self, link: LinkId, request: u64, failure: Instruction, reason: Reason) {
+        let answer = Return::Failed(failure, reason.into());
+        self.workers.say(link, |out| answer.put(request, out));
+    }
+
+    /// A password is checked or hashed.
+    fn password(&mut self, done: PasswordDone) {
+        match (done.ticket, done.result) {
+            (Ticket::Login { origin, expirable }, PasswordResult::Verified(Some(account))) => {
+                if self.books.account(account).is_none_or(|account| account.disabled) {
+                    self.refuse(origin, Reason::AccountDisabled);
+                } else {
+                    self.enqueue(Command::StartSession { origin, account, expirable });
+                }
+            }
+            (Ticket::Login { origin, .. }, PasswordResult::Verified(None)) => {
+                self.refuse(origin, Reason::BadCredentials);
+            }
+            (Ticket::Register { origin, name, email }, PasswordResult::Hashed(pass_hash)) => {
+                self.enqueue(Command::Register { origin, name, email, pass_hash });
+            }
+            (Ticket::Login { origin, .. } | Ticket::Register { origin, .. }, _) => {
+                error!("a password could not be hashed");
+                self.refuse(origin, Reason::Unavailable);
+            }
+        }
+    }
+
+    /// Sessions whose time is over end.
+    fn end_sessions(&mut self) {
+        for key in self.accounts.over(self.clock.now(), self.config.session_grace) {
+            self.enqueue(Command::EndSession { key, origin: None });
+        }
+    }
+
+    /// The price source has answered.
+    fn step(&mut self, step: Result<Option<Step>, SourceError>) {
+        self.assets.polled();
+        match step {
+            Ok(Some(step)) => {
+                self.last_taken += 1;
+                self.last_time = step.time;
+                let number = SnapshotNumber(self.last_taken);
+                let retrieved = self.assets.retrieve(step, number);
+                self.queue.push_back(Work::Settle(Box::new(retrieved)));
+            }
+            Ok(None) => warn!("the price source has no more prices"),
+            Err(error) => error!(%error, "the price source failed; asking again"),
+        }
+    }
+
+    // Durable work.
+
+    /// Gives the writer its next job, if it has none.
+    fn advance(&mut self) -> Result<(), MasterError> {
+        while !self.writing.is_busy() {
+            match self.queue.pop_front() {
+                None => return Ok(()),
+                Some(Work::Settle(retrieved)) => self.settle(retrieved)?,
+                Some(Work::Command(first)) => {
+                    let mut commands = vec![first];
+                    while commands.len() < BATCH
+                        && matches!(self.queue.front(), Some(Work::Command(_)))
+                    {
+                        if let Some(Work::Command(next)) = self.queue.pop_front() {
+                            commands.push(next);
+                        }
+                    }
+                    self.find(commands)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, retrieved: Box<Retrieved>) -> Result<(), MasterError> {
+        let now = self.clock.now();
+        let settlement = settle(&self.books, &retrieved.snapshot, now, &self.config.rules)?;
+        let bars = retrieved.rows.clone();
+        let changes = vec![Change::Settle { settlement: settlement.clone(), bars }];
+        self.commit(changes, now);
+        self.writing = Writing::Settling(Box::new(settlement), retrieved);
+        Ok(())
+    }
+
+    /// The first half of a batch of commands: looks up the client order IDs that memory does not
+    /// know.
+    fn find(&mut self, commands: Vec<Command>) -> Result<(), MasterError> {
+        let mut keys: Vec<(AccountId, ClientOrderId)> = Vec::new();
+        for command in &commands {
+            match command {
+                Command::Place(placing) => {
+                    keys.push((placing.account, placing.args.client_order_id.clone()));
+                }
+                Command::Cancel { account, client_order_id, .. } => {
+                    keys.push((*account, client_order_id.clone()));
+                }
+                _ => {}
+            }
+        }
+        if keys.is_empty() {
+            return self.judge(commands, Known::new());
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        self.writer.submit(Job::Find(keys.clone()));
+        self.writing = Writing::Finding(commands, keys);
+        Ok(())
+    }
+
+    /// The second half: judges the commands in order and writes what they change.
+    fn judge(&mut self, commands: Vec<Command>, mut known: Known) -> Result<(), MasterError> {
+        let now = self.clock.now();
+        let mut changes = Vec::new();
+        let mut effects = Vec::new();
+        let mut in_flight = InFlight::default();
+        let mut next_account = self.books.next_account();
+        let mut names: HashMap<String, ()> = HashMap::new();
+        for command in commands {
+            match command {
+                Command::Place(placing) => self.judge_order(
+                    placing,
+                    &mut known,
+                    &mut in_flight,
+                    now,
+                    &mut changes,
+                    &mut effects,
+                ),
+                Command::Cancel { origin, account, client_order_id } => self.judge_cancel(
+                    origin,
+                    account,
+                    client_order_id,
+                    &mut known,
+                    now,
+                    &mut changes,
+                    &mut effects,
+                ),
+                Command::Register { origin, name, email, pass_hash } => {
+                    let taken = self.accounts.find(&name).is_some();
+                    if taken || names.insert(name.key(), ()).is_some() {
+                        effects.push(Effect::Refuse(origin, Reason::NameTaken.into()));
+                        continue;
+                    }
+                    let profile = Profile { name, email, pass_hash: Some(pass_hash), since: now };
+                    let moment = Moment { wall: now, market: self.books.head().market };
+                    let grant = self.config.starting_cash;
+                    let account = NewAccount { id: next_account, profile, grant, moment };
+                    next_account = AccountId(next_account.0 + 1);
+                    changes.push(Change::OpenAccount(account.clone()));
+                    effects.push(Effect::Opened(Box::new(account), origin));
+                }
+                Command::StartSession { origin, account, expirable } => {
+                    let mut bytes = [0; 16];
+                    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+                    let id = SessionId::from_bytes(bytes);
+                    let life = self.config.session_lifetime.as_nanos();
+                    let life = i64::try_from(life).unwrap_or(i64::MAX);
+                    let session = StoredSession {
+                        key: crate::accounts::session_key(&id),
+                        account,
+                        expires: now.plus_nanos(life),
+                        expirable,
+                        client: origin.client.ip(),
+                        started: now,
+                    };
+                    changes.push(Change::StartSession(session.clone()));
+                    effects.push(Effect::Started(id, Box::new(session), origin));
+                }
+                Command::EndSession { key, origin } => {
+                    changes.push(Change::EndSession(key));
+                    effects.push(Effect::Ended(key, origin));
+                }
+            }
+        }
+        if changes.is_empty() {
+            return self.take_effect(effects);
+        }
+        self.commit(changes, now);
+        self.writing = Writing::Committing(effects);
+        Ok(())
+    }
+
+    fn commit(&mut self, changes: Vec<Change>, wall: WallTime) {
+        let number = BatchNumber(self.last_batch.0 + 1);
+        self.writer.submit(Job::Commit(Box::new(Batch { number, wall, changes })));
+    }
+
+    /// The writer has finished.
+    fn written(&mut self, done: Done) -> Result<(), MasterError> {
+        let writing = std::mem::replace(&mut self.writing, Writing::Nothing);
+        match (writing, done) {
+            (_, Done::Fatal(why)) => return Err(MasterError::Writing(why)),
+            (Writing::Finding(commands, keys), Done::Found(found)) => {
+                let known = keys.into_iter().zip(found);
+                let known = known.filter_map(|(key, found)| Some((key, found?))).collect();
+                self.judge(commands, known)?;
+            }
+            (Writing::Committing(effects), Done::Committed) => {
+                self.last_batch.0 += 1;
+                self.take_effect(effects)?;
+            }
+            (Writing::Settling(settlement, retrieved), Done::Committed) => {
+                self.last_batch.0 += 1;
+                self.settled(&settlement, *retrieved)?;
+            }
+            (Writing::Finding(commands, _), Done::Failed(why)) => {
+                error!(%why, commands = commands.len(), "the store cannot be read: refusing");
+                for command in commands {
+                    self.unavailable(&command);
+                }
+            }
+            (Writing::Committing(effects), Done::Failed(why)) => {
+                error!(%why, "a batch was not stored: its commands are refused");
+                for effect in effects {
+                    self.undone(effect);
+                }
+            }
+            (Writing::Settling(_, retrieved), Done::Failed(why)) => {
+                error!(%why, "a settlement was not stored: it is tried again");
+                self.writing = Writing::Waiting(retrieved);
+                let events = self.events.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    let _ = events.send(Event::Retry).await;
+                });
+            }
+            (_, Done::Found(_) | Done::Committed | Done::Failed(_)) => {
+                return Err(MasterError::Writing("an answer to a job that nobody gave".into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_effect(&mut self, effects: Vec<Effect>) -> Result<(), MasterError> {
+        for effect in effects {
+            match effect {
+                Effect::Answer(origin, answer) => self.answer(origin, &answer),
+                Effect::Refuse(origin, failure) => {
+                    let answer = Return::Failed(origin.instruction.failure(), failure);
+                    self.answer(origin, &answer);
+                }
+                Effect::Present(record, origin) => self.present(&record, origin),
+                Effect::Placed(record, origin) => self.placed(&record, origin)?,
+                Effect::Cancelled(order, origin, id) => self.cancelled(order, origin, id)?,
+                Effect::Opened(account, origin) => {
+                    self.books.open_account(account.grant)?;
+                    let name = account.profile.name.to_string();
+                    self.accounts.opened(account.id, account.profile);
+                    self.answer(origin, &Return::Registered(name));
+                }
+                Effect::Started(id, session, origin) => {
+                    let (account, expires) = (session.account, session.expires);
+                    if self.workers.link(origin.link).is_some() {
+                        self.accounts.started(id, *session, origin.link);
+                    } else {
+                        // Nobody was told its ID: it ends like any session without a connection.
+                        self.accounts.started_unheard(*session, self.clock.now());
+                    }
+                    let name = self.accounts.profile(account).map(|p| p.name.to_string());
+                    let name = name.unwrap_or_default();
+                    let grant = SessionGrant { session: id, expires, name };
+                    self.answer(origin, &Return::Session(grant));
+                }
+                Effect::Ended(key, origin) => {
+                    if let Some((session, links)) = self.accounts.ended(key) {
+                        let instruction = Instruction::SessionEnded;
+                        let header = Header::new(instruction.message_type(), instruction as u16, 0);
+                        let data = SessionEnded { session }.to_bytes();
+                        for link in links {
+                            self.workers.say(link, |out| header.encode(&data, out));
+                        }
+                    }
+                    if let Some(origin) = origin {
+                        self.answer(origin, &Return::LoggedOut);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch was not stored: whoever asked for something is told so.
+    fn undone(&mut self, effect: Effect) {
+        let origin = match effect {
+            Effect::Answer(origin, _)
+            | Effect::Refuse(origin, _)
+            | Effect::Present(_, origin)
+            | Effect::Placed(_, origin)
+            | Effect::Cancelled(_, origin, _)
+            | Effect::Opened(_, origin)
+            | Effect::Started(_, _, origin) => Some(origin),
+            Effect::Ended(key, origin) => {
+                self.accounts.end_failed(key);
+                origin
+            }
+        };
+        if let Some(origin) = origin {
+            self.refuse(origin, Reason::Unavailable);
+        }
+    }
+
+    fn unavailable(&mut self, command: &Command) {
+        let origin = match command {
+            Command::Place(placing) => Some(placing.origin),
+            Command::Cancel { origin, .. }
+            | Command::Register { origin, .. }
+            | Command::StartSession { origin, .. } => Some(*origin),
+            Command::EndSession { key, origin } => {
+                self.accounts.end_failed(*key);
+                *origin
+            }
+        };
+        if let Some(origin) = origin {
+            self.refuse(origin, Reason::Unavailable);
+        }
+    }
+
+    /// A settlement is durable: the books take it over, clients and workers are told.
+    fn settled(
+        &mut self,
+        settlement: &Settlement,
+        retrieved: Retrieved,
+    ) -> Result<(), MasterError> {
+        self.tell_outcomes(settlement);
+        self.books.apply(settlement)?;
+        let push = self.assets.settled(retrieved, &self.books);
+        self.workers.say_to_all(&push);
+        self.workers.moved(settlement.head);
+        if settlement.head.ended {
+            warn!("the prices have come to their end: the market stands still from now on");
+        }
+        Ok(())
+    }
+}
+
+impl Writing {
+    fn is_busy(&self) -> bool {
+        !matches!(self, Writing::Nothing)
+    }
+
+    fn is_settling(&self) -> bool {
+        matches!(self, Writing::Settling(..) | Writing::Waiting(_))
+    }
+}
+
+impl Ticks {
+    async fn next(&mut self, timer: &mut tokio::time::Interval) {
+        match self {
+            Ticks::Every(_) => {
+                timer.tick().await;
+            }
+            Ticks::Manual(ticks) => {
+                if ticks.recv().await.is_none() {
+                    std::future::pending().await
+                }
+            }
+        }
+    }
+}
