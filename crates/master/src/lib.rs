@@ -17,6 +17,7 @@
 mod accounts;
 mod assets;
 mod bars;
+mod batch;
 pub mod config;
 mod database;
 pub mod driver;

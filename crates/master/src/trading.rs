@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use papertrader_core::books::InFlight;
 use papertrader_core::ids::{AccountId, OrderId, WorkerId};
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::{Order, OrderRecord, OrderRequest, OrderState, Side, clamp};
@@ -18,7 +17,8 @@ use papertrader_protocol::returns::{FilledOrder, QueuedOrder, Return};
 use papertrader_protocol::{Failure, Instruction, Reason};
 use papertrader_store::{Change, Found};
 
-use crate::driver::{Driver, Effect, MasterError};
+use crate::batch::{Effect, Judging};
+use crate::driver::{Driver, MasterError};
 use crate::workers::Origin;
 
 /// Clients that are told of one order's outcome; more find it in their history.
@@ -76,15 +76,9 @@ impl Trading {
 
 impl Driver {
     /// Judges one order; `known` holds every ID that this batch asks about.
-    pub(crate) fn judge_order(
-        &mut self,
-        placing: Placing,
-        known: &mut Known,
-        in_flight: &mut InFlight,
-        now: WallTime,
-        changes: &mut Vec<Change>,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn judge_order(&mut self, placing: Placing, judging: &mut Judging) {
+        let Judging { now, known, in_flight, changes, effects } = judging;
+        let now = *now;
         let Placing { origin, account, side, args, received, link } = placing;
         let key = (account, args.client_order_id.clone());
         let instrument = self.assets.find(args.symbol);
@@ -159,11 +153,10 @@ impl Driver {
         origin: Origin,
         account: AccountId,
         client_order_id: ClientOrderId,
-        known: &mut Known,
-        now: WallTime,
-        changes: &mut Vec<Change>,
-        effects: &mut Vec<Effect>,
+        judging: &mut Judging,
     ) {
+        let Judging { now, known, changes, effects, .. } = judging;
+        let now = *now;
         let moment = Moment { wall: now, market: self.books.head().market };
         let key = (account, client_order_id.clone());
         let cancelled = Return::Cancelled(client_order_id.clone());
