@@ -1,10 +1,11 @@
 //! What an account owns and what its open orders hold.
 //!
-//! Invariants: cash, holds, quantities and cost bases are never negative; `held_cash <= cash`;
-//! each position's `held <= quantity`; positions are sorted by instrument and none is empty.
+//! Invariants: cash, holds, quantities and cost bases are never negative; cash and quantities are
+//! at most the largest accepted; `held_cash <= cash`; each position's `held <= quantity`;
+//! positions are sorted by instrument and none is empty.
 
 use crate::ids::InstrumentId;
-use crate::money::{Cash, Quantity};
+use crate::money::{Cash, MAX_CASH, MAX_QUANTITY, Quantity};
 
 /// An account's money and shares. Names and credentials are kept elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -74,11 +75,13 @@ impl Account {
     /// Whether the invariants at the head of this file hold.
     pub fn is_sound(&self) -> bool {
         !self.cash.is_negative()
+            && self.cash <= MAX_CASH
             && !self.held_cash.is_negative()
             && self.held_cash <= self.cash
             && self.positions.is_sorted_by(|a, b| a.instrument < b.instrument)
             && self.positions.iter().all(|p| {
                 p.quantity > Quantity::ZERO
+                    && p.quantity <= MAX_QUANTITY
                     && !p.held.is_negative()
                     && p.held <= p.quantity
                     && !p.cost.is_negative()

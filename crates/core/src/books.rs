@@ -111,12 +111,12 @@ impl InFlight {
         match request.side {
             Side::Buy => {
                 let held = self.cash.entry(request.account).or_default();
-                *held = held.plus(hold).unwrap_or(MAX_CASH);
+                *held = held.plus(hold).unwrap_or(Cash::from_cents(i64::MAX));
             }
             Side::Sell => {
                 let key = (request.account, request.instrument);
                 let held = self.units.entry(key).or_default();
-                *held = held.plus(request.quantity).unwrap_or(MAX_QUANTITY);
+                *held = held.plus(request.quantity).unwrap_or(Quantity::from_raw(i64::MAX));
             }
         }
     }
@@ -194,7 +194,9 @@ impl Books {
         account
             .positions
             .iter()
-            .fold(account.cash, |sum, position| sum.plus(self.value(position)).unwrap_or(MAX_CASH))
+            .fold(account.cash, |sum, position| {
+                sum.plus(self.value(position)).map_or(MAX_CASH, |sum| sum.min(MAX_CASH))
+            })
     }
 
     /// What a position would bring at its latest price; zero without one.
@@ -220,11 +222,14 @@ impl Books {
         }
         let mark = self.mark(request.instrument).ok_or(OrderRefusal::NoPrice)?;
         let in_flight_orders = in_flight.orders.get(&request.account).copied().unwrap_or(0);
-        if account.open_orders + in_flight_orders >= rules.max_open_orders {
+        if account.open_orders.saturating_add(in_flight_orders) >= rules.max_open_orders {
             return Err(OrderRefusal::TooManyOpenOrders);
         }
+        if request.quantity > MAX_QUANTITY {
+            return Err(OrderRefusal::OrderTooLarge);
+        }
         let value = mark.price.cost_of(request.quantity).ok_or(OrderRefusal::OrderTooLarge)?;
-        match request.side {
+        let hold = match request.side {
             Side::Buy => {
                 let hold = value
                     .with_hold_margin()
@@ -239,8 +244,8 @@ impl Books {
                 let pending = in_flight.cash.get(&request.account).copied().unwrap_or_default();
                 let free = account.free_cash().and_then(|free| free.minus(pending));
                 match free {
-                    Some(free) if free >= hold => Ok(hold),
-                    _ => Err(OrderRefusal::InsufficientCash),
+                    Some(free) if free >= hold => hold,
+                    _ => return Err(OrderRefusal::InsufficientCash),
                 }
             }
             Side::Sell => {
@@ -255,18 +260,27 @@ impl Books {
                     .position(request.instrument)
                     .and_then(|p| p.quantity.minus(p.held)?.minus(pending));
                 match free {
-                    Some(free) if free >= request.quantity => Ok(Cash::ZERO),
-                    _ => Err(OrderRefusal::InsufficientShares),
+                    Some(free) if free >= request.quantity => Cash::ZERO,
+                    _ => return Err(OrderRefusal::InsufficientShares),
                 }
             }
+        };
+        // Requests are positive by contract; one that is not would buy money for nothing.
+        if request.quantity <= Quantity::ZERO {
+            return Err(OrderRefusal::NothingLeft);
         }
+        Ok(hold)
     }
 
     // Changing: only after the change is durable.
 
-    /// Adds the account that [`Books::next_account`] named, with its starting cash.
+    /// Adds the account that [`Books::next_account`] named, with its starting cash, from zero to
+    /// [`MAX_CASH`].
     pub fn open_account(&mut self, grant: Cash) -> Result<AccountId, BrokenBooks> {
         let id = self.next_account();
+        if grant.is_negative() || grant > MAX_CASH {
+            return Err(BrokenBooks::new("a grant outside the accepted amounts").account(id));
+        }
         let mut sums = Sums::default();
         sums.add(&JournalEntry::Grant { account: id, cash: grant }.postings());
         self.named.add(&sums);
@@ -278,8 +292,14 @@ impl Books {
     pub fn accept(&mut self, order: Order, waiting: Option<WaitReason>) -> Result<(), BrokenBooks> {
         let request = &order.request;
         let broken = |what| BrokenBooks::new(what).account(request.account).order(order.id);
+        if self.by_id.contains_key(&order.id) {
+            return Err(broken("the same order twice"));
+        }
         let account = account_mut(&mut self.accounts, request.account)
             .ok_or_else(|| broken("an order of an unknown account"))?;
+        if order.hold.is_negative() || request.quantity.is_negative() {
+            return Err(broken("an order with a negative hold or quantity"));
+        }
         match request.side {
             Side::Buy => {
                 account.held_cash = account
@@ -301,9 +321,7 @@ impl Books {
         }
         account.open_orders += 1;
         let key = order.key();
-        if self.by_id.insert(order.id, key).is_some() {
-            return Err(broken("the same order twice"));
-        }
+        self.by_id.insert(order.id, key);
         self.by_account.entry(request.account).or_default().push(order.id);
         self.open.insert(key, OpenOrder { order, waiting });
         Ok(())
@@ -384,15 +402,17 @@ impl Books {
         self.named = named;
     }
 
-    /// Checks everything that can be checked without the journal: every account is sound, holds
-    /// equal what the open orders hold, and all balances sum to zero.
+    /// Checks everything that can be checked without the journal: every account is sound, its open
+    /// orders are counted and hold what it says they hold, and all balances sum to zero.
     pub fn check(&self) -> Result<(), BrokenBooks> {
         let mut cash = self.named.cash();
         let mut units: HashMap<InstrumentId, i128> = self.named.market_units.clone();
         let mut held_cash: HashMap<AccountId, i128> = HashMap::new();
         let mut held_units: HashMap<(AccountId, InstrumentId), i128> = HashMap::new();
+        let mut orders: HashMap<AccountId, u32> = HashMap::new();
         for open in self.open.values() {
             let request = &open.order.request;
+            *orders.entry(request.account).or_default() += 1;
             *held_cash.entry(request.account).or_default() += i128::from(open.order.hold.cents());
             if request.side == Side::Sell {
                 let key = (request.account, request.instrument);
@@ -408,6 +428,9 @@ impl Books {
             if i128::from(account.held_cash.cents()) != held_cash.remove(&id).unwrap_or(0) {
                 return Err(broken("held cash is not what the open orders hold"));
             }
+            if account.open_orders != orders.remove(&id).unwrap_or(0) {
+                return Err(broken("the number of open orders is wrong"));
+            }
             for position in &account.positions {
                 *units.entry(position.instrument).or_default() +=
                     i128::from(position.quantity.raw());
@@ -416,6 +439,9 @@ impl Books {
                     return Err(broken("held shares are not what the open orders hold"));
                 }
             }
+        }
+        if !orders.is_empty() {
+            return Err(BrokenBooks::new("an order of an unknown account"));
         }
         if held_units.values().any(|held| *held != 0) {
             return Err(BrokenBooks::new("an order holds shares that nobody owns"));
@@ -461,6 +487,8 @@ pub(crate) fn release(account: &mut Account, order: &Order) -> Result<(), Broken
             let held = account.held_cash.minus(order.hold).filter(|held| !held.is_negative());
             account.held_cash = held.ok_or_else(broken)?;
         }
+        // A split may have left nothing of an order, and nothing of the position either.
+        Side::Sell if request.quantity.is_zero() => {}
         Side::Sell => {
             let position = account.position_mut(request.instrument).ok_or_else(broken)?;
             let held = position.held.minus(request.quantity).filter(|held| !held.is_negative());

@@ -5,8 +5,13 @@
 //! result says what the books and the store are to become, and is checked against its own
 //! postings before it is returned.
 //!
-//! An order may only fill at a snapshot later than the one it had seen, and at a price made after
-//! the master received it: nobody trades at a price that was already known.
+//! An order may only fill at a snapshot later than the one it had seen, and at a price of that
+//! snapshot made after the master received it: nobody trades at a price that was already known. A
+//! price dated later than the snapshot's own time is not taken at all: it would be shown before
+//! its time and then fill orders made in that knowledge.
+//!
+//! What a split would bring above the largest quantity or balance is paid in cash as far as the
+//! largest balance allows, and lost beyond it.
 
 use std::collections::HashMap;
 
@@ -14,10 +19,13 @@ use crate::account::{Account, Position};
 use crate::books::{Books, BrokenBooks, Head, Rules, release};
 use crate::ids::{AccountId, InstrumentId, OrderId, SnapshotNumber};
 use crate::ledger::{Asset, JournalEntry, LedgerAccount, NamedAccounts, Sums, fill_postings};
-use crate::money::{Cash, MAX_CASH, MAX_QUANTITY, Price, Quantity};
+use crate::money::{Cash, MAX_CASH, MAX_PRICE, MAX_QUANTITY, Price, Quantity};
 use crate::order::{Fill, Order, OrderRefusal, OrderState, Side, WaitReason};
 use crate::snapshot::{Mark, Snapshot, Split};
 use crate::time::{Moment, WallTime};
+
+/// price (10⁻⁸) × quantity (10⁻⁸) is in 10⁻¹⁶; a cent is 10¹⁴ of those.
+const CENT_IN_PRODUCT: i128 = 100_000_000_000_000;
 
 /// The outcome of an interval: all of it is written in one SQL transaction, then applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +112,13 @@ pub fn settle(
         sums: Sums::default(),
         journal: Vec::new(),
         quantities: HashMap::new(),
-        marks: snapshot.prices.iter().map(|point| (point.instrument, point.mark)).collect(),
+        prices: snapshot
+            .prices
+            .iter()
+            .filter(|point| point.mark.time <= snapshot.time)
+            .map(|point| (point.instrument, point.mark))
+            .collect(),
+        scaled: HashMap::new(),
         head: Head {
             snapshot: snapshot.number.0,
             market: snapshot.time,
@@ -113,11 +127,17 @@ pub fn settle(
             ended: snapshot.ended,
         },
     };
-    for split in &snapshot.splits {
-        if split.number > settling.head.last_action {
-            settling.split(split)?;
-            settling.head.last_action = split.number;
-        }
+    // By number, or one that is listed late would be taken for one that was applied before.
+    let mut splits: Vec<&Split> =
+        snapshot.splits.iter().filter(|split| split.number > before.last_action).collect();
+    splits.sort_by_key(|split| split.number);
+    splits.dedup_by_key(|split| split.number);
+    if splits.iter().any(|split| split.to == 0 || split.from == 0) {
+        return Err(BrokenBooks::new("a split by zero"));
+    }
+    for (index, split) in splits.iter().enumerate() {
+        settling.split(split, &splits[index + 1..])?;
+        settling.head.last_action = split.number;
     }
 
     let mut decisions = Vec::new();
@@ -154,8 +174,10 @@ struct Settling<'a> {
     journal: Vec<JournalEntry>,
     /// Quantities of open orders that a split changed.
     quantities: HashMap<OrderId, Quantity>,
-    /// This snapshot's prices.
-    marks: HashMap<InstrumentId, Mark>,
+    /// This snapshot's prices: the only ones that fill orders.
+    prices: HashMap<InstrumentId, Mark>,
+    /// Earlier prices that a split scaled: they value, but fill nothing.
+    scaled: HashMap<InstrumentId, Mark>,
     head: Head,
 }
 
@@ -172,15 +194,10 @@ impl Settling<'_> {
         }
     }
 
-    /// Scales every holder's shares and every open order of the instrument.
-    fn split(&mut self, split: &Split) -> Result<(), BrokenBooks> {
-        if split.to == 0 || split.from == 0 {
-            return Err(BrokenBooks::new("a split by zero"));
-        }
-        let mark = self.mark_after(split);
-        let price = mark.map(|mark| mark.price);
-        // Without a new price the old one is scaled, with its old time: it values, but fills nothing.
-        self.marks.extend(mark.map(|mark| (split.instrument, mark)));
+    /// Scales every holder's shares and every open order of the instrument. `later` are the splits
+    /// that follow in the same snapshot.
+    fn split(&mut self, split: &Split, later: &[&Split]) -> Result<(), BrokenBooks> {
+        let price = self.price_after(split, later);
         let holders: Vec<AccountId> = self
             .books
             .accounts()
@@ -190,41 +207,57 @@ impl Settling<'_> {
         for id in holders {
             self.split_position(id, split, price)?;
         }
+        // What the sales scaled so far hold, per holder.
+        let mut scaled_holds: HashMap<AccountId, Quantity> = HashMap::new();
         for open in self.books.open_orders() {
             let order = &open.order;
             if order.request.instrument != split.instrument {
                 continue;
             }
             let old = self.quantities.get(&order.id).copied().unwrap_or(order.request.quantity);
-            let (new, _) = scale(old, split);
-            self.quantities.insert(order.id, new);
+            let (mut new, _) = scale(old, split);
             if order.request.side == Side::Sell {
                 let id = order.request.account;
                 let broken = || BrokenBooks::new("a sale holds what is not owned").account(id);
                 let position =
                     self.account(id)?.position_mut(split.instrument).ok_or_else(broken)?;
+                // A position that reached the largest quantity grew less than its sales would.
+                let sold = scaled_holds.entry(id).or_default();
+                new = position.quantity.minus(*sold).ok_or_else(broken)?.min(new);
+                *sold = sold.plus(new).ok_or_else(broken)?;
                 let held = position.held.minus(old).and_then(|held| held.plus(new));
                 position.held = held.ok_or_else(broken)?;
             }
+            self.quantities.insert(order.id, new);
         }
         Ok(())
     }
 
-    /// The price that fractions are paid at: this snapshot's, or the last one scaled.
-    fn mark_after(&self, split: &Split) -> Option<Mark> {
-        if let Some(mark) = self.marks.get(&split.instrument) {
-            return Some(*mark);
+    /// The price right after a split, in 10⁻⁸, at which fractions are paid: this snapshot's, which
+    /// was made after all of the snapshot's splits, or else the last one, scaled and kept as the
+    /// mark. Rounded down, to zero if need be; `None` if there is no price at all.
+    fn price_after(&mut self, split: &Split, later: &[&Split]) -> Option<i128> {
+        let instrument = split.instrument;
+        if let Some(mark) = self.prices.get(&instrument) {
+            let undone = later.iter().filter(|other| other.instrument == instrument);
+            return Some(undone.rev().fold(i128::from(mark.price.raw()), |raw, other| {
+                raw.saturating_mul(i128::from(other.to)) / i128::from(other.from)
+            }));
         }
-        let old = self.books.mark(split.instrument)?;
+        let old = self.scaled.get(&instrument).copied().or_else(|| self.books.mark(instrument))?;
         let raw = i128::from(old.price.raw()) * i128::from(split.from) / i128::from(split.to);
-        Some(Mark { price: Price::from_raw(i64::try_from(raw).ok()?)?, time: old.time })
+        // Prices have a smallest and a largest: the mark stays within them.
+        let bounded = raw.clamp(1, i128::from(MAX_PRICE.raw()));
+        let price = Price::from_raw(i64::try_from(bounded).ok()?)?;
+        self.scaled.insert(instrument, Mark { price, time: old.time });
+        Some(raw)
     }
 
     fn split_position(
         &mut self,
         id: AccountId,
         split: &Split,
-        price: Option<Price>,
+        price: Option<i128>,
     ) -> Result<(), BrokenBooks> {
         let broken = || BrokenBooks::new("a split that cannot be booked").account(id);
         let account = self.account(id)?;
@@ -232,12 +265,15 @@ impl Settling<'_> {
         let old = position.quantity;
         let (new, rest) = scale(old, split);
         position.quantity = new;
+        if new.is_zero() {
+            // Nothing is left that could have cost something.
+            position.cost = Cash::ZERO;
+        }
         // `rest` is in `1/from` of the smallest unit; its value is rounded down to the cent.
-        let cash = price.map_or(Cash::ZERO, |price| {
-            let value = rest * i128::from(price.raw()) / i128::from(split.from);
-            let cents = (value / 100_000_000_000_000).min(i128::from(MAX_CASH.cents()));
-            Cash::from_cents(cents as i64)
-        });
+        let value = rest.saturating_mul(price.unwrap_or(0)) / i128::from(split.from);
+        let room = MAX_CASH.minus(account.cash).unwrap_or(Cash::ZERO).max(Cash::ZERO);
+        let cents = (value / CENT_IN_PRODUCT).min(i128::from(room.cents()));
+        let cash = Cash::from_cents(i64::try_from(cents).map_err(|_| broken())?);
         account.cash = account.cash.plus(cash).ok_or_else(broken)?;
         let quantity = new.minus(old).ok_or_else(broken)?;
         let (instrument, action) = (split.instrument, split.number);
@@ -261,7 +297,7 @@ impl Settling<'_> {
             mark.time > order.received.market
                 && snapshot.time.0.saturating_sub(mark.time.0) <= rules.max_price_age
         };
-        let mark = self.marks.get(&order.request.instrument).copied().filter(fresh);
+        let mark = self.prices.get(&order.request.instrument).copied().filter(fresh);
         match mark {
             Some(mark) if snapshot.market_open && snapshot.number > order.seen => {
                 self.fill(order, mark.price, snapshot.number)
@@ -295,11 +331,6 @@ impl Settling<'_> {
                 let Some(cost) = price.cost_of(quantity) else {
                     return Ok(OrderState::Rejected(OrderRefusal::OrderTooLarge));
                 };
-                // The hold is released: it and the cash that no other order holds may pay.
-                let free = account.free_cash().ok_or_else(|| broken("cash overflows"))?;
-                if cost > free {
-                    return Ok(OrderState::Rejected(OrderRefusal::InsufficientCash));
-                }
                 let owned = account.position(request.instrument);
                 let (owned, basis) =
                     owned.map_or((Quantity::ZERO, Cash::ZERO), |p| (p.quantity, p.cost));
@@ -307,6 +338,11 @@ impl Settling<'_> {
                 let (Some(total), Some(basis)) = (total, basis.plus(cost)) else {
                     return Ok(OrderState::Rejected(OrderRefusal::OrderTooLarge));
                 };
+                // The hold is released: it and the cash that no other order holds may pay.
+                let free = account.free_cash().ok_or_else(|| broken("cash overflows"))?;
+                if cost > free {
+                    return Ok(OrderState::Rejected(OrderRefusal::InsufficientCash));
+                }
                 account.cash = account.cash.minus(cost).ok_or_else(|| broken("cash overflows"))?;
                 let position = account.position_or_new(request.instrument);
                 position.quantity = total;
@@ -335,7 +371,6 @@ impl Settling<'_> {
                 position.cost =
                     position.cost.minus(basis).ok_or_else(|| broken("a negative cost basis"))?;
                 account.cash = cash;
-                account.drop_empty_positions();
                 (proceeds, basis)
             }
         };
@@ -403,7 +438,8 @@ impl Settling<'_> {
             .map(|(order, quantity)| Rescaled { order, quantity })
             .collect();
         rescaled.sort_unstable_by_key(|r| r.order);
-        let mut marks: Vec<_> = self.marks.into_iter().collect();
+        // A scaled price and a new one of the same instrument never meet.
+        let mut marks: Vec<_> = self.prices.into_iter().chain(self.scaled).collect();
         marks.sort_unstable_by_key(|(instrument, _)| *instrument);
         Ok(Settlement {
             head: self.head,
