@@ -146,14 +146,15 @@ mod tests {
     fn rotation_keeps_the_newest_and_no_more_than_configured() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = LogFile::open(path.clone(), 10, 2).unwrap();
-        for batch in ["one\n", "two\n", "three\n", "four\n", "long line\n", "six\n"] {
+        let mut log = LogFile::open(path.clone(), 11, 3).unwrap();
+        for batch in ["the first\n", "the second\n", "three\n", "four\n", "long line\n", "six\n"] {
             log.append(batch.as_bytes()).unwrap();
         }
         assert_eq!(read(&path), "six\n");
         assert_eq!(read(log.old(1)), "long line\n");
-        assert_eq!(read(log.old(2)), "four\n", "`three` and what is older are gone");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        assert_eq!(read(log.old(2)), "three\nfour\n");
+        assert_eq!(read(log.old(3)), "the second\n", "the first is gone");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
     }
 
     #[test]
