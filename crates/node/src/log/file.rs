@@ -146,15 +146,24 @@ mod tests {
     fn rotation_keeps_the_newest_and_no_more_than_configured() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut log = LogFile::open(path.clone(), 11, 3).unwrap();
-        for batch in ["the first\n", "the second\n", "three\n", "four\n", "long line\n", "six\n"] {
+        let mut log = LogFile::open(path.clone(), 11, 4).unwrap();
+        for batch in [
+            "the oldest\n",
+            "the first\n",
+            "the second\n",
+            "three\n",
+            "four\n",
+            "long line\n",
+            "six\n",
+        ] {
             log.append(batch.as_bytes()).unwrap();
         }
         assert_eq!(read(&path), "six\n");
         assert_eq!(read(log.old(1)), "long line\n");
         assert_eq!(read(log.old(2)), "three\nfour\n");
-        assert_eq!(read(log.old(3)), "the second\n", "the first is gone");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        assert_eq!(read(log.old(3)), "the second\n");
+        assert_eq!(read(log.old(4)), "the first\n", "the oldest is gone");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
     }
 
     #[test]
