@@ -1,0 +1,130 @@
+//! The server commands: `up` (everything on this machine), `master`, `worker`, `init`.
+//!
+//! `up` runs the same `master` and `worker` commands as an operator would, as processes of its
+//! own, so that what is tried at home is what runs in production.
+
+mod init;
+mod run;
+mod settings;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+pub use up::UpArgs;
+
+/// The server commands.
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Run everything on this machine: master, workers and prices
+    Up(UpArgs),
+    /// Run the master server
+    Master(ServerArgs),
+    /// Run a worker server
+    Worker(ServerArgs),
+    /// Write a commented configuration
+    Init {
+        /// Which server
+        role: Role,
+        /// Where to write it
+        dir: PathBuf,
+    },
+}
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// The master.
+    Master,
+    /// A worker.
+    Worker,
+}
+
+/// How a server is started.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// The configuration file; `papertrader init` writes one
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// End when standard input closes, and not at Ctrl-C: for whoever runs this as a part
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+/// Runs a server command to its end.
+pub fn run(command: ServerCommand) -> ExitCode {
+    let result = match command {
+        ServerCommand::Up(args) => up::up(args),
+        ServerCommand::Master(args) => run::master(&args.config, args.supervised),
+        ServerCommand::Worker(args) => run::worker(&args.config, args.supervised),
+        ServerCommand::Init { role, dir } => init::init(role, &dir),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("papertrader: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a server command failed, in words that say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] papertrader_node::config::ConfigError),
+    /// A value of the configuration cannot be used.
+    #[error("in the configuration, {key} {problem}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The event log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] papertrader_node::log::LogError),
+    /// The data directory or the database cannot be used.
+    #[error(transparent)]
+    Store(#[from] papertrader_store::StoreError),
+    /// The prices cannot be used.
+    #[error("the prices cannot be used: {0}")]
+    Source(#[from] papertrader_market::SourceError),
+    /// The master has stopped.
+    #[error("the master has stopped: {0}")]
+    Master(#[from] papertrader_master::MasterError),
+    /// The worker has stopped.
+    #[error("the worker has stopped: {0}")]
+    Worker(#[from] papertrader_worker::WorkerError),
+    /// A port is not to be had.
+    #[error("cannot listen on {address}: {error}. Is it in use? Choose another port (0 picks a free one)")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path}: {error}")]
+    Write {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A file is there already.
+    #[error("{0} is there already: remove it, or choose another directory")]
+    Exists(String),
+    /// There is no place for the data.
+    #[error("there is no home directory: say where the data goes with --data DIR")]
+    NoHome,
+    /// A part of `up` has ended by itself.
+    #[error("the {0} has ended by itself; its log is {1}")]
+    PartEnded(String, String),
+    /// The machine failed.
+    #[error("the machine failed: {0}")]
+    Machine(#[from] std::io::Error),
+}

@@ -1,0 +1,152 @@
+//! Runs one server in this process until it is told to end.
+//!
+//! A server says on standard output one line when it is ready: `master ready on HOST:PORT`. It
+//! drains and ends at SIGTERM and Ctrl-C; a supervised one ends when its standard input closes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use papertrader_node::clock::Clock;
+use papertrader_node::config::load;
+use papertrader_node::log::EventLog;
+use papertrader_node::shutdown::{self, Shutdown, Trigger};
+use papertrader_node::{info, log, warn};
+use papertrader_store::Store;
+use papertrader_store::directory::lock_directory;
+use papertrader_store::sqlite::SqliteStore;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::ServerError;
+use super::settings::{MasterSettings, WorkerSettings};
+
+/// How long to wait for a process that may still be ending to leave the data directory.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How often the event log goes to its file, full or not.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Runs the master.
+pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
+    let settings: MasterSettings = load(Some(file), "PAPERTRADER_MASTER_", ())?;
+    let config = settings.config()?;
+    let lock = lock_directory(&settings.data, LOCK_WAIT)?;
+    let mut log_config = settings.log.clone();
+    log_config.file.get_or_insert_with(|| settings.data.join("master.log"));
+    let log = log::init(&log_config)?;
+    let source = settings.prices.source()?;
+    let deployment = uuid::Uuid::new_v4().to_string();
+    let store = SqliteStore::open(&settings.data.join("papertrader.db"), &deployment)?;
+    let store: Box<dyn Store> = Box::new(store);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(async {
+        let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
+            ServerError::Listen { address: settings.listen.to_string(), error }
+        })?;
+        let (trigger, shutdown) = shutdown::channel();
+        watch_for_the_end(trigger, supervised, &log)?;
+        let clock = Clock::system(Default::default());
+        let ticks = papertrader_master::Ticks::Every(settings.interval.duration());
+        let master = papertrader_master::Master::start(
+            config, store, source, listener, clock, ticks, shutdown,
+        )
+        .await?;
+        info!(address = %master.address(), "the master is ready");
+        println!("master ready on {}", master.address());
+        master.ended().await?;
+        Ok(())
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    if let Err(error) = &result {
+        papertrader_node::error!(%error, "the master stops");
+    }
+    log.flush()?;
+    drop(lock);
+    result
+}
+
+/// Runs a worker.
+pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
+    let settings: WorkerSettings = load(Some(file), "PAPERTRADER_WORKER_", ())?;
+    let config = settings.config()?;
+    let mut log_config = settings.log.clone();
+    let beside = file.parent().unwrap_or(Path::new(".")).join("worker.log");
+    log_config.file.get_or_insert(beside);
+    let log = log::init(&log_config)?;
+    let (trigger, shutdown) = shutdown::channel();
+    let worker = papertrader_worker::Worker::start(
+        config,
+        Clock::system(Default::default()),
+        Shutdown::clone(&shutdown),
+    )?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        watch_for_the_end(trigger, supervised, &log)?;
+        let mut ended = shutdown;
+        tokio::select! {
+            () = worker.ready() => {
+                info!(address = %worker.address(), "the worker is ready");
+                println!("worker ready on {}", worker.address());
+                ended.wait().await;
+            }
+            () = ended.wait() => {}
+        }
+        Ok::<(), ServerError>(())
+    })?;
+    worker.join();
+    info!("ended");
+    log.flush()?;
+    Ok(())
+}
+
+/// Pulls the trigger at the first signal (or when standard input closes), and writes the log from
+/// time to time and at every signal that can be caught.
+fn watch_for_the_end(
+    trigger: Trigger,
+    supervised: bool,
+    log: &EventLog,
+) -> Result<(), ServerError> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let log = log.clone();
+    tokio::spawn(async move {
+        let mut flush = tokio::time::interval(FLUSH);
+        let mut stdin = tokio::io::stdin();
+        let mut byte = [0];
+        loop {
+            let name = tokio::select! {
+                _ = flush.tick() => {
+                    if let Err(error) = log.flush() {
+                        warn!(%error, "the event log cannot be written");
+                    }
+                    continue;
+                }
+                // Whoever supervises gets the same Ctrl-C and says when it is this part's turn.
+                _ = interrupt.recv() => {
+                    if supervised {
+                        continue;
+                    }
+                    "SIGINT"
+                }
+                _ = terminate.recv() => "SIGTERM",
+                _ = hangup.recv() => "SIGHUP",
+                _ = quit.recv() => "SIGQUIT",
+                read = stdin.read(&mut byte), if supervised => match read {
+                    Ok(0) | Err(_) => "the supervisor",
+                    Ok(_) => continue,
+                },
+            };
+            info!(by = name, "told to end");
+            trigger.pull();
+            let _ = log.flush();
+            if supervised && name == "the supervisor" {
+                // Nothing more to read; signals no longer matter.
+                return;
+            }
+        }
+    });
+    Ok(())
+}

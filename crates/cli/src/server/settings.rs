@@ -1,0 +1,249 @@
+//! The configuration files of the servers: every key, its default, and what it becomes.
+//!
+//! `templates/master.toml` and `templates/worker.toml` say the same to people; a test holds them
+//! to it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use papertrader_core::books::Rules;
+use papertrader_core::ids::WorkerId;
+use papertrader_core::money::{Cash, MAX_CASH};
+use papertrader_core::time::Date;
+use papertrader_market::{PriceSource, Replay, ReplayConfig, Synthetic, SyntheticConfig};
+use papertrader_master::ConfiguredWorker;
+use papertrader_node::config::{ByteSize, HumanDuration};
+use papertrader_node::link::Network;
+use papertrader_node::log::LogConfig;
+use serde::Deserialize;
+
+use super::ServerError;
+
+/// `master.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct MasterSettings {
+    pub(super) listen: SocketAddr,
+    pub(super) data: PathBuf,
+    pub(super) interval: HumanDuration,
+    pub(super) starting_cash: String,
+    pub(super) session_lifetime: HumanDuration,
+    pub(super) session_grace: HumanDuration,
+    pub(super) password_threads: usize,
+    pub(super) trading: TradingSettings,
+    pub(super) prices: PriceSettings,
+    pub(super) workers: Vec<WorkerEntry>,
+    pub(super) log: LogConfig,
+}
+
+/// `[trading]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TradingSettings {
+    pub(super) max_open_orders: u32,
+    pub(super) max_price_age: HumanDuration,
+    pub(super) expire_after_days: u32,
+    pub(super) clamp_window: HumanDuration,
+}
+
+/// `[prices]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PriceSettings {
+    pub(super) source: Source,
+    pub(super) start: String,
+    pub(super) step: HumanDuration,
+    pub(super) seed: u64,
+    pub(super) instruments: usize,
+}
+
+/// Where prices come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Recorded prices of 2000 to 2013
+    Replay,
+    /// Made-up instruments
+    Synthetic,
+}
+
+/// `[[workers]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WorkerEntry {
+    name: String,
+    uuid: String,
+    allowed: Vec<String>,
+}
+
+impl Default for MasterSettings {
+    fn default() -> MasterSettings {
+        let config = papertrader_master::Config::default();
+        MasterSettings {
+            listen: SocketAddr::from(([0, 0, 0, 0], 2048)),
+            data: "data".into(),
+            interval: HumanDuration::from_secs(5),
+            starting_cash: config.starting_cash.to_string(),
+            session_lifetime: HumanDuration::from_secs(config.session_lifetime.as_secs()),
+            session_grace: HumanDuration::from_secs(config.session_grace.as_secs()),
+            password_threads: config.password_threads,
+            trading: TradingSettings::default(),
+            prices: PriceSettings::default(),
+            workers: Vec::new(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for TradingSettings {
+    fn default() -> TradingSettings {
+        let rules = Rules::default();
+        let clamp_window = papertrader_master::Config::default().clamp_window;
+        TradingSettings {
+            max_open_orders: rules.max_open_orders,
+            max_price_age: HumanDuration::from_secs(900),
+            expire_after_days: rules.expire_after_days,
+            clamp_window: HumanDuration::from_secs(clamp_window.as_secs()),
+        }
+    }
+}
+
+impl Default for PriceSettings {
+    fn default() -> PriceSettings {
+        PriceSettings {
+            source: Source::Replay,
+            start: ReplayConfig::default().start.to_string(),
+            step: HumanDuration::from_secs(1_800),
+            seed: 0,
+            instruments: 100,
+        }
+    }
+}
+
+impl MasterSettings {
+    /// What the master is started with.
+    pub(super) fn config(&self) -> Result<papertrader_master::Config, ServerError> {
+        let bad = |key, problem: String| ServerError::Value { key, problem };
+        let starting_cash: Cash = self
+            .starting_cash
+            .parse()
+            .map_err(|error| bad("starting_cash", format!("{error}")))?;
+        if starting_cash > MAX_CASH || starting_cash == Cash::ZERO {
+            return Err(bad("starting_cash", "must be above zero".into()));
+        }
+        if self.interval.as_millis() == 0 {
+            return Err(bad("interval", "must be above zero".into()));
+        }
+        let workers = self.workers.iter().map(WorkerEntry::configured);
+        Ok(papertrader_master::Config {
+            starting_cash,
+            rules: Rules {
+                max_open_orders: self.trading.max_open_orders,
+                max_price_age: nanos(self.trading.max_price_age),
+                expire_after_days: self.trading.expire_after_days,
+            },
+            clamp_window: self.trading.clamp_window.duration(),
+            session_lifetime: self.session_lifetime.duration(),
+            session_grace: self.session_grace.duration(),
+            password_threads: self.password_threads,
+            workers: workers.collect::<Result<_, _>>()?,
+            ..papertrader_master::Config::default()
+        })
+    }
+}
+
+impl PriceSettings {
+    /// The source that these settings describe.
+    pub(super) fn source(&self) -> Result<Arc<dyn PriceSource>, ServerError> {
+        let bad = |problem: &str| ServerError::Value { key: "prices.start", problem: problem.into() };
+        let start = Date::parse(&self.start).ok_or_else(|| bad("is not a date (YYYY-MM-DD)"))?;
+        let step = nanos(self.step);
+        let seed = self.seed;
+        Ok(match self.source {
+            Source::Replay => Arc::new(Replay::bundled(ReplayConfig { start, step, seed })?),
+            Source::Synthetic => {
+                let instruments = self.instruments;
+                Arc::new(Synthetic::new(SyntheticConfig { instruments, seed, start, step })?)
+            }
+        })
+    }
+}
+
+impl WorkerEntry {
+    fn configured(&self) -> Result<ConfiguredWorker, ServerError> {
+        let bad = |key, problem: String| ServerError::Value { key, problem };
+        let allowed = self
+            .allowed
+            .iter()
+            .map(|text| text.parse::<Network>())
+            .collect::<Result<_, _>>()
+            .map_err(|error| bad("workers.allowed", format!("is wrong: {error}")))?;
+        let id = worker_id(&self.uuid)
+            .ok_or_else(|| bad("workers.uuid", format!("'{}' is not a UUID", self.uuid)))?;
+        Ok(ConfiguredWorker { id, name: self.name.clone(), allowed })
+    }
+}
+
+/// `worker.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WorkerSettings {
+    master: String,
+    uuid: String,
+    #[serde(default = "default_worker_listen")]
+    pub(super) listen: SocketAddr,
+    #[serde(default)]
+    advertise: Option<String>,
+    #[serde(default)]
+    threads: usize,
+    #[serde(default = "default_order_wait")]
+    order_wait: HumanDuration,
+    #[serde(default = "default_cache")]
+    cache: ByteSize,
+    #[serde(default = "default_max_clients")]
+    max_clients: usize,
+    #[serde(default)]
+    pub(super) log: LogConfig,
+}
+
+fn default_worker_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 2049))
+}
+
+fn default_order_wait() -> HumanDuration {
+    HumanDuration::from_secs(10)
+}
+
+fn default_cache() -> ByteSize {
+    ByteSize(64 << 20)
+}
+
+fn default_max_clients() -> usize {
+    15_000
+}
+
+impl WorkerSettings {
+    /// What the worker is started with.
+    pub(super) fn config(&self) -> Result<papertrader_worker::Config, ServerError> {
+        let bad = |key, problem: String| ServerError::Value { key, problem };
+        let worker = worker_id(&self.uuid)
+            .ok_or_else(|| bad("uuid", format!("'{}' is not a UUID", self.uuid)))?;
+        let mut config = papertrader_worker::Config::new(worker, self.master.clone());
+        config.listen = self.listen;
+        config.advertise.clone_from(&self.advertise);
+        config.threads = self.threads;
+        config.order_wait = self.order_wait.duration();
+        config.cache_bytes = self.cache.bytes();
+        config.max_connections = self.max_clients;
+        Ok(config)
+    }
+}
+
+fn worker_id(text: &str) -> Option<WorkerId> {
+    Some(WorkerId(uuid::Uuid::parse_str(text).ok()?.into_bytes()))
+}
+
+fn nanos(duration: HumanDuration) -> i64 {
+    i64::try_from(duration.duration().as_nanos()).unwrap_or(i64::MAX)
+}
