@@ -7,10 +7,8 @@
 //! Invariant: after any crash, each batch is stored entirely or not at all, and
 //! [`Store::last_batch`] tells which.
 
+pub mod directory;
 pub mod sqlite;
-
-#[doc(hidden)]
-pub mod contract;
 
 use std::net::IpAddr;
 

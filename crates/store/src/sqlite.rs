@@ -1,1 +1,195 @@
-//! SQLite.
+//! The embedded store: SQLite with a write-ahead log.
+//!
+//! One connection writes; readers have their own and never block it. Every commit reaches the
+//! disk before it is reported (`synchronous = FULL`). What the errors mean is decided in
+//! `failure.rs`; the schema stands in `migrations/sqlite`.
+//!
+//! This file opens the database and brings batches through their transaction; the rows are
+//! written, read and verified in the modules below.
+
+mod failure;
+mod read;
+mod rows;
+mod schema;
+mod verify;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use papertrader_core::ids::{AccountId, BatchNumber};
+use papertrader_core::names::ClientOrderId;
+use rusqlite::Connection;
+
+use failure::{Phase, WriteError, of_batch, of_read};
+
+use crate::{Batch, CommitError, Found, Loaded, Mismatch, Store, StoreError, StoreReader};
+
+/// The log is copied into the database file when it has grown by this many pages of 4 KiB (about
+/// 40 MiB). The larger, the more often a page is changed in the log before it is copied once, and
+/// the longer the copying holds up the commit after which it happens.
+const CHECKPOINT_PAGES: i64 = 10_000;
+
+/// A database file that this process writes. Lock its directory first
+/// ([`crate::directory::lock_directory`]): two writers would contradict each other.
+pub struct SqliteStore {
+    path: PathBuf,
+    /// `None` only after a reconnection failed.
+    connection: Option<Connection>,
+    /// The log's length at which it is copied next.
+    checkpoint_at: i64,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SqliteStore({})", self.path.display())
+    }
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, made when it is missing (readable by its owner only) and
+    /// brought to the newest schema. A new database gets the deployment ID `deployment_if_new`;
+    /// one that is there keeps its own.
+    ///
+    /// Fails with [`StoreError::TooNew`] on a newer program's database, [`StoreError::Corrupt`] on
+    /// a file that is none of ours, [`StoreError::Directory`] where no file can be.
+    pub fn open(path: &Path, deployment_if_new: &str) -> Result<SqliteStore, StoreError> {
+        let connection = schema::open(path, deployment_if_new)?;
+        Ok(SqliteStore {
+            path: path.to_owned(),
+            connection: Some(connection),
+            checkpoint_at: CHECKPOINT_PAGES,
+        })
+    }
+
+    fn connection(&self) -> Result<&Connection, StoreError> {
+        self.connection
+            .as_ref()
+            .ok_or_else(|| StoreError::Database("the connection was lost".to_owned()))
+    }
+
+    /// Runs a read in one transaction, so that all it sees is of one moment.
+    fn read<T>(
+        &mut self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.connection()?;
+        let Some(connection) = self.connection.as_mut() else {
+            return Err(StoreError::Database("the connection was lost".to_owned()));
+        };
+        let transaction = connection.transaction().map_err(of_read)?;
+        read(&transaction)
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        let connection =
+            self.connection().map_err(|error| CommitError::NotStored(error.to_string()))?;
+        let failed = |error, phase| of_batch(error, phase);
+        connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(|error| failed(error.into(), Phase::Open))?;
+        if let Err(error) = write::batch(connection, batch) {
+            let error = failed(error, Phase::Open);
+            self.roll_back();
+            return Err(error);
+        }
+        if let Err(error) = connection.execute_batch("COMMIT") {
+            // SQLite ends the transaction itself on most failures, but not on all.
+            let is_open = !connection.is_autocommit();
+            let phase = if is_open { Phase::Open } else { Phase::Ended };
+            let error = failed(WriteError::Sqlite(error), phase);
+            if is_open {
+                self.roll_back();
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Ends the open transaction. If even that fails the connection is dropped, which does it.
+    fn roll_back(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        if connection.is_autocommit() {
+            return;
+        }
+        if let Err(error) = connection.execute_batch("ROLLBACK") {
+            tracing::warn!(%error, "a transaction could not be rolled back: reconnecting");
+        }
+        if !connection.is_autocommit()
+            && let Err(error) = self.reconnect()
+        {
+            tracing::error!(%error, "reconnecting failed");
+        }
+    }
+
+    /// Copies the log into the database file when it is long enough. The batch is already
+    /// durable; but when this cannot be made durable, nothing later may rely on the file.
+    fn checkpoint(&mut self) -> Result<(), CommitError> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let run = |sql: &str| -> rusqlite::Result<(i64, i64)> {
+            connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
+        };
+        let outcome = run("PRAGMA wal_checkpoint(NOOP)").and_then(|(length, _)| {
+            if length < self.checkpoint_at {
+                // The log began anew, or is still short.
+                let next = CHECKPOINT_PAGES.max(self.checkpoint_at.min(length + CHECKPOINT_PAGES));
+                return Ok(next);
+            }
+            let (length, copied) = run("PRAGMA wal_checkpoint(PASSIVE)")?;
+            // A reader of an old state keeps the rest: no use in trying after every commit.
+            Ok(if copied < length { length + CHECKPOINT_PAGES } else { CHECKPOINT_PAGES })
+        });
+        match outcome {
+            Ok(next) => {
+                self.checkpoint_at = next;
+                Ok(())
+            }
+            Err(rusqlite::Error::SqliteFailure(error, what)) if failure::loses_data(&error) => {
+                Err(CommitError::Disk(what.unwrap_or_else(|| error.to_string())))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the database's log could not be copied and grows");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        self.read(read::load)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        self.write(batch)?;
+        self.checkpoint()
+    }
+
+    fn find(
+        &mut self,
+        keys: &[(AccountId, ClientOrderId)],
+    ) -> Result<Vec<Option<Found>>, StoreError> {
+        self.read(|connection| {
+            keys.iter().map(|(account, id)| read::find(connection, *account, id)).collect()
+        })
+    }
+
+    fn last_batch(&mut self) -> Result<BatchNumber, StoreError> {
+        self.read(|connection| Ok(read::meta(connection)?.last_batch))
+    }
+
+    fn reconnect(&mut self) -> Result<(), StoreError> {
+        self.connection = None;
+        self.connection = Some(schema::connect(&self.path).map_err(of_read)?);
+        self.checkpoint_at = CHECKPOINT_PAGES;
+        Ok(())
+    }
+
+    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        let connection = schema::connect_reader(&self.path).map_err(of_read)?;
+        Ok(Box::new(read::Reader::new(connection)))
+    }
+
+    fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
+        self.read(verify::verify)
+    }
+}

@@ -1,0 +1,402 @@
+//! Reading: everything at start, what is known under client order IDs, bars and histories.
+//!
+//! Each function expects to run inside one read transaction when it asks more than one question,
+//! so that its answers fit together. Nothing here writes.
+
+use papertrader_core::account::{Account, Position};
+use papertrader_core::bar::{Bar, Resolution};
+use papertrader_core::books::{Books, Head};
+use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId, WorkerId};
+use papertrader_core::ledger::NamedAccounts;
+use papertrader_core::money::{Cash, Quantity};
+use papertrader_core::names::ClientOrderId;
+use papertrader_core::order::{OrderRecord, OrderState};
+use papertrader_core::snapshot::Mark;
+use papertrader_core::time::{MarketTime, WallTime};
+use rusqlite::{Connection, Params, Row, Transaction, params};
+
+use super::failure::of_read;
+use super::rows::{self, BAR_COLUMNS, JOURNAL_COLUMNS, ORDER_COLUMNS, Reading};
+use crate::{
+    Found, HistoryRow, InstrumentRow, Loaded, Profile, SessionKey, StoreError, StoreReader,
+    StoredSession, WorkerRow,
+};
+
+/// The rows of a query, each converted.
+pub(super) fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    convert: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut all = Vec::new();
+    let mut convert = convert;
+    for_each(connection, sql, values, |row| {
+        all.push(convert(row)?);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Hands each row of a query to a function.
+pub(super) fn for_each(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    mut each: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached(sql).map_err(of_read)?;
+    let mut rows = statement.query(values).map_err(of_read)?;
+    while let Some(row) = rows.next().map_err(of_read)? {
+        each(row)?;
+    }
+    Ok(())
+}
+
+/// The first row of a query, converted.
+fn first<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    convert: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    Ok(rows(connection, sql, values, convert)?.into_iter().next())
+}
+
+/// Everything that the master keeps in memory.
+pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
+    let meta = meta(connection)?;
+    let instruments = instruments(connection)?;
+    let (profiles, accounts) = accounts(connection)?;
+    let books = books(connection, accounts)?;
+    let known =
+        |instrument: InstrumentId| (1..=instruments.len()).contains(&(instrument.0 as usize));
+    if let Some(unknown) = books.named().market_units.keys().find(|id| !known(**id)) {
+        return Err(StoreError::Corrupt(format!(
+            "table named_account, row market, {unknown}: there is no such instrument"
+        )));
+    }
+    Ok(Loaded {
+        deployment: meta.deployment,
+        last_batch: meta.last_batch,
+        last_wall: meta.last_wall,
+        next_order: next_order(connection)?,
+        books,
+        profiles,
+        sessions: sessions(connection)?,
+        instruments,
+        workers: workers(connection)?,
+    })
+}
+
+/// The row of `meta`.
+pub(super) struct Meta {
+    deployment: String,
+    pub(super) last_batch: BatchNumber,
+    pub(super) last_wall: WallTime,
+}
+
+/// Reads the row of `meta`.
+pub(super) fn meta(connection: &Connection) -> Result<Meta, StoreError> {
+    let sql = "SELECT one, deployment, last_batch, last_wall FROM meta";
+    first(connection, sql, [], |row| {
+        let row = Reading::new(row, "meta", 1);
+        Ok(Meta {
+            deployment: row.text(1)?.to_owned(),
+            last_batch: BatchNumber(row.number(2)?),
+            last_wall: row.wall(3)?,
+        })
+    })?
+    .ok_or_else(|| StoreError::Corrupt("table meta: its row is missing".to_owned()))
+}
+
+fn next_order(connection: &Connection) -> Result<OrderId, StoreError> {
+    let last = first(connection, "SELECT coalesce(max(id), 0) FROM order_", [], |row| {
+        Reading::new(row, "order_", 1).number::<u64>(0)
+    })?;
+    Ok(OrderId(last.unwrap_or(0) + 1))
+}
+
+/// All instruments; their IDs have no gaps.
+pub(super) fn instruments(connection: &Connection) -> Result<Vec<InstrumentRow>, StoreError> {
+    let mut expected = 0;
+    rows(connection, "SELECT id, symbol, name, kind FROM instrument ORDER BY id", [], |row| {
+        let row = Reading::new(row, "instrument", 1);
+        expected += 1;
+        let id = row.instrument(0)?;
+        if id.0 != expected {
+            return Err(row.corrupt(format_args!("instrument {expected} is missing before it")));
+        }
+        let name = row.text(2)?.to_owned();
+        Ok(InstrumentRow { id, symbol: row.parsed(1)?, name, kind: row.number(3)? })
+    })
+}
+
+/// All profiles and accounts, without positions; their IDs have no gaps.
+fn accounts(connection: &Connection) -> Result<(Vec<Profile>, Vec<Account>), StoreError> {
+    let sql = "SELECT id, name, name_key, email, pass_hash, since, cash, granted, disabled
+               FROM account ORDER BY id";
+    let mut expected = 0;
+    let all = rows(connection, sql, [], |row| {
+        let row = Reading::new(row, "account", 1);
+        expected += 1;
+        if row.account(0)?.0 != expected {
+            return Err(row.corrupt(format_args!("account {expected} is missing before it")));
+        }
+        let profile = Profile {
+            name: row.parsed(1)?,
+            email: row.parsed(3)?,
+            pass_hash: row.optional_text(4)?.map(str::to_owned),
+            since: row.wall(5)?,
+        };
+        if profile.name.key() != row.text(2)? {
+            return Err(row.corrupt("name_key is not the name in lower case"));
+        }
+        let account = Account {
+            cash: row.cash(6)?,
+            granted: Cash::from_cents(row.integer(7)?),
+            disabled: row.flag(8)?,
+            ..Account::default()
+        };
+        Ok((profile, account))
+    })?;
+    Ok(all.into_iter().unzip())
+}
+
+fn books(connection: &Connection, mut accounts: Vec<Account>) -> Result<Books, StoreError> {
+    let sql = "SELECT account, instrument, quantity, cost FROM position
+               ORDER BY account, instrument";
+    for_each(connection, sql, [], |row| {
+        let row = Reading::new(row, "position", 2);
+        let position = Position {
+            instrument: row.instrument(1)?,
+            quantity: row.quantity(2)?,
+            held: Quantity::ZERO,
+            cost: row.cash(3)?,
+        };
+        let index = (row.account(0)?.0 as usize).checked_sub(1);
+        let account = index.and_then(|index| accounts.get_mut(index));
+        let account = account.ok_or_else(|| row.corrupt("there is no such account"))?;
+        account.positions.push(position);
+        Ok(())
+    })?;
+    let mut books = Books::new();
+    for account in accounts {
+        books.restore_account(account);
+    }
+    for_each(connection, "SELECT instrument, price, time FROM price", [], |row| {
+        let row = Reading::new(row, "price", 1);
+        let mark = Mark { price: row.price(1)?, time: row.market(2)? };
+        books.restore_mark(row.instrument(0)?, mark);
+        Ok(())
+    })?;
+    books.restore_head(head(connection)?, named_accounts(connection)?);
+    for record in open_orders(connection)? {
+        let waiting = match record.state {
+            OrderState::Queued(waiting) => waiting,
+            _ => {
+                let what = format!("table order_, row {}: it is open and decided", record.order.id);
+                return Err(StoreError::Corrupt(what));
+            }
+        };
+        books.accept(record.order, waiting).map_err(broken)?;
+    }
+    books.check().map_err(broken)?;
+    Ok(books)
+}
+
+fn broken(error: papertrader_core::books::BrokenBooks) -> StoreError {
+    StoreError::Corrupt(error.to_string())
+}
+
+fn open_orders(connection: &Connection) -> Result<Vec<OrderRecord>, StoreError> {
+    let sql = format!(
+        "SELECT {ORDER_COLUMNS} FROM order_ INDEXED BY order_open WHERE state = 0 ORDER BY id"
+    );
+    rows(connection, &sql, [], rows::order)
+}
+
+fn head(connection: &Connection) -> Result<Head, StoreError> {
+    let sql = "SELECT number, market, day, last_action, ended FROM snapshot
+               ORDER BY number DESC LIMIT 1";
+    let head = first(connection, sql, [], |row| {
+        let row = Reading::new(row, "snapshot", 1);
+        Ok(Head {
+            snapshot: row.number(0)?,
+            market: row.market(1)?,
+            day: row.number(2)?,
+            last_action: row.integer(3)?.cast_unsigned(),
+            ended: row.flag(4)?,
+        })
+    })?;
+    Ok(head.unwrap_or_default())
+}
+
+/// The named accounts as they are stored.
+pub(super) fn named_accounts(connection: &Connection) -> Result<NamedAccounts, StoreError> {
+    let mut named = NamedAccounts::default();
+    let mut cash_rows = 0;
+    for_each(connection, "SELECT name, instrument, amount FROM named_account", [], |row| {
+        let row = Reading::new(row, "named_account", 2);
+        let instrument = row.instrument(1)?;
+        let amount: i128 = row.parsed(2)?;
+        match (row.text(0)?, instrument.0) {
+            ("market", 0) => named.market = amount,
+            ("grants", 0) => named.grants = amount,
+            ("fractions", 0) => named.fractions = amount,
+            ("market", _) => {
+                named.market_units.insert(instrument, amount);
+                return Ok(());
+            }
+            _ => return Err(row.corrupt("there is no such named account")),
+        }
+        cash_rows += 1;
+        Ok(())
+    })?;
+    if cash_rows != 3 {
+        return Err(StoreError::Corrupt("table named_account: a row is missing".to_owned()));
+    }
+    Ok(named)
+}
+
+fn sessions(connection: &Connection) -> Result<Vec<StoredSession>, StoreError> {
+    let sql = "SELECT key, account, expires, expirable, client, started FROM session ORDER BY key";
+    rows(connection, sql, [], |row| {
+        let row = Reading::new(row, "session", 1);
+        Ok(StoredSession {
+            key: SessionKey(row.bytes(0)?),
+            account: row.account(1)?,
+            expires: row.wall(2)?,
+            expirable: row.flag(3)?,
+            client: row.parsed(4)?,
+            started: row.wall(5)?,
+        })
+    })
+}
+
+fn workers(connection: &Connection) -> Result<Vec<WorkerRow>, StoreError> {
+    rows(connection, "SELECT id, name, allowed FROM worker ORDER BY id", [], |row| {
+        let row = Reading::new(row, "worker", 1);
+        let (name, allowed) = (row.text(1)?.to_owned(), row.text(2)?.to_owned());
+        Ok(WorkerRow { id: WorkerId(row.bytes(0)?), name, allowed })
+    })
+}
+
+/// What is known under one client order ID.
+pub(super) fn find(
+    connection: &Connection,
+    account: AccountId,
+    client_order_id: &ClientOrderId,
+) -> Result<Option<Found>, StoreError> {
+    let sql =
+        format!("SELECT {ORDER_COLUMNS} FROM order_ WHERE account = ?1 AND client_order_id = ?2");
+    let key = params![account.0, client_order_id.as_str()];
+    if let Some(record) = first(connection, &sql, key, rows::order)? {
+        return Ok(Some(Found::Order(record)));
+    }
+    let sql = "SELECT 1 FROM cancel_mark WHERE account = ?1 AND client_order_id = ?2";
+    first(connection, sql, key, |_| Ok(Found::Mark))
+}
+
+/// The second view: a connection of its own that cannot write.
+pub(super) struct Reader {
+    connection: Connection,
+}
+
+impl Reader {
+    /// Reads through a connection.
+    pub(super) fn new(connection: Connection) -> Reader {
+        Reader { connection }
+    }
+
+    fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        self.connection.transaction().map_err(of_read)
+    }
+}
+
+impl StoreReader for Reader {
+    fn bars(
+        &mut self,
+        instrument: InstrumentId,
+        resolution: Resolution,
+        from: MarketTime,
+        to: MarketTime,
+        limit: usize,
+    ) -> Result<Vec<Bar>, StoreError> {
+        let sql = format!(
+            "SELECT {BAR_COLUMNS} FROM bar
+             WHERE instrument = ?1 AND resolution = ?2 AND start >= ?3 AND start < ?4
+             ORDER BY start LIMIT ?5"
+        );
+        let values = params![instrument.0, resolution as u8, from.0, to.0, sql_limit(limit)];
+        rows(&self.connection, &sql, values, rows::bar)
+    }
+
+    fn history(&mut self, account: AccountId, limit: usize) -> Result<Vec<HistoryRow>, StoreError> {
+        let transaction = self.begin()?;
+        let values = || params_of(account, limit);
+        let sql = format!(
+            "SELECT {ORDER_COLUMNS} FROM order_ INDEXED BY order_by_account
+             WHERE account = ?1 AND state <> 0 ORDER BY id DESC LIMIT ?2"
+        );
+        let orders = rows(&transaction, &sql, values(), rows::order)?;
+        let sql = format!(
+            "SELECT {JOURNAL_COLUMNS} FROM journal WHERE account = ?1 ORDER BY id DESC LIMIT ?2"
+        );
+        let entries = rows(&transaction, &sql, values(), rows::journal)?;
+        let mut orders = orders.into_iter().peekable();
+        let mut entries = entries.into_iter().peekable();
+        let mut history = Vec::new();
+        while history.len() < limit {
+            // An order stands where it was received.
+            let order_is_newer = match (orders.peek(), entries.peek()) {
+                (Some(record), Some(row)) => record.order.received.wall >= row.moment.wall,
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            let line = if order_is_newer {
+                orders.next().map(HistoryRow::Order)
+            } else {
+                entries.next().map(|row| HistoryRow::Journal(row.entry, row.moment))
+            };
+            let Some(line) = line else { break };
+            history.push(line);
+        }
+        Ok(history)
+    }
+
+    fn orders(&mut self, account: AccountId, limit: usize) -> Result<Vec<OrderRecord>, StoreError> {
+        let transaction = self.begin()?;
+        let sql = format!(
+            "SELECT {ORDER_COLUMNS} FROM order_ INDEXED BY order_open
+             WHERE account = ?1 AND state = 0 ORDER BY id DESC LIMIT ?2"
+        );
+        let mut orders = rows(&transaction, &sql, params_of(account, limit), rows::order)?;
+        let left = limit - orders.len();
+        let sql = format!(
+            "SELECT {ORDER_COLUMNS} FROM order_ INDEXED BY order_by_account
+             WHERE account = ?1 AND state <> 0 ORDER BY id DESC LIMIT ?2"
+        );
+        orders.extend(rows(&transaction, &sql, params_of(account, left), rows::order)?);
+        orders.sort_unstable_by_key(|record| std::cmp::Reverse(record.order.id));
+        Ok(orders)
+    }
+
+    fn order(
+        &mut self,
+        account: AccountId,
+        client_order_id: &ClientOrderId,
+    ) -> Result<Option<Found>, StoreError> {
+        let transaction = self.begin()?;
+        find(&transaction, account, client_order_id)
+    }
+}
+
+fn params_of(account: AccountId, limit: usize) -> (u32, i64) {
+    (account.0, sql_limit(limit))
+}
+
+/// A limit as SQL has it. What does not fit is no limit at all.
+fn sql_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,314 @@
+//! Rows and what they mean: strict conversions between columns and the core's types.
+//!
+//! Reading takes nothing on trust: a value that this program cannot have written is
+//! [`StoreError::Corrupt`], with the table, the row and the column.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use papertrader_core::bar::Bar;
+use papertrader_core::ids::{AccountId, InstrumentId, OrderId, SnapshotNumber, WorkerId};
+use papertrader_core::ledger::JournalEntry;
+use papertrader_core::money::{Cash, Price, Quantity, Volume};
+use papertrader_core::order::{
+    Fill, Order, OrderRecord, OrderRefusal, OrderRequest, OrderState, Side, WaitReason,
+};
+use papertrader_core::time::{MarketTime, Moment, WallTime};
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+
+use super::failure::of_read;
+use crate::StoreError;
+
+/// The columns that [`order`] reads, in its order.
+pub(super) const ORDER_COLUMNS: &str = "id, account, client_order_id, side, instrument, quantity, \
+    asked, hold, received_wall, received_market, seen, day, worker, worker_time, worker_sequence, \
+    state, reason, fill_quantity, fill_price, fill_amount, fill_basis, fill_snapshot, \
+    decided_wall, decided_market";
+
+/// The columns that [`journal`] reads, in its order.
+pub(super) const JOURNAL_COLUMNS: &str =
+    "id, account, kind, instrument, action, snapshot, quantity, cash, wall, market";
+
+/// The columns that [`bar`] reads, in its order.
+pub(super) const BAR_COLUMNS: &str =
+    "instrument, resolution, start, open, high, low, close, volume";
+
+/// `order_.state` of an open order.
+pub(super) const QUEUED: i64 = 0;
+/// `order_.state` of a filled order.
+pub(super) const FILLED: i64 = 1;
+/// `order_.state` of a rejected order.
+pub(super) const REJECTED: i64 = 2;
+/// `order_.state` of a cancelled order.
+pub(super) const CANCELLED: i64 = 3;
+/// `order_.state` of an expired order.
+pub(super) const EXPIRED: i64 = 4;
+
+/// `journal.kind` of a grant.
+pub(super) const GRANT: i64 = 1;
+/// `journal.kind` of a split.
+pub(super) const SPLIT: i64 = 2;
+
+/// The number of a side.
+pub(super) fn side_number(side: Side) -> i64 {
+    match side {
+        Side::Buy => 0,
+        Side::Sell => 1,
+    }
+}
+
+/// A row that is being read, and what to call it in an error.
+pub(super) struct Reading<'a> {
+    row: &'a Row<'a>,
+    table: &'static str,
+    key_columns: usize,
+}
+
+impl<'a> Reading<'a> {
+    /// A row of a table whose first `key_columns` columns name it.
+    pub(super) fn new(row: &'a Row<'a>, table: &'static str, key_columns: usize) -> Reading<'a> {
+        Reading { row, table, key_columns }
+    }
+
+    /// The error that this row cannot be what this program wrote.
+    pub(super) fn corrupt(&self, what: impl Display) -> StoreError {
+        let shown = |value: ValueRef<'_>| match value {
+            ValueRef::Null => "NULL".to_owned(),
+            ValueRef::Integer(number) => number.to_string(),
+            ValueRef::Real(number) => number.to_string(),
+            ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+            ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        let key: Vec<String> =
+            (0..self.key_columns).filter_map(|i| self.row.get_ref(i).ok()).map(shown).collect();
+        StoreError::Corrupt(format!("table {}, row {}: {what}", self.table, key.join(", ")))
+    }
+
+    fn wrong(&self, column: usize, what: &str) -> StoreError {
+        let name = self.row.as_ref().column_name(column).unwrap_or("?");
+        self.corrupt(format_args!("{name} {what}"))
+    }
+
+    fn value(&self, column: usize) -> Result<ValueRef<'a>, StoreError> {
+        self.row.get_ref(column).map_err(of_read)
+    }
+
+    /// An integer, or nothing for NULL.
+    pub(super) fn optional(&self, column: usize) -> Result<Option<i64>, StoreError> {
+        match self.value(column)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Integer(number) => Ok(Some(number)),
+            _ => Err(self.wrong(column, "is not an integer")),
+        }
+    }
+
+    /// An integer.
+    pub(super) fn integer(&self, column: usize) -> Result<i64, StoreError> {
+        self.optional(column)?.ok_or_else(|| self.wrong(column, "is missing"))
+    }
+
+    /// An integer that fits a smaller type.
+    pub(super) fn number<T: TryFrom<i64>>(&self, column: usize) -> Result<T, StoreError> {
+        T::try_from(self.integer(column)?).map_err(|_| self.wrong(column, "is out of range"))
+    }
+
+    /// An integer that is not negative.
+    pub(super) fn natural(&self, column: usize) -> Result<i64, StoreError> {
+        let number = self.integer(column)?;
+        if number < 0 { Err(self.wrong(column, "is negative")) } else { Ok(number) }
+    }
+
+    /// 0 or 1.
+    pub(super) fn flag(&self, column: usize) -> Result<bool, StoreError> {
+        match self.integer(column)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.wrong(column, "is neither 0 nor 1")),
+        }
+    }
+
+    /// Text, or nothing for NULL.
+    pub(super) fn optional_text(&self, column: usize) -> Result<Option<&'a str>, StoreError> {
+        match self.value(column)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Text(bytes) => {
+                std::str::from_utf8(bytes).map(Some).map_err(|_| self.wrong(column, "is not UTF-8"))
+            }
+            _ => Err(self.wrong(column, "is not text")),
+        }
+    }
+
+    /// Text.
+    pub(super) fn text(&self, column: usize) -> Result<&'a str, StoreError> {
+        self.optional_text(column)?.ok_or_else(|| self.wrong(column, "is missing"))
+    }
+
+    /// Text with a grammar.
+    pub(super) fn parsed<T: FromStr>(&self, column: usize) -> Result<T, StoreError>
+    where
+        T::Err: Display,
+    {
+        self.text(column)?.parse().map_err(|error: T::Err| {
+            let name = self.row.as_ref().column_name(column).unwrap_or("?");
+            self.corrupt(format_args!("{name}: {error}"))
+        })
+    }
+
+    /// Bytes of a fixed length.
+    pub(super) fn bytes<const N: usize>(&self, column: usize) -> Result<[u8; N], StoreError> {
+        match self.value(column)? {
+            ValueRef::Blob(bytes) => {
+                bytes.try_into().map_err(|_| self.wrong(column, "has the wrong length"))
+            }
+            _ => Err(self.wrong(column, "is not bytes")),
+        }
+    }
+
+    /// An account's ID.
+    pub(super) fn account(&self, column: usize) -> Result<AccountId, StoreError> {
+        self.number(column).map(AccountId)
+    }
+
+    /// An instrument's ID.
+    pub(super) fn instrument(&self, column: usize) -> Result<InstrumentId, StoreError> {
+        self.number(column).map(InstrumentId)
+    }
+
+    /// Cash that is not negative.
+    pub(super) fn cash(&self, column: usize) -> Result<Cash, StoreError> {
+        self.natural(column).map(Cash::from_cents)
+    }
+
+    /// A quantity that is not negative.
+    pub(super) fn quantity(&self, column: usize) -> Result<Quantity, StoreError> {
+        self.natural(column).map(Quantity::from_raw)
+    }
+
+    /// A price.
+    pub(super) fn price(&self, column: usize) -> Result<Price, StoreError> {
+        Price::from_raw(self.integer(column)?).ok_or_else(|| self.wrong(column, "is not a price"))
+    }
+
+    /// A wall time.
+    pub(super) fn wall(&self, column: usize) -> Result<WallTime, StoreError> {
+        self.integer(column).map(WallTime)
+    }
+
+    /// A market time.
+    pub(super) fn market(&self, column: usize) -> Result<MarketTime, StoreError> {
+        self.integer(column).map(MarketTime)
+    }
+
+    /// A wall time followed by a market time.
+    pub(super) fn moment(&self, column: usize) -> Result<Moment, StoreError> {
+        Ok(Moment { wall: self.wall(column)?, market: self.market(column + 1)? })
+    }
+}
+
+/// An order with its state, from [`ORDER_COLUMNS`].
+pub(super) fn order(row: &Row<'_>) -> Result<OrderRecord, StoreError> {
+    let row = Reading::new(row, "order_", 1);
+    let side = match row.integer(3)? {
+        0 => Side::Buy,
+        1 => Side::Sell,
+        _ => return Err(row.wrong(3, "is neither buy nor sell")),
+    };
+    let order = Order {
+        id: OrderId(row.number(0)?),
+        request: OrderRequest {
+            account: row.account(1)?,
+            client_order_id: row.parsed(2)?,
+            side,
+            instrument: row.instrument(4)?,
+            quantity: row.quantity(5)?,
+        },
+        asked: row.quantity(6)?,
+        hold: row.cash(7)?,
+        received: row.moment(8)?,
+        seen: SnapshotNumber(row.number(10)?),
+        day: row.number(11)?,
+        worker: WorkerId(row.bytes(12)?),
+        worker_time: row.wall(13)?,
+        worker_sequence: row.integer(14)?.cast_unsigned(),
+    };
+    let reason = row.optional(16)?;
+    let number = |reason: i64| u8::try_from(reason).ok();
+    let unknown = || row.wrong(16, "is not a known reason");
+    let state = match row.integer(15)? {
+        QUEUED => {
+            let known = |reason| number(reason).and_then(WaitReason::from_number);
+            OrderState::Queued(reason.map(|r| known(r).ok_or_else(unknown)).transpose()?)
+        }
+        FILLED => OrderState::Filled(Fill {
+            quantity: row.quantity(17)?,
+            price: row.price(18)?,
+            amount: row.cash(19)?,
+            basis: row.cash(20)?,
+            snapshot: SnapshotNumber(row.number(21)?),
+        }),
+        REJECTED => {
+            let known = reason.and_then(number).and_then(OrderRefusal::from_number);
+            OrderState::Rejected(known.ok_or_else(unknown)?)
+        }
+        CANCELLED => OrderState::Cancelled,
+        EXPIRED => OrderState::Expired,
+        _ => return Err(row.wrong(15, "is not a known state")),
+    };
+    let is_open = matches!(state, OrderState::Queued(_));
+    let decided = match row.optional(22)? {
+        None => None,
+        Some(_) => Some(row.moment(22)?),
+    };
+    if is_open != decided.is_none() {
+        return Err(row.wrong(22, "does not fit the state"));
+    }
+    Ok(OrderRecord { order, state, decided })
+}
+
+/// A journal entry as it is stored.
+pub(super) struct JournalRow {
+    /// The row's number.
+    pub(super) id: i64,
+    /// The entry.
+    pub(super) entry: JournalEntry,
+    /// The snapshot that brought a split; 0 for a grant.
+    pub(super) snapshot: u64,
+    /// When.
+    pub(super) moment: Moment,
+}
+
+/// A journal entry, from [`JOURNAL_COLUMNS`].
+pub(super) fn journal(row: &Row<'_>) -> Result<JournalRow, StoreError> {
+    let row = Reading::new(row, "journal", 1);
+    let account = row.account(1)?;
+    let cash = row.cash(7)?;
+    let (entry, snapshot) = match row.integer(2)? {
+        GRANT => (JournalEntry::Grant { account, cash }, 0),
+        SPLIT => {
+            let action = row.integer(4)?.cast_unsigned();
+            let quantity = Quantity::from_raw(row.integer(6)?);
+            let instrument = row.instrument(3)?;
+            (JournalEntry::Split { account, instrument, action, quantity, cash }, row.number(5)?)
+        }
+        _ => return Err(row.wrong(2, "is not a known kind")),
+    };
+    Ok(JournalRow { id: row.integer(0)?, entry, snapshot, moment: row.moment(8)? })
+}
+
+/// A bar, from [`BAR_COLUMNS`].
+pub(super) fn bar(row: &Row<'_>) -> Result<Bar, StoreError> {
+    let row = Reading::new(row, "bar", 3);
+    let bar = Bar {
+        start: row.market(2)?,
+        open: row.price(3)?,
+        high: row.price(4)?,
+        low: row.price(5)?,
+        close: row.price(6)?,
+        volume: Volume::from_raw(row.integer(7)?),
+    };
+    if !bar.is_consistent() {
+        return Err(row.corrupt("the prices do not lie between low and high"));
+    }
+    Ok(bar)
+}
