@@ -332,6 +332,21 @@ impl StoreReader for Reader {
         rows(&self.connection, &sql, values, rows::bar)
     }
 
+    fn last_bar(
+        &mut self,
+        instrument: InstrumentId,
+        resolution: Resolution,
+        before: MarketTime,
+    ) -> Result<Option<Bar>, StoreError> {
+        let sql = format!(
+            "SELECT {BAR_COLUMNS} FROM bar
+             WHERE instrument = ?1 AND resolution = ?2 AND start < ?3
+             ORDER BY start DESC LIMIT 1"
+        );
+        let values = params![instrument.0, resolution as u8, before.0];
+        Ok(rows(&self.connection, &sql, values, rows::bar)?.pop())
+    }
+
     fn history(&mut self, account: AccountId, limit: usize) -> Result<Vec<HistoryRow>, StoreError> {
         let transaction = self.begin()?;
         let values = || params_of(account, limit);
