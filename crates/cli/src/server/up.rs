@@ -1,0 +1,414 @@
+//! `papertrader up`: a master and its workers as processes of their own, in one process group.
+//!
+//! It writes their configuration into the data directory at each start, waits until each says that
+//! it is ready, and passes on what they say. At Ctrl-C or SIGTERM the workers drain first, then the
+//! master. A worker that dies is started again; if the master dies, everything ends.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use clap::Args;
+use papertrader_node::config::HumanDuration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::ServerError;
+use super::settings::Source;
+
+/// How far apart the ports of the workers are.
+const PORT_STEP: u16 = 10;
+/// How long a worker that died is left alone before it is started again.
+const RESTART: Duration = Duration::from_millis(500);
+
+/// What `up` can be told.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Where everything is kept [default: papertrader in the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Number of workers
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=50))]
+    workers: u16,
+    /// Address to listen on; others than this machine's own need 0.0.0.0
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    listen: std::net::IpAddr,
+    /// Port of the master; 0 picks a free one
+    #[arg(long, value_name = "PORT", default_value_t = 2048)]
+    master_port: u16,
+    /// Port of the first worker; 0 picks free ones. Others follow, 10 apart
+    #[arg(long, value_name = "PORT", default_value_t = 2049)]
+    worker_port: u16,
+    /// How often prices change and orders are settled
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    interval: HumanDuration,
+    /// Market time from one price to the next
+    #[arg(long, value_name = "DURATION", default_value = "30m")]
+    step: HumanDuration,
+    /// First market day of a fresh deployment (replay: 2000-03-01 to 2013-03-01)
+    #[arg(long, value_name = "DATE", default_value = "2005-01-03")]
+    start: String,
+    /// Where prices come from
+    #[arg(long, value_enum, default_value = "replay")]
+    source: Source,
+    /// Number of synthetic instruments
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    instruments: usize,
+    /// Chooses the made-up part of the prices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Cash that a new account starts with
+    #[arg(long, value_name = "AMOUNT", default_value = "100000.00")]
+    starting_cash: String,
+}
+
+/// One process of the group.
+struct Part {
+    name: String,
+    child: Child,
+    /// Closing it tells the part to end.
+    stdin: Option<ChildStdin>,
+}
+
+/// What happens to the group.
+enum Happened {
+    Said(usize, String),
+    Told,
+    Ended(usize, std::io::Result<std::process::ExitStatus>),
+}
+
+pub(super) fn up(args: UpArgs) -> Result<(), ServerError> {
+    let data = match &args.data {
+        Some(data) => data.clone(),
+        None => default_data().ok_or(ServerError::NoHome)?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(Group::run(args, data))
+}
+
+/// `$XDG_DATA_HOME/papertrader`, or `~/.local/share/papertrader`.
+fn default_data() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
+    Some(home.join("papertrader"))
+}
+
+struct Group {
+    args: UpArgs,
+    data: PathBuf,
+    parts: Vec<Part>,
+    /// Where each part is ready; the master is part 0.
+    ready: Vec<Option<String>>,
+    uuids: Vec<String>,
+    said: mpsc::Sender<(usize, String)>,
+}
+
+impl Group {
+    async fn run(args: UpArgs, data: PathBuf) -> Result<(), ServerError> {
+        // Before anything is started, so that no signal is missed.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let (said, mut lines) = mpsc::channel(64);
+        let count = usize::from(args.workers) + 1;
+        let mut group =
+            Group { args, data, parts: Vec::new(), ready: vec![None; count], uuids: vec![], said };
+        make_private_dir(&group.data)?;
+        for n in 1..count {
+            let uuid = group.worker_uuid(n)?;
+            group.uuids.push(uuid);
+        }
+        println!("data in {}", group.data.display());
+        group.start_master()?;
+        let result = loop {
+            let happened = tokio::select! {
+                Some((part, line)) = lines.recv() => Happened::Said(part, line),
+                _ = interrupt.recv() => Happened::Told,
+                _ = terminate.recv() => Happened::Told,
+                (part, status) = group.any_end() => Happened::Ended(part, status),
+            };
+            match happened {
+                Happened::Said(part, line) => group.said(part, &line)?,
+                Happened::Told => break Ok(()),
+                Happened::Ended(0, _) => {
+                    let log = group.data.join("master/master.log").display().to_string();
+                    break Err(ServerError::PartEnded("master".into(), log));
+                }
+                Happened::Ended(part, status) => {
+                    if group.ready[part].is_none() {
+                        let log = group.worker_dir(part).join("worker.log").display().to_string();
+                        break Err(ServerError::PartEnded(group.parts[part].name.clone(), log));
+                    }
+                    let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+                    println!("{} has ended ({how}); starting it again", group.parts[part].name);
+                    tokio::time::sleep(RESTART).await;
+                    group.start_worker(part)?;
+                }
+            }
+        };
+        if result.is_ok() {
+            println!("ending");
+        }
+        group.end(&mut lines).await;
+        result
+    }
+
+    /// Ends the workers, then the master, and waits for each.
+    async fn end(&mut self, lines: &mut mpsc::Receiver<(usize, String)>) {
+        let mut parts: Vec<Part> = self.parts.drain(..).collect();
+        for part in parts.iter_mut().skip(1) {
+            part.stdin = None;
+        }
+        while let Some(mut part) = parts.pop() {
+            part.stdin = None;
+            // What it still says must be taken, or it could not say it and end.
+            loop {
+                tokio::select! {
+                    _ = part.child.wait() => break,
+                    Some(_) = lines.recv() => {}
+                }
+            }
+        }
+    }
+
+    /// A part has said something: passes it on, and goes on when all are ready.
+    fn said(&mut self, part: usize, line: &str) -> Result<(), ServerError> {
+        let name = self.parts[part].name.clone();
+        let Some(address) = line.strip_prefix("master ready on ").or(line.strip_prefix("worker ready on "))
+        else {
+            println!("{name}: {line}");
+            return Ok(());
+        };
+        println!("{name} ready on {address}");
+        let first = self.ready[part].is_none();
+        self.ready[part] = Some(address.to_owned());
+        if part == 0 {
+            for n in 1..self.ready.len() {
+                self.start_worker(n)?;
+            }
+        } else if first && self.ready.iter().all(Option::is_some) {
+            self.all_ready();
+        }
+        Ok(())
+    }
+
+    fn all_ready(&self) {
+        let addresses: Vec<&str> = self.ready.iter().flatten().map(String::as_str).collect();
+        let [master, workers @ ..] = addresses.as_slice() else { return };
+        println!("ready master={master} workers={}", workers.join(","));
+        let usual = workers.first().is_some_and(|first| *first == "127.0.0.1:2049");
+        let server = match workers.first() {
+            Some(first) if !usual => format!(" --server {first}"),
+            _ => String::new(),
+        };
+        println!(
+            "\nNext, in another terminal:\n\
+             \x20 papertrader register alice --email alice@example.org{server}\n\
+             \x20 papertrader login alice{server}\n\
+             \x20 papertrader assets\n\
+             \x20 papertrader buy AAPL 10\n\
+             \x20 papertrader portfolio\n\
+             (papertrader is {}; Ctrl-C here ends everything)",
+            std::env::current_exe().map_or("this program".into(), |exe| exe.display().to_string()),
+        );
+    }
+
+    fn start_master(&mut self) -> Result<(), ServerError> {
+        let dir = self.data.join("master");
+        make_private_dir(&dir)?;
+        let args = &self.args;
+        let mut text = format!(
+            "# Written by `papertrader up` at each start.\n\
+             listen = \"{}\"\n\
+             data = {}\n\
+             interval = \"{}\"\n\
+             starting_cash = {}\n\
+             \n[prices]\n\
+             source = \"{}\"\n\
+             start = {}\n\
+             step = \"{}\"\n\
+             seed = {}\n\
+             instruments = {}\n",
+            std::net::SocketAddr::new(args.listen, args.master_port),
+            quoted(&dir.display().to_string()),
+            args.interval,
+            quoted(&args.starting_cash),
+            match args.source {
+                Source::Replay => "replay",
+                Source::Synthetic => "synthetic",
+            },
+            quoted(&args.start),
+            args.step,
+            args.seed,
+            args.instruments,
+        );
+        // The workers run on this machine and reach the master by its own address.
+        for (n, uuid) in (1..).zip(&self.uuids) {
+            text.push_str(&format!(
+                "\n[[workers]]\nname = \"worker-{n}\"\nuuid = \"{uuid}\"\nallowed = [\"{}\"]\n",
+                own_address(args.listen),
+            ));
+        }
+        let file = dir.join("master.toml");
+        write(&file, &text)?;
+        let part = self.spawn(0, "master", &file)?;
+        self.parts.push(part);
+        Ok(())
+    }
+
+    fn start_worker(&mut self, n: usize) -> Result<(), ServerError> {
+        let dir = self.worker_dir(n);
+        let Some(master) = self.ready[0].clone() else { return Ok(()) };
+        let port = master.rsplit_once(':').map_or("2048", |(_, port)| port);
+        let own = own_address(self.args.listen);
+        // A worker that was ready before comes back where its clients look for it.
+        let listen = match (&self.ready[n], self.args.worker_port) {
+            (Some(address), _) => address.clone(),
+            (None, 0) => std::net::SocketAddr::new(self.args.listen, 0).to_string(),
+            (None, first) => {
+                let port = first.saturating_add(PORT_STEP * (n as u16 - 1));
+                std::net::SocketAddr::new(self.args.listen, port).to_string()
+            }
+        };
+        let text = format!(
+            "# Written by `papertrader up` at each start.\n\
+             master = \"{}:{port}\"\n\
+             uuid = \"{}\"\n\
+             listen = \"{listen}\"\n",
+            if own.is_ipv6() { format!("[{own}]") } else { own.to_string() },
+            self.uuids[n - 1],
+        );
+        let file = dir.join("worker.toml");
+        write(&file, &text)?;
+        let part = self.spawn(n, "worker", &file)?;
+        if n < self.parts.len() {
+            self.parts[n] = part;
+        } else {
+            self.parts.push(part);
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, index: usize, command: &str, file: &Path) -> Result<Part, ServerError> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(command)
+            .arg("--supervised")
+            .arg("--config")
+            .arg(file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdin = child.stdin.take();
+        if let Some(stdout) = child.stdout.take() {
+            let said = self.said.clone();
+            tokio::spawn(async move {
+                let mut lines = BufReader::new(stdout).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if said.send((index, line)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let name = if index == 0 { "master".into() } else { format!("worker-{index}") };
+        Ok(Part { name, child, stdin })
+    }
+
+    /// Waits until any part has ended.
+    async fn any_end(&mut self) -> (usize, std::io::Result<std::process::ExitStatus>) {
+        let mut waits: Vec<_> =
+            self.parts.iter_mut().map(|part| Box::pin(part.child.wait())).collect();
+        std::future::poll_fn(|context| {
+            for (index, wait) in waits.iter_mut().enumerate() {
+                if let std::task::Poll::Ready(status) = wait.as_mut().poll(context) {
+                    return std::task::Poll::Ready((index, status));
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await
+    }
+
+    fn worker_dir(&self, n: usize) -> PathBuf {
+        self.data.join(format!("worker-{n}"))
+    }
+
+    /// A worker keeps its UUID from one start to the next.
+    fn worker_uuid(&self, n: usize) -> Result<String, ServerError> {
+        let dir = self.worker_dir(n);
+        make_private_dir(&dir)?;
+        let file = dir.join("uuid");
+        match std::fs::read_to_string(&file) {
+            Ok(text) if uuid::Uuid::parse_str(text.trim()).is_ok() => Ok(text.trim().to_owned()),
+            Ok(_) => Err(ServerError::Value {
+                key: "worker uuid",
+                problem: format!("in {} is not a UUID", file.display()),
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let uuid = uuid::Uuid::new_v4().to_string();
+                write(&file, &uuid)?;
+                Ok(uuid)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The address by which a process on this machine reaches one that listens on `listen`.
+fn own_address(listen: std::net::IpAddr) -> std::net::IpAddr {
+    match listen {
+        std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn make_private_dir(dir: &Path) -> Result<(), ServerError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| ServerError::Write { path: dir.display().to_string(), error })
+}
+
+fn write(file: &Path, text: &str) -> Result<(), ServerError> {
+    std::fs::write(file, text)
+        .map_err(|error| ServerError::Write { path: file.display().to_string(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_path_is_a_toml_string() {
+        assert_eq!(quoted("/a \"b\"\\c\n"), "\"/a \\\"b\\\"\\\\c\\u000A\"");
+    }
+
+    #[test]
+    fn a_process_on_this_machine_reaches_what_listens_everywhere() {
+        assert_eq!(own_address("0.0.0.0".parse().unwrap()).to_string(), "127.0.0.1");
+        assert_eq!(own_address("::".parse().unwrap()).to_string(), "::1");
+        assert_eq!(own_address("10.1.2.3".parse().unwrap()).to_string(), "10.1.2.3");
+    }
+}
