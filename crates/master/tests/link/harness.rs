@@ -1,0 +1,337 @@
+//! A real master on loopback with a real store, and a worker written out by hand.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use papertrader_core::ids::WorkerId;
+use papertrader_core::time::{Date, SECOND, WallTime};
+use papertrader_market::{Replay, ReplayConfig};
+use papertrader_master::{Config, ConfiguredWorker, Master, MasterError, Ticks};
+use papertrader_node::clock::Clock;
+use papertrader_node::connection::Inbox;
+use papertrader_node::shutdown::{self, Trigger};
+use papertrader_protocol::data::WorkerList;
+use papertrader_protocol::frame::LinkHeader;
+use papertrader_protocol::link::{LinkHello, LinkWelcome, SnapshotPush};
+use papertrader_protocol::returns::Return;
+use papertrader_protocol::transfer::Assembly;
+use papertrader_protocol::wire::Wire;
+use papertrader_protocol::{Header, Instruction, Reason, Request, SessionId, args};
+use papertrader_store::sqlite::SqliteStore;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+/// The UUIDs of the workers that the master knows.
+pub(crate) const WORKERS: [WorkerId; 2] = [WorkerId([1; 16]), WorkerId([2; 16])];
+
+/// A master, its store's directory, and the means to move its market.
+pub(crate) struct TestMaster {
+    pub(crate) dir: TempDir,
+    pub(crate) address: SocketAddr,
+    ticks: mpsc::Sender<()>,
+    trigger: Trigger,
+    master: Option<Master>,
+}
+
+/// What a test may change.
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    pub(crate) start: &'static str,
+    pub(crate) step: i64,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        let worker = |n: usize| ConfiguredWorker {
+            id: WORKERS[n],
+            name: format!("worker-{n}"),
+            allowed: vec!["127.0.0.1".parse().unwrap()],
+        };
+        let config = Config { workers: vec![worker(0), worker(1)], ..Config::default() };
+        Setup { config, start: "2005-02-25", step: 1_800 * SECOND }
+    }
+}
+
+impl TestMaster {
+    pub(crate) async fn start(setup: Setup) -> TestMaster {
+        TestMaster::start_in(tempfile::tempdir().unwrap(), setup).await
+    }
+
+    pub(crate) async fn start_in(dir: TempDir, setup: Setup) -> TestMaster {
+        let store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
+        let start = Date::parse(setup.start).unwrap();
+        let replay = Replay::bundled(ReplayConfig { start, step: setup.step, seed: 7 }).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (trigger, shutdown) = shutdown::channel();
+        let (ticks, manual) = mpsc::channel(1_000);
+        let master = Master::start(
+            setup.config,
+            Box::new(store),
+            Arc::new(replay),
+            listener,
+            Clock::system(WallTime(0)),
+            Ticks::Manual(manual),
+            shutdown,
+        )
+        .await
+        .unwrap();
+        let address = master.address();
+        TestMaster { dir, address, ticks, trigger, master: Some(master) }
+    }
+
+    /// Lets the master take its next snapshot.
+    pub(crate) async fn tick(&self) {
+        self.ticks.send(()).await.unwrap();
+    }
+
+    /// Ends it cleanly and gives its directory back.
+    pub(crate) async fn end(mut self) -> (TempDir, Result<(), MasterError>) {
+        self.trigger.pull();
+        let result = self.master.take().unwrap().ended().await;
+        (self.dir, result)
+    }
+}
+
+/// A frame of the master, taken out of the buffer.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) header: Header,
+    pub(crate) data: Vec<u8>,
+    pub(crate) said: Option<Return>,
+}
+
+/// A link to the master.
+pub(crate) struct FakeWorker {
+    id: WorkerId,
+    inbox: Inbox<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    next_request: u64,
+    sequence: AtomicU64,
+    /// What arrived while something else was awaited.
+    pub(crate) aside: Vec<Received>,
+}
+
+impl FakeWorker {
+    pub(crate) async fn connect(address: SocketAddr, id: WorkerId) -> FakeWorker {
+        let mut worker = FakeWorker::connect_raw(address, id).await;
+        let hello = LinkHello {
+            worker: id,
+            version: "test".into(),
+            address: format!("127.0.0.1:{}", 4000 + u16::from(id.0[0])),
+            web: String::new(),
+            fingerprint: String::new(),
+            clock: WallTime(0),
+        };
+        worker.send_control(Instruction::LinkHello, &hello.to_bytes()).await;
+        let welcome = worker.receive().await;
+        assert_eq!(welcome.header.instruction, Instruction::LinkWelcome as u16, "{welcome:?}");
+        let welcome = LinkWelcome::from_bytes(&welcome.data).unwrap();
+        assert_eq!(welcome.deployment, "deployment");
+        worker
+    }
+
+    pub(crate) async fn connect_raw(address: SocketAddr, id: WorkerId) -> FakeWorker {
+        let (reader, writer) = TcpStream::connect(address).await.unwrap().into_split();
+        FakeWorker {
+            id,
+            inbox: Inbox::new(reader),
+            writer,
+            next_request: 1,
+            sequence: AtomicU64::new(1),
+            aside: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.writer.write_all(bytes).await.unwrap();
+    }
+
+    pub(crate) async fn send_control(&mut self, instruction: Instruction, data: &[u8]) {
+        let mut bytes = Vec::new();
+        Header::new(instruction.message_type(), instruction as u16, 0).encode(data, &mut bytes);
+        self.send_bytes(&bytes).await;
+    }
+
+    pub(crate) fn link_header(&self) -> LinkHeader {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64;
+        LinkHeader {
+            worker: self.id,
+            received_at: WallTime(now),
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
+            deadline: WallTime(0),
+            client: "127.0.0.1:5000".parse().unwrap(),
+        }
+    }
+
+    /// Sends a client's request and returns its number.
+    pub(crate) async fn send(&mut self, session: SessionId, request: &Request) -> u64 {
+        let link = self.link_header();
+        self.send_with(session, request, link).await
+    }
+
+    pub(crate) async fn send_with(
+        &mut self,
+        session: SessionId,
+        request: &Request,
+        link: LinkHeader,
+    ) -> u64 {
+        let (instruction, arguments) = request.encode();
+        let number = self.next_request;
+        self.next_request += 1;
+        let mut header = Header::new(instruction.message_type(), instruction as u16, number);
+        header.argument_count = arguments.len() as u16;
+        header.session = session;
+        header.link = Some(link);
+        let mut bytes = Vec::new();
+        header.encode(args::join(&arguments).as_bytes(), &mut bytes);
+        self.send_bytes(&bytes).await;
+        number
+    }
+
+    /// The next frame, whatever it is.
+    pub(crate) async fn receive(&mut self) -> Received {
+        self.try_receive().await.expect("the master closed the link")
+    }
+
+    /// The next frame; `None` when the master closes.
+    pub(crate) async fn try_receive(&mut self) -> Option<Received> {
+        loop {
+            if let Some(frame) = self.inbox.frame().unwrap() {
+                let said = Return::parse(&frame).unwrap();
+                return Some(Received { header: frame.header, data: frame.data.into(), said });
+            }
+            if self.inbox.fill().await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The next frame for which `wanted` holds; others are put aside.
+    pub(crate) async fn receive_where(&mut self, wanted: impl Fn(&Received) -> bool) -> Received {
+        if let Some(at) = self.aside.iter().position(&wanted) {
+            return self.aside.remove(at);
+        }
+        loop {
+            let received = self.receive().await;
+            if wanted(&received) {
+                return received;
+            }
+            self.aside.push(received);
+        }
+    }
+
+    /// The next return to a request.
+    pub(crate) async fn answer(&mut self, request: u64) -> Return {
+        let received = self.receive_where(|r| r.header.request == request).await;
+        received.said.unwrap_or_else(|| panic!("not a return: {:?}", received.header))
+    }
+
+    /// The reason with which a request is refused.
+    pub(crate) async fn refusal(&mut self, request: u64) -> Reason {
+        match self.answer(request).await {
+            Return::Failed(_, failure) => failure.reason,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// The data that answers a request, put together.
+    pub(crate) async fn data(&mut self, request: u64) -> Vec<u8> {
+        let mut assembly = Assembly::default();
+        loop {
+            let received = self.receive_where(|r| r.header.request == request).await;
+            assert_eq!(
+                received.header.instruction,
+                Instruction::Data as u16,
+                "{:?}",
+                received.said
+            );
+            let frame =
+                papertrader_protocol::Frame { header: received.header, data: &received.data };
+            assembly.push(&frame, usize::MAX).unwrap();
+            match assembly.finished() {
+                Ok(data) => return data,
+                Err(unfinished) => assembly = unfinished,
+            }
+        }
+    }
+
+    pub(crate) async fn ask(&mut self, session: SessionId, request: &Request) -> Return {
+        let number = self.send(session, request).await;
+        self.answer(number).await
+    }
+
+    pub(crate) async fn ask_data<T: Wire>(&mut self, session: SessionId, request: &Request) -> T {
+        let number = self.send(session, request).await;
+        T::from_bytes(&self.data(number).await).unwrap()
+    }
+
+    /// The next snapshot that is pushed.
+    pub(crate) async fn snapshot(&mut self) -> SnapshotPush {
+        let wanted = |r: &Received| r.header.instruction == Instruction::Snapshot as u16;
+        let received = self.receive_where(wanted).await;
+        assert_eq!(received.header.max, 1);
+        SnapshotPush::from_bytes(&received.data).unwrap()
+    }
+
+    /// The next list of workers that is pushed.
+    pub(crate) async fn worker_list(&mut self) -> WorkerList {
+        let wanted = |r: &Received| r.header.instruction == Instruction::WorkerList as u16;
+        WorkerList::from_bytes(&self.receive_where(wanted).await.data).unwrap()
+    }
+
+    /// Registers and logs in.
+    pub(crate) async fn new_session(&mut self, name: &str) -> SessionId {
+        let registered = self.ask(SessionId::NONE, &register(name)).await;
+        assert_eq!(registered, Return::Registered(name.into()));
+        self.login(name, false).await
+    }
+
+    pub(crate) async fn login(&mut self, name: &str, expirable: bool) -> SessionId {
+        match self.ask(SessionId::NONE, &login(name, expirable)).await {
+            Return::Session(grant) => {
+                assert_eq!(grant.name, name);
+                grant.session
+            }
+            other => panic!("not logged in: {other:?}"),
+        }
+    }
+}
+
+pub(crate) fn register(name: &str) -> Request {
+    Request::Register {
+        name: name.parse().unwrap(),
+        email: format!("{name}@example.org").parse().unwrap(),
+        pass: pass(name),
+    }
+}
+
+pub(crate) fn login(name: &str, expirable: bool) -> Request {
+    Request::Login { name: name.parse().unwrap(), pass: pass(name), expirable }
+}
+
+pub(crate) fn pass(name: &str) -> papertrader_protocol::request::HashedPass {
+    let digit = (b'a' + (name.len() % 6) as u8) as char;
+    papertrader_protocol::request::HashedPass::parse(&digit.to_string().repeat(64)).unwrap()
+}
+
+fn order(symbol: &str, quantity: &str, id: &str) -> papertrader_protocol::request::OrderArgs {
+    papertrader_protocol::request::OrderArgs {
+        symbol: symbol.parse().unwrap(),
+        quantity: quantity.parse().unwrap(),
+        client_order_id: id.parse().unwrap(),
+    }
+}
+
+pub(crate) fn buy(symbol: &str, quantity: &str, id: &str) -> Request {
+    Request::PurchaseAsset(order(symbol, quantity, id))
+}
+
+pub(crate) fn sell(symbol: &str, quantity: &str, id: &str) -> Request {
+    Request::SellAsset(order(symbol, quantity, id))
+}

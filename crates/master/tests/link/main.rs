@@ -1,0 +1,6 @@
+//! The master as its workers see it: over a real socket, with a real store, a hand-written worker
+//! on the other end and a market that moves when the test says so.
+
+mod harness;
+mod orders;
+mod sessions;

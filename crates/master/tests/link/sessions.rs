@@ -1,0 +1,174 @@
+//! Who gets in, who may ask what, and when sessions end.
+
+use std::time::Duration;
+
+use papertrader_core::time::WallTime;
+use papertrader_protocol::data::{History, Orders, Portfolio, UserInfo};
+use papertrader_protocol::link::{LinkHello, SessionEnded, SessionPresence};
+use papertrader_protocol::returns::Return;
+use papertrader_protocol::wire::Wire;
+use papertrader_protocol::{Instruction, Reason, Request, SessionId};
+
+use crate::harness::*;
+
+#[tokio::test]
+async fn only_registered_workers_are_let_in() {
+    let master = TestMaster::start(Setup::default()).await;
+    let stranger = papertrader_core::ids::WorkerId([9; 16]);
+    let mut worker = FakeWorker::connect_raw(master.address, stranger).await;
+    let hello = LinkHello {
+        worker: stranger,
+        version: String::new(),
+        address: String::new(),
+        web: String::new(),
+        fingerprint: String::new(),
+        clock: WallTime(0),
+    };
+    worker.send_control(Instruction::LinkHello, &hello.to_bytes()).await;
+    match worker.receive().await.said {
+        Some(Return::Failed(Instruction::LinkRefused, failure)) => {
+            assert_eq!(failure.reason, Reason::NotAuthorized);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(worker.try_receive().await.is_none());
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_gets_the_list_of_workers_from_the_master_and_nothing_else() {
+    let master = TestMaster::start(Setup::default()).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    assert_eq!(worker.worker_list().await.workers.len(), 1);
+    let mut client = FakeWorker::connect_raw(master.address, WORKERS[0]).await;
+    let number = client.send(SessionId::NONE, &Request::GetWorkerList).await;
+    let list = client.receive().await;
+    assert_eq!(list.header.request, number);
+    let list = papertrader_protocol::data::WorkerList::from_bytes(&list.data).unwrap();
+    assert_eq!(list.workers[0].name, "worker-0");
+    assert_eq!(list.workers[0].address, "127.0.0.1:4001");
+    let number = client.send(SessionId::NONE, &login("alice", false)).await;
+    assert_eq!(client.refusal(number).await, Reason::NotAuthorized);
+    drop(client);
+    let mut noise = FakeWorker::connect_raw(master.address, WORKERS[0]).await;
+    noise.send_bytes(&[0xff; 200]).await;
+    match noise.receive().await.said {
+        Some(Return::Failed(_, failure)) => assert_eq!(failure.reason, Reason::BadVersion),
+        other => panic!("{other:?}"),
+    }
+    assert!(noise.try_receive().await.is_none());
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn names_and_passwords_are_checked() {
+    let master = TestMaster::start(Setup::default()).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    worker.new_session("alice").await;
+    let number = worker.send(SessionId::NONE, &register("ALICE")).await;
+    assert_eq!(worker.refusal(number).await, Reason::NameTaken);
+    let wrong = Request::Login {
+        name: "alice".parse().unwrap(),
+        pass: pass("other.password"),
+        expirable: true,
+    };
+    let number = worker.send(SessionId::NONE, &wrong).await;
+    assert_eq!(worker.refusal(number).await, Reason::BadCredentials);
+    let number = worker.send(SessionId::NONE, &login("nobody", true)).await;
+    assert_eq!(worker.refusal(number).await, Reason::BadCredentials);
+    // Two registrations of one name at the same time: one wins.
+    let a = worker.send(SessionId::NONE, &register("bob")).await;
+    let b = worker.send(SessionId::NONE, &register("Bob")).await;
+    let answers = [worker.answer(a).await, worker.answer(b).await];
+    let won = answers.iter().filter(|answer| matches!(answer, Return::Registered(_))).count();
+    assert_eq!(won, 1, "{answers:?}");
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn others_see_only_the_public_part() {
+    let master = TestMaster::start(Setup::default()).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let alice = worker.new_session("alice").await;
+    let bob = worker.new_session("bob").await;
+    let name = || "Alice".parse().unwrap();
+    let own: UserInfo = worker.ask_data(alice, &Request::UserInfo(name())).await;
+    assert_eq!(own.private.unwrap().email, "alice@example.org");
+    let info: UserInfo = worker.ask_data(bob, &Request::UserInfo(name())).await;
+    assert!(info.private.is_none() && info.name == "alice");
+    let portfolio: Portfolio = worker.ask_data(bob, &Request::Portfolio(name())).await;
+    assert!(portfolio.private.is_none());
+    let history: History = worker.ask_data(bob, &Request::History(name())).await;
+    assert!(history.private.is_none());
+    let orders: Orders = worker.ask_data(bob, &Request::Orders(name())).await;
+    assert!(orders.orders.is_empty());
+    let number = worker.send(bob, &Request::UserInfo("nobody".parse().unwrap())).await;
+    assert_eq!(worker.refusal(number).await, Reason::UnknownUser);
+    let number = worker.send(SessionId::NONE, &Request::UserInfo(name())).await;
+    assert_eq!(worker.refusal(number).await, Reason::SessionRequired);
+    let guessed = SessionId::from_bytes([5; 16]);
+    let number = worker.send(guessed, &Request::UserInfo(name())).await;
+    assert_eq!(worker.refusal(number).await, Reason::SessionUnknown);
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_out_reaches_every_worker_that_has_the_session() {
+    let master = TestMaster::start(Setup::default()).await;
+    let mut one = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let mut two = FakeWorker::connect(master.address, WORKERS[1]).await;
+    let session = one.new_session("alice").await;
+    two.ask(session, &Request::LoginSession).await;
+    assert_eq!(one.ask(session, &Request::Logout).await, Return::LoggedOut);
+    let wanted = |r: &Received| r.header.instruction == Instruction::SessionEnded as u16;
+    let told = two.receive_where(wanted).await;
+    assert_eq!(SessionEnded::from_bytes(&told.data).unwrap().session, session);
+    let number = two.send(session, &Request::LoginSession).await;
+    assert_eq!(two.refusal(number).await, Reason::SessionUnknown);
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn an_expirable_session_ends_after_its_last_connection_and_a_remembered_one_stays() {
+    let mut setup = Setup::default();
+    setup.config.session_grace = Duration::from_millis(1);
+    let master = TestMaster::start(setup).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let kept = worker.new_session("alice").await;
+    let expirable = worker.login("alice", true).await;
+    for session in [kept, expirable] {
+        let left = SessionPresence { session, present: false };
+        worker.send_control(Instruction::SessionPresence, &left.to_bytes()).await;
+    }
+    let wanted = |r: &Received| r.header.instruction == Instruction::SessionEnded as u16;
+    let told = worker.receive_where(wanted).await;
+    assert_eq!(SessionEnded::from_bytes(&told.data).unwrap().session, expirable);
+    assert!(matches!(worker.ask(kept, &Request::LoginSession).await, Return::Session(_)));
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_expires() {
+    let mut setup = Setup::default();
+    setup.config.session_lifetime = Duration::ZERO;
+    let master = TestMaster::start(setup).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let session = worker.new_session("alice").await;
+    let number = worker.send(session, &buy("AAPL", "1", "a")).await;
+    let reason = worker.refusal(number).await;
+    // The master may have swept it out already.
+    assert!([Reason::SessionExpired, Reason::SessionUnknown].contains(&reason), "{reason:?}");
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_frame_with_another_workers_uuid_is_refused() {
+    let master = TestMaster::start(Setup::default()).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let session = worker.new_session("alice").await;
+    let mut forged = worker.link_header();
+    forged.worker = WORKERS[1];
+    let number = worker.send_with(session, &buy("AAPL", "1", "a"), forged).await;
+    assert_eq!(worker.refusal(number).await, Reason::NotAuthorized);
+    master.end().await.1.unwrap();
+}
