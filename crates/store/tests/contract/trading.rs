@@ -162,7 +162,7 @@ impl Trading {
         let profile = Profile {
             name: format!("Trader-{id}").parse().unwrap(),
             email: format!("trader{id}@example.org").parse().unwrap(),
-            pass_hash: (id.0 % 2 == 0).then(|| format!("$argon2id$v=19$hash-of-{id}")),
+            pass_hash: id.0.is_multiple_of(2).then(|| format!("$argon2id$v=19$hash-of-{id}")),
             since: moment.wall,
         };
         self.profiles.push(profile.clone());

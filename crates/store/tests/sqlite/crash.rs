@@ -36,19 +36,25 @@ fn child() {
     let mut trading = Trading::new(SEED);
     advance(&mut trading, store.last_batch().unwrap().0);
     let mut out = std::io::stdout();
+    let mut batch = trading.next_batch();
     loop {
-        let before = trading.batch;
-        match store.commit(&trading.next_batch()) {
-            Ok(()) => writeln!(out, "\ncommitted {}", trading.batch).unwrap(),
+        let BatchNumber(number) = batch.number;
+        match store.commit(&batch) {
+            Ok(()) => {
+                // The next batch is made before this one is reported, so that what the report
+                // sets off finds the next commit under way.
+                batch = trading.next_batch();
+                writeln!(out, "\ncommitted {number}").unwrap();
+            }
             Err(error) => {
                 store.reconnect().unwrap();
                 let last = store.last_batch().unwrap().0;
-                let stored = last == trading.batch;
-                assert!(stored || last == before, "{last} after {before}");
+                let stored = last == number;
+                assert!(stored || last == number - 1, "{last} stored at batch {number}");
                 let kind = match error {
                     CommitError::NotStored(_) if !stored => "not stored",
                     CommitError::Unknown(_) => "unknown",
-                    error => panic!("{error} with {last} stored after {before}"),
+                    error => panic!("{error} with {last} stored at batch {number}"),
                 };
                 writeln!(out, "\nfailed {kind}").unwrap();
                 return;
@@ -91,10 +97,10 @@ fn a_killed_process_leaves_whole_batches() {
     let mut trading = Trading::new(SEED);
     let mut reported = 0;
     // Each round goes on with the file that the one before left.
-    for round in 0..25 {
+    for round in 0..40 {
         let mut child = start(&file, "");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut left = 1 + round * 7 % 23;
+        let mut left = 1 + round * 7 % 13;
         while left > 0 {
             let line = lines.next().expect("the child ended by itself").unwrap();
             if let Some(number) = committed(&line) {
@@ -102,6 +108,10 @@ fn a_killed_process_leaves_whole_batches() {
                 left -= 1;
             }
         }
+        // A little work of varying length spreads the kills over the commit.
+        (0..round * 400).for_each(|n| {
+            std::hint::black_box(n);
+        });
         child.kill().unwrap();
         child.wait().unwrap();
         // What it reported before the signal came.

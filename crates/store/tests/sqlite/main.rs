@@ -1,6 +1,8 @@
 //! The SQLite store: the contract that every store keeps, on a file of its own for each case, and
 //! what only a file has: other programs' files, damage, crashes and full disks.
 
+#![allow(clippy::unwrap_used, reason = "clippy takes only the test functions themselves for tests")]
+
 #[path = "../contract/mod.rs"]
 mod contract;
 mod crash;
