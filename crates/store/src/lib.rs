@@ -268,7 +268,14 @@ pub trait Store: Send {
     /// Everything that the master keeps in memory.
     fn load(&mut self) -> Result<Loaded, StoreError>;
 
-    /// Makes a batch durable, all or nothing. Its number must be one more than the last.
+    /// Makes a batch durable, all or nothing. Its number must be one more than the last, and its
+    /// wall time later than all that is stored.
+    ///
+    /// Every change must find what it expects, or the whole batch is
+    /// [`CommitError::Contradiction`]: IDs that follow the last ones, names and client order IDs
+    /// that are free, orders that are open where they are decided or cancelled, sessions that are
+    /// stored where they end, no open orders where an account is disabled, bars whose prices lie
+    /// between low and high.
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError>;
 
     /// What is known under each (account, client order ID), in the same order.
@@ -311,7 +318,8 @@ pub trait StoreReader: Send {
         before: MarketTime,
     ) -> Result<Option<Bar>, StoreError>;
 
-    /// The newest `limit` lines of an account's history, newest first.
+    /// The newest `limit` lines of an account's history, newest first. An order stands where it
+    /// was received, a journal entry where it was booked.
     fn history(&mut self, account: AccountId, limit: usize) -> Result<Vec<HistoryRow>, StoreError>;
 
     /// All open orders and the newest others of an account, newest first, at most `limit`.

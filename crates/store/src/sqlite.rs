@@ -62,9 +62,7 @@ impl SqliteStore {
     }
 
     fn connection(&self) -> Result<&Connection, StoreError> {
-        self.connection
-            .as_ref()
-            .ok_or_else(|| StoreError::Database("the connection was lost".to_owned()))
+        self.connection.as_ref().ok_or_else(lost)
     }
 
     /// Runs a read in one transaction, so that all it sees is of one moment.
@@ -72,10 +70,7 @@ impl SqliteStore {
         &mut self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.connection()?;
-        let Some(connection) = self.connection.as_mut() else {
-            return Err(StoreError::Database("the connection was lost".to_owned()));
-        };
+        let connection = self.connection.as_mut().ok_or_else(lost)?;
         let transaction = connection.transaction().map_err(of_read)?;
         read(&transaction)
     }
@@ -83,12 +78,11 @@ impl SqliteStore {
     fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let connection =
             self.connection().map_err(|error| CommitError::NotStored(error.to_string()))?;
-        let failed = |error, phase| of_batch(error, phase);
         connection
             .execute_batch("BEGIN IMMEDIATE")
-            .map_err(|error| failed(error.into(), Phase::Open))?;
+            .map_err(|error| of_batch(error.into(), Phase::Open))?;
         if let Err(error) = write::batch(connection, batch) {
-            let error = failed(error, Phase::Open);
+            let error = of_batch(error, Phase::Open);
             self.roll_back();
             return Err(error);
         }
@@ -96,7 +90,7 @@ impl SqliteStore {
             // SQLite ends the transaction itself on most failures, but not on all.
             let is_open = !connection.is_autocommit();
             let phase = if is_open { Phase::Open } else { Phase::Ended };
-            let error = failed(WriteError::Sqlite(error), phase);
+            let error = of_batch(WriteError::Sqlite(error), phase);
             if is_open {
                 self.roll_back();
             }
@@ -125,18 +119,19 @@ impl SqliteStore {
     /// durable; but when this cannot be made durable, nothing later may rely on the file.
     fn checkpoint(&mut self) -> Result<(), CommitError> {
         let Some(connection) = &self.connection else { return Ok(()) };
-        let run = |sql: &str| -> rusqlite::Result<(i64, i64)> {
-            connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
+        // Both answer with the log's length in pages.
+        let run = |sql: &str| -> rusqlite::Result<i64> {
+            connection.prepare_cached(sql)?.query_row([], |row| row.get(1))
         };
-        let outcome = run("PRAGMA wal_checkpoint(NOOP)").and_then(|(length, _)| {
+        let outcome = run("PRAGMA wal_checkpoint(NOOP)").and_then(|length| {
             if length < self.checkpoint_at {
                 // The log began anew, or is still short.
                 let next = CHECKPOINT_PAGES.max(self.checkpoint_at.min(length + CHECKPOINT_PAGES));
                 return Ok(next);
             }
-            let (length, copied) = run("PRAGMA wal_checkpoint(PASSIVE)")?;
-            // A reader of an old state keeps the rest: no use in trying after every commit.
-            Ok(if copied < length { length + CHECKPOINT_PAGES } else { CHECKPOINT_PAGES })
+            // What a reader of an old state keeps is tried again when the log has grown further.
+            let length = run("PRAGMA wal_checkpoint(PASSIVE)")?;
+            Ok(length + CHECKPOINT_PAGES)
         });
         match outcome {
             Ok(next) => {
@@ -152,6 +147,10 @@ impl SqliteStore {
             }
         }
     }
+}
+
+fn lost() -> StoreError {
+    StoreError::Database("the connection was lost: reconnect".to_owned())
 }
 
 impl Store for SqliteStore {

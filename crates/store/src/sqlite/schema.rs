@@ -21,7 +21,7 @@ const APPLICATION_ID: i32 = 0x5054_5244;
 
 /// How long a connection waits for another one's lock. Only this process has the file open (the
 /// directory is locked), so it waits for a checkpoint at the longest.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// More than the number of different statements, so that each is prepared once.
 const STATEMENTS: usize = 64;

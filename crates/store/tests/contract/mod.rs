@@ -1,0 +1,615 @@
+//! The contract suite: what every implementation of `Store` must do, whatever database it uses.
+//!
+//! A test file includes this module, gives a [`Backend`] and calls [`contract_tests!`], which makes
+//! one test of each case. The cases know the trait only.
+
+pub(crate) mod trading;
+
+use papertrader_core::bar::{Bar, Resolution};
+use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId, WorkerId};
+use papertrader_core::money::{Cash, Quantity};
+use papertrader_core::names::ClientOrderId;
+use papertrader_core::order::{OrderRecord, OrderState, Side};
+use papertrader_core::time::{MarketTime, SECOND, WallTime};
+use papertrader_store::{
+    BarRow, Batch, Change, CommitError, Found, HistoryRow, NewAccount, Profile, SessionKey, Store,
+    WorkerRow,
+};
+use trading::Trading;
+
+/// One database, empty at first.
+pub(crate) trait Backend {
+    /// Opens it, with `deployment` as its deployment ID if it is new. What was opened before must
+    /// have been dropped.
+    fn open(&self, deployment: &str) -> Box<dyn Store>;
+}
+
+/// Makes a test of every case, on the backend that the expression makes.
+#[macro_export]
+macro_rules! contract_tests {
+    ($backend:expr) => {
+        $crate::contract_tests!(@cases $backend;
+            an_empty_database_loads_as_nothing,
+            everything_written_is_loaded_again,
+            every_kind_of_order_is_found_again,
+            batches_follow_each_other,
+            a_batch_that_contradicts_leaves_nothing,
+            a_split_that_leaves_nothing_takes_the_cost_with_it,
+            a_reader_gives_histories_newest_first,
+            a_reader_gives_open_orders_before_others,
+            a_reader_gives_bars_in_order_of_time,
+            a_reader_sees_what_was_committed_before_the_call,
+            a_new_connection_sees_the_same,
+            the_books_verify_after_any_trading,
+            the_largest_values_are_kept,
+        );
+    };
+    (@cases $backend:expr; $($case:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                contract::$case(&$backend);
+            }
+        )*
+    };
+}
+
+/// Commits `batches` batches of a seed's story.
+fn trade(store: &mut dyn Store, seed: u64, batches: u64) -> Trading {
+    let mut trading = Trading::new(seed);
+    go_on(store, &mut trading, batches);
+    trading
+}
+
+fn go_on(store: &mut dyn Store, trading: &mut Trading, batches: u64) {
+    for _ in 0..batches {
+        let batch = trading.next_batch();
+        store.commit(&batch).unwrap();
+    }
+}
+
+fn assert_verified(store: &mut dyn Store) {
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+pub(crate) fn an_empty_database_loads_as_nothing(backend: &dyn Backend) {
+    let mut store = backend.open("first");
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.deployment, "first");
+    Trading::new(1).assert_loaded(&loaded);
+    assert_eq!(store.last_batch().unwrap(), BatchNumber(0));
+    assert_verified(&mut *store);
+    let mut reader = store.reader().unwrap();
+    assert_eq!(reader.history(AccountId(1), 10).unwrap(), []);
+    assert_eq!(reader.orders(AccountId(1), 10).unwrap(), []);
+    assert_eq!(reader.order(AccountId(1), &"a".parse().unwrap()).unwrap(), None);
+    drop((reader, store));
+    assert_eq!(backend.open("second").load().unwrap().deployment, "first");
+}
+
+pub(crate) fn everything_written_is_loaded_again(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = Trading::new(11);
+    for _ in 0..5 {
+        go_on(&mut *store, &mut trading, 40);
+        let batch = trading.leave_orders_open();
+        store.commit(&batch).unwrap();
+        trading.assert_loaded(&store.load().unwrap());
+        drop(store);
+        store = backend.open("one");
+        trading.assert_loaded(&store.load().unwrap());
+    }
+    // The story must have had all of it, or the test shows nothing.
+    assert!(trading.books.open_orders().any(|open| open.waiting.is_some()));
+    assert!(trading.books.accounts().any(|(_, account)| account.disabled));
+    assert!(trading.books.accounts().any(|(_, account)| account.positions.len() > 1));
+    assert!(trading.books.named().fractions != 0);
+    assert!(!trading.sessions.is_empty() && trading.workers.len() > 1);
+}
+
+pub(crate) fn every_kind_of_order_is_found_again(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 12, 150);
+    let batch = trading.leave_orders_open();
+    store.commit(&batch).unwrap();
+    let kinds: std::collections::BTreeSet<&str> = trading.records.values().map(kind).collect();
+    let all = ["cancelled", "expired", "filled", "queued", "rejected", "waiting"];
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), all);
+
+    let mut keys = vec![(AccountId(1), "nothing".parse().unwrap())];
+    let mut expected = vec![None];
+    for (account, id) in &trading.marks {
+        keys.push((*account, id.clone()));
+        expected.push(Some(Found::Mark));
+    }
+    // Newest first: the answers follow the questions, not the table.
+    for record in trading.records.values().rev() {
+        let request = &record.order.request;
+        keys.push((request.account, request.client_order_id.clone()));
+        expected.push(Some(Found::Order(record.clone())));
+        // Another account's order under the same client order ID is not found.
+        keys.push((AccountId(999), request.client_order_id.clone()));
+        expected.push(None);
+    }
+    assert!(!trading.marks.is_empty());
+    assert_eq!(store.find(&keys).unwrap(), expected);
+    assert_eq!(store.find(&[]).unwrap(), []);
+    let mut reader = store.reader().unwrap();
+    for ((account, id), expected) in keys.iter().zip(&expected) {
+        assert_eq!(reader.order(*account, id).unwrap(), *expected);
+    }
+}
+
+fn kind(record: &OrderRecord) -> &'static str {
+    match record.state {
+        OrderState::Queued(None) => "queued",
+        OrderState::Queued(Some(_)) => "waiting",
+        OrderState::Filled(_) => "filled",
+        OrderState::Rejected(_) => "rejected",
+        OrderState::Cancelled => "cancelled",
+        OrderState::Expired => "expired",
+    }
+}
+
+pub(crate) fn batches_follow_each_other(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let trading = trade(&mut *store, 13, 3);
+    let later = WallTime(trading.wall + 1);
+    for number in [0, 1, 2, 3, 5, u64::MAX] {
+        let batch = Batch { number: BatchNumber(number), wall: later, changes: Vec::new() };
+        assert_contradiction(store.commit(&batch), "batch");
+    }
+    for wall in [trading.wall, 0, i64::MIN] {
+        let batch = Batch { number: BatchNumber(4), wall: WallTime(wall), changes: Vec::new() };
+        assert_contradiction(store.commit(&batch), "wall time");
+    }
+    assert_eq!(store.last_batch().unwrap(), BatchNumber(3));
+    trading.assert_loaded(&store.load().unwrap());
+    let batch = Batch { number: BatchNumber(4), wall: later, changes: Vec::new() };
+    store.commit(&batch).unwrap();
+    assert_eq!(store.last_batch().unwrap(), BatchNumber(4));
+    assert_eq!(store.load().unwrap().last_wall, later);
+}
+
+fn assert_contradiction(result: Result<(), CommitError>, words: &str) {
+    match result {
+        Err(CommitError::Contradiction(what)) => assert!(what.contains(words), "{what}"),
+        other => panic!("expected a contradiction about {words:?}, got {other:?}"),
+    }
+}
+
+pub(crate) fn a_batch_that_contradicts_leaves_nothing(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let trading = trade(&mut *store, 14, 60);
+    let (control, bad) = contradictions(&trading);
+    assert!(bad.len() > 20);
+    // Good changes before the bad ones, on every table that a batch begins with.
+    let batch_with = |changes: Vec<Change>| {
+        let mut story = replay(14, 60);
+        let mut all = vec![
+            story.open_account(Cash::from_cents(5)),
+            story.start_session(),
+            story.put_worker(7, "seventh"),
+            story.place(AccountId(1), Side::Buy, InstrumentId(1), Quantity::from_raw(1)),
+            story.settle(SECOND, true, &[(InstrumentId(1), 1_000)], &[(InstrumentId(1), 3, 2)]),
+        ];
+        all.extend(changes);
+        story.batch_of(all)
+    };
+    for (name, changes) in bad {
+        match store.commit(&batch_with(changes)) {
+            Err(CommitError::Contradiction(_)) => {}
+            other => panic!("{name}: expected a contradiction, got {other:?}"),
+        }
+        trading.assert_loaded(&store.load().unwrap());
+    }
+    assert_verified(&mut *store);
+    // It was not the good changes that failed, nor the settlement that the bad ones were made of.
+    store.commit(&batch_with(control)).unwrap();
+    assert_eq!(store.last_batch().unwrap(), BatchNumber(61));
+}
+
+fn replay(seed: u64, batches: u64) -> Trading {
+    let mut trading = Trading::new(seed);
+    for _ in 0..batches {
+        trading.next_batch();
+    }
+    trading
+}
+
+/// Changes that do not fit what the story has stored, each with what it is; before them the
+/// settlement that some of them are made of, which fits.
+fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Change>)>) {
+    let moment = papertrader_core::time::Moment {
+        wall: WallTime(trading.wall + 100),
+        market: trading.books.head().market,
+    };
+    let find = |wanted: &str| {
+        trading.records.values().find(|record| kind(record) == wanted).unwrap().clone()
+    };
+    let filled = find("filled");
+    let queued = trading.books.open_orders().next().unwrap().order.clone();
+    let queued = trading.records[&queued.id].clone();
+    let fresh = |change: &dyn Fn(&mut OrderRecord)| {
+        let mut record = queued.clone();
+        record.order.id = OrderId(10_000);
+        record.order.request.client_order_id = "fresh".parse().unwrap();
+        record.state = OrderState::Queued(None);
+        change(&mut record);
+        vec![Change::PlaceOrder(record)]
+    };
+    let account = |id: u32, name: &str| {
+        let profile = Profile {
+            name: name.parse().unwrap(),
+            email: "a@b".parse().unwrap(),
+            pass_hash: None,
+            since: moment.wall,
+        };
+        vec![Change::OpenAccount(NewAccount {
+            id: AccountId(id),
+            profile,
+            grant: Cash::ZERO,
+            moment,
+        })]
+    };
+    let next = trading.books.next_account().0 + 1;
+    let mark = trading.marks.first().unwrap().clone();
+    let cancel = |order| vec![Change::CancelOrder { order, moment }];
+    let mark_of = |account, id: &ClientOrderId| {
+        vec![Change::MarkCancelled { account, client_order_id: id.clone(), moment }]
+    };
+    // A settlement of the present state, changed so that it does not fit.
+    let settlement = |change: &dyn Fn(&mut papertrader_core::settle::Settlement)| {
+        let mut story = replay(14, 60);
+        story.settle(SECOND, true, &[(InstrumentId(1), 1_000)], &[(InstrumentId(1), 3, 2)]);
+        story.place(AccountId(1), Side::Buy, InstrumentId(1), Quantity::from_raw(1));
+        let prices: Vec<_> = (1..=trading::INSTRUMENTS).map(|i| (InstrumentId(i), 999)).collect();
+        let made = story.settle(SECOND, true, &prices, &[(InstrumentId(2), 2, 1)]);
+        let Change::Settle { mut settlement, bars } = made else { unreachable!() };
+        assert!(!settlement.decisions.is_empty() && !settlement.accounts.is_empty());
+        // Only what `change` leaves may fail: nothing of the changes before is decided here.
+        settlement.decisions.retain(|decision| decision.order.0 <= queued.order.id.0);
+        settlement.moment = moment;
+        change(&mut settlement);
+        vec![Change::Settle { settlement, bars }]
+    };
+    let session = trading.sessions.values().next().unwrap().clone();
+    let open_account = queued.order.request.account;
+    let with_session = |change: &dyn Fn(&mut papertrader_store::StoredSession)| {
+        let mut session = session.clone();
+        change(&mut session);
+        vec![Change::StartSession(session)]
+    };
+    let instrument = |id: u32, symbol: &str| {
+        let mut row = trading.instruments[0].clone();
+        row.id = InstrumentId(id);
+        row.symbol = symbol.parse().unwrap();
+        vec![Change::AddInstruments(vec![row])]
+    };
+    let (bar_key, bar) = trading.bars.first_key_value().unwrap();
+    let (resolution, bar) = (bar_key.1, *bar);
+    let control = settlement(&|_| {});
+    let bad = vec![
+        ("an account out of order", account(next + 1, "fresh")),
+        ("an account that exists", account(1, "fresh")),
+        ("a name that differs only in case", account(next, "tRADER-1")),
+        ("disabling nobody", vec![Change::DisableAccount(AccountId(9_999))]),
+        ("disabling with open orders", vec![Change::DisableAccount(open_account)]),
+        ("a session twice", with_session(&|_| {})),
+        (
+            "a session of nobody",
+            with_session(&|s| {
+                s.key = SessionKey([1; 32]);
+                s.account = AccountId(9_999);
+            }),
+        ),
+        ("an end of no session", vec![Change::EndSession(SessionKey([2; 32]))]),
+        ("an order twice", fresh(&|r| r.order.id = queued.order.id)),
+        ("a client order ID twice", fresh(&|r| r.order.request = filled.order.request.clone())),
+        (
+            "an order that was cancelled before",
+            fresh(&|r| {
+                r.order.request.account = mark.0;
+                r.order.request.client_order_id = mark.1.clone();
+            }),
+        ),
+        ("an order of nobody", fresh(&|r| r.order.request.account = AccountId(9_999))),
+        ("an order of nothing", fresh(&|r| r.order.request.instrument = InstrumentId(99))),
+        (
+            "an order that comes filled",
+            fresh(&|r| {
+                r.state = filled.state;
+                r.decided = Some(moment);
+            }),
+        ),
+        (
+            "an order that comes cancelled",
+            fresh(&|r| {
+                r.state = OrderState::Cancelled;
+                r.decided = Some(moment);
+            }),
+        ),
+        ("an open order that is decided", fresh(&|r| r.decided = Some(moment))),
+        ("an order number that is too large", fresh(&|r| r.order.id = OrderId(u64::MAX))),
+        ("cancelling no order", cancel(OrderId(9_999))),
+        ("cancelling a filled order", cancel(filled.order.id)),
+        ("marking an order", mark_of(open_account, &queued.order.request.client_order_id)),
+        ("marking twice", mark_of(mark.0, &mark.1)),
+        ("marking for nobody", mark_of(AccountId(9_999), &"fresh".parse().unwrap())),
+        ("an old snapshot", settlement(&|s| s.head.snapshot = 1)),
+        ("deciding a filled order", settlement(&|s| s.decisions[0].order = filled.order.id)),
+        ("deciding another's order", settlement(&|s| s.decisions[0].account = AccountId(9_999))),
+        ("deciding twice", settlement(&|s| s.decisions.push(s.decisions[0]))),
+        ("deciding nothing", settlement(&|s| s.decisions[0].state = OrderState::Queued(None))),
+        (
+            "a wait of a filled order",
+            settlement(&|s| {
+                s.waiting = vec![papertrader_core::settle::Waiting {
+                    order: filled.order.id,
+                    reason: None,
+                }];
+            }),
+        ),
+        (
+            "a split of a filled order",
+            settlement(&|s| {
+                let (order, quantity) = (filled.order.id, Quantity::from_raw(1));
+                s.rescaled = vec![papertrader_core::settle::Rescaled { order, quantity }];
+            }),
+        ),
+        ("an account that is not there", settlement(&|s| s.accounts[0].id = AccountId(9_999))),
+        ("negative cash", settlement(&|s| s.accounts[0].after.cash = Cash::from_cents(-1))),
+        (
+            "a position that was never there",
+            settlement(&|s| {
+                s.accounts[0].positions = vec![InstrumentId(98)];
+            }),
+        ),
+        ("a price of nothing", settlement(&|s| s.marks[0].0 = InstrumentId(99))),
+        (
+            "a bar of nothing",
+            vec![Change::PutBars(vec![BarRow { instrument: InstrumentId(99), resolution, bar }])],
+        ),
+        (
+            "a bar that contradicts itself",
+            vec![Change::PutBars(vec![BarRow {
+                instrument: InstrumentId(1),
+                resolution,
+                bar: Bar { high: bar.low, low: bar.high, ..bar },
+            }])],
+        ),
+        ("an instrument out of order", instrument(trading::INSTRUMENTS + 2, "FRESH")),
+        ("a symbol twice", instrument(trading::INSTRUMENTS + 1, "SYM1")),
+        (
+            "a worker's name twice",
+            vec![Change::PutWorker(WorkerRow {
+                id: WorkerId([9; 16]),
+                name: "seventh".to_owned(),
+                allowed: String::new(),
+            })],
+        ),
+    ];
+    (control, bad)
+}
+
+pub(crate) fn a_split_that_leaves_nothing_takes_the_cost_with_it(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 15, 1);
+    let (alice, what) = (AccountId(1), InstrumentId(1));
+    let price = 100_000_000_000;
+    let mut commit = |store: &mut dyn Store, changes: &dyn Fn(&mut Trading) -> Vec<Change>| {
+        let changes = changes(&mut trading);
+        let batch = trading.batch_of(changes);
+        store.commit(&batch).unwrap();
+        trading.assert_loaded(&store.load().unwrap());
+        assert_verified(store);
+        trading.books.account(alice).unwrap().clone()
+    };
+    commit(&mut *store, &|t| vec![t.settle(SECOND, true, &[(what, price)], &[])]);
+    commit(&mut *store, &|t| {
+        vec![
+            t.place(alice, Side::Buy, what, Quantity::from_raw(9_000)),
+            t.settle(SECOND, true, &[(what, price)], &[]),
+        ]
+    });
+    let after = commit(&mut *store, &|t| {
+        // An order that the same split leaves nothing of is refused; the shares are gone.
+        vec![
+            t.place(alice, Side::Sell, what, Quantity::from_raw(500)),
+            t.settle(SECOND, true, &[(what, price)], &[(what, 1, 1_000_000)]),
+        ]
+    });
+    assert_eq!(after.positions, []);
+    // A new position starts from its own cost.
+    let after = commit(&mut *store, &|t| {
+        vec![
+            t.place(alice, Side::Buy, what, Quantity::from_raw(100_000_000)),
+            t.settle(SECOND, true, &[(what, price)], &[]),
+        ]
+    });
+    assert_eq!(after.positions.len(), 1);
+    assert_eq!(after.positions[0].cost, Cash::from_cents(100_000));
+}
+
+pub(crate) fn a_reader_gives_histories_newest_first(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let trading = trade(&mut *store, 16, 200);
+    let mut reader = store.reader().unwrap();
+    for (account, _) in trading.books.accounts() {
+        let mut expected: Vec<(WallTime, bool, HistoryRow)> = Vec::new();
+        for record in trading.records.values() {
+            if record.order.request.account == account && record.decided.is_some() {
+                let row = HistoryRow::Order(record.clone());
+                expected.push((record.order.received.wall, true, row));
+            }
+        }
+        for (entry, moment) in &trading.journal {
+            if entry.account() == account {
+                expected.push((moment.wall, false, HistoryRow::Journal(*entry, *moment)));
+            }
+        }
+        // Stable: entries of one settlement keep their order, and are turned round with the rest.
+        expected.sort_by_key(|(wall, is_order, _)| (*wall, *is_order));
+        let expected: Vec<_> = expected.into_iter().rev().map(|(_, _, row)| row).collect();
+        for limit in [0, 1, 2, 7, expected.len(), expected.len() + 1, usize::MAX] {
+            let history = reader.history(account, limit).unwrap();
+            assert_eq!(history, expected[..limit.min(expected.len())]);
+        }
+    }
+}
+
+pub(crate) fn a_reader_gives_open_orders_before_others(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let trading = trade(&mut *store, 17, 200);
+    let mut reader = store.reader().unwrap();
+    let mut with_open = 0;
+    for (account, _) in trading.books.accounts() {
+        let (open, others): (Vec<_>, Vec<_>) = trading
+            .records
+            .values()
+            .rev()
+            .filter(|record| record.order.request.account == account)
+            .cloned()
+            .partition(|record| record.decided.is_none());
+        with_open += usize::from(!open.is_empty());
+        let count = open.len() + others.len();
+        for limit in [0, 1, open.len(), open.len() + 3, count, usize::MAX] {
+            let wanted = open.iter().chain(&others).take(limit);
+            let mut expected: Vec<OrderRecord> = wanted.cloned().collect();
+            expected.sort_by_key(|record| std::cmp::Reverse(record.order.id));
+            assert_eq!(reader.orders(account, limit).unwrap(), expected);
+        }
+    }
+    assert!(with_open > 1);
+}
+
+pub(crate) fn a_reader_gives_bars_in_order_of_time(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let trading = trade(&mut *store, 18, 150);
+    let mut reader = store.reader().unwrap();
+    let (least, most) = (MarketTime(i64::MIN), MarketTime(i64::MAX));
+    for id in 1..=trading::INSTRUMENTS {
+        for resolution in Resolution::ALL {
+            let instrument = InstrumentId(id);
+            let keys = (instrument, resolution, least)..=(instrument, resolution, most);
+            let all: Vec<Bar> = trading.bars.range(keys).map(|(_, bar)| *bar).collect();
+            let mut read =
+                |from, to, limit| reader.bars(instrument, resolution, from, to, limit).unwrap();
+            assert_eq!(read(least, most, usize::MAX), all);
+            if !matches!(resolution, Resolution::Interval | Resolution::Day) {
+                assert_eq!(all, []);
+                continue;
+            }
+            assert!(all.len() > 5);
+            // The end is not inside, the start is.
+            assert_eq!(read(all[1].start, all[4].start, 10), all[1..4]);
+            assert_eq!(read(all[1].start, all[4].start, 2), all[1..3]);
+            assert_eq!(read(all[1].start, all[1].start, 10), []);
+            assert_eq!(read(all[4].start, all[1].start, 10), []);
+            assert_eq!(read(least, most, 0), []);
+        }
+    }
+    // History from the source: a bar takes the place of the one with the same start.
+    let mut trading = trading;
+    let (key, bar) = trading.bars.pop_first().unwrap();
+    let bar = Bar { close: bar.low, open: bar.low, ..bar };
+    let row = BarRow { instrument: key.0, resolution: key.1, bar };
+    let batch = trading.batch_of(vec![Change::PutBars(vec![row])]);
+    store.commit(&batch).unwrap();
+    let next = key.2.plus_nanos(1);
+    assert_eq!(reader.bars(key.0, key.1, key.2, next, 9).unwrap(), [bar]);
+}
+
+pub(crate) fn a_reader_sees_what_was_committed_before_the_call(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = Trading::new(19);
+    let mut reader = store.reader().unwrap();
+    for _ in 0..80 {
+        go_on(&mut *store, &mut trading, 1);
+        let Some(record) = trading.records.values().next_back() else { continue };
+        let request = &record.order.request;
+        let found = reader.order(request.account, &request.client_order_id).unwrap();
+        assert_eq!(found, Some(Found::Order(record.clone())));
+    }
+    assert!(!trading.records.is_empty());
+}
+
+pub(crate) fn a_new_connection_sees_the_same(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 20, 20);
+    let mut reader = store.reader().unwrap();
+    for _ in 0..3 {
+        store.reconnect().unwrap();
+        assert_eq!(store.last_batch().unwrap(), BatchNumber(trading.batch));
+        trading.assert_loaded(&store.load().unwrap());
+        go_on(&mut *store, &mut trading, 10);
+    }
+    trading.assert_loaded(&store.load().unwrap());
+    // A reader from before goes on too.
+    let record = trading.records.values().next_back().unwrap();
+    let request = &record.order.request;
+    let found = reader.order(request.account, &request.client_order_id).unwrap();
+    assert_eq!(found, Some(Found::Order(record.clone())));
+}
+
+pub(crate) fn the_books_verify_after_any_trading(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = Trading::new(21);
+    for _ in 0..12 {
+        go_on(&mut *store, &mut trading, 50);
+        assert_verified(&mut *store);
+    }
+    let filled = trading.records.values().filter(|record| kind(record) == "filled").count();
+    let splits = trading.journal.len() - trading.profiles.len();
+    assert!(filled > 100 && splits > 20, "{filled} filled, {splits} splits");
+}
+
+pub(crate) fn the_largest_values_are_kept(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 22, 1);
+    // Together more than 64 bits hold.
+    let mut changes = Vec::new();
+    for _ in 0..3 {
+        changes.push(trading.open_account(Cash::from_cents(i64::MAX)));
+    }
+    assert!(trading.books.named().grants < i128::from(i64::MIN));
+    for (started, expires) in [(i64::MIN, i64::MAX), (0, i64::MIN)] {
+        let Change::StartSession(mut session) = trading.start_session() else { unreachable!() };
+        session.started = WallTime(started);
+        session.expires = WallTime(expires);
+        trading.sessions.insert(session.key, session.clone());
+        changes.push(Change::StartSession(session));
+    }
+    let batch = trading.batch_of(changes);
+    store.commit(&batch).unwrap();
+    trading.assert_loaded(&store.load().unwrap());
+    assert_verified(&mut *store);
+
+    // The largest numbers that come from elsewhere: a worker's sequence, a corporate action.
+    let placed =
+        trading.place(AccountId(1), Side::Buy, InstrumentId(1), Quantity::from_raw(i64::MAX));
+    let Change::PlaceOrder(mut record) = placed else { unreachable!() };
+    record.order.worker_sequence = u64::MAX;
+    record.order.received.market = MarketTime(i64::MIN);
+    record.order.worker_time = WallTime(i64::MAX);
+    record.order.day = u32::MAX;
+    assert!(matches!(record.state, OrderState::Rejected(_)), "too large to be accepted");
+    trading.records.insert(record.order.id, record.clone());
+    let bought = trading.place(AccountId(1), Side::Buy, InstrumentId(1), Quantity::from_raw(5));
+    let filled = trading.settle(SECOND, true, &[(InstrumentId(1), 2_000)], &[]);
+    let settled = trading.settle(SECOND, true, &[], &[(InstrumentId(1), u32::MAX, 1)]);
+    let Change::Settle { mut settlement, bars } = settled else { unreachable!() };
+    settlement.head.last_action = u64::MAX;
+    trading.books.restore_head(settlement.head, settlement.named.clone());
+    let settled = Change::Settle { settlement, bars };
+    let request = record.order.request.clone();
+    let changes = vec![Change::PlaceOrder(record.clone()), bought, filled, settled];
+    let batch = trading.batch_of(changes);
+    store.commit(&batch).unwrap();
+    trading.assert_loaded(&store.load().unwrap());
+    let found = store.find(&[(request.account, request.client_order_id)]).unwrap();
+    assert_eq!(found, [Some(Found::Order(record))]);
+    let held = &trading.books.account(AccountId(1)).unwrap().positions;
+    assert_eq!(held[0].quantity, Quantity::from_raw(5 * i64::from(u32::MAX)));
+    assert_verified(&mut *store);
+}

@@ -1,0 +1,178 @@
+//! The SQLite store: the contract that every store keeps, on a file of its own for each case, and
+//! what only a file has: other programs' files, damage, crashes and full disks.
+
+#![allow(clippy::unwrap_used, reason = "clippy takes only the test functions themselves for tests")]
+
+#[path = "../contract/mod.rs"]
+mod contract;
+mod crash;
+mod damage;
+
+use std::path::PathBuf;
+
+use contract::trading::Trading;
+use papertrader_core::ids::BatchNumber;
+use papertrader_core::ledger::{Asset, LedgerAccount, Posting, fill_postings};
+use papertrader_core::order::OrderState;
+use papertrader_store::sqlite::SqliteStore;
+use papertrader_store::{CommitError, Store, StoreError};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+/// A database file in a directory of its own.
+struct File(TempDir);
+
+impl File {
+    fn new() -> File {
+        File(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("books.sqlite")
+    }
+
+    fn store(&self) -> SqliteStore {
+        SqliteStore::open(&self.path(), "one").unwrap()
+    }
+
+    /// A connection past the store.
+    fn raw(&self) -> Connection {
+        Connection::open(self.path()).unwrap()
+    }
+}
+
+impl contract::Backend for File {
+    fn open(&self, deployment: &str) -> Box<dyn Store> {
+        Box::new(SqliteStore::open(&self.path(), deployment).unwrap())
+    }
+}
+
+contract_tests!(File::new());
+
+#[test]
+fn the_view_of_postings_is_the_double_entry() {
+    let file = File::new();
+    let mut store = file.store();
+    let mut trading = Trading::new(31);
+    for _ in 0..300 {
+        store.commit(&trading.next_batch()).unwrap();
+    }
+    let mut expected: Vec<Posting> = Vec::new();
+    for record in trading.records.values() {
+        if let OrderState::Filled(fill) = &record.state {
+            let request = &record.order.request;
+            let (account, instrument) = (request.account, request.instrument);
+            expected.extend(fill_postings(account, request.side, instrument, fill));
+        }
+    }
+    for (entry, _) in &trading.journal {
+        expected.extend(entry.postings());
+    }
+    assert!(expected.len() > 500);
+
+    let raw = file.raw();
+    let sql = "SELECT account, named, instrument, amount FROM posting";
+    let mut statement = raw.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| {
+        let named: Option<String> = row.get(1)?;
+        let account = match (row.get(0)?, named.as_deref()) {
+            (Some(id), None) => LedgerAccount::Trader(papertrader_core::ids::AccountId(id)),
+            (None, Some("market")) => LedgerAccount::Market,
+            (None, Some("grants")) => LedgerAccount::Grants,
+            (None, Some("fractions")) => LedgerAccount::Fractions,
+            other => panic!("a posting of {other:?}"),
+        };
+        let instrument: Option<u32> = row.get(2)?;
+        let asset = instrument
+            .map_or(Asset::Cash, |id| Asset::Instrument(papertrader_core::ids::InstrumentId(id)));
+        Ok(Posting { account, asset, amount: row.get(3)? })
+    });
+    let mut found: Vec<Posting> = rows.unwrap().collect::<Result<_, _>>().unwrap();
+    let key = |posting: &Posting| (posting.account, posting.asset, posting.amount);
+    found.sort_by_key(key);
+    expected.sort_by_key(key);
+    assert_eq!(found, expected);
+
+    // Each entry for itself sums to zero in each asset.
+    let sql = "SELECT count(*) FROM
+        (SELECT 1 FROM posting GROUP BY source, source_id, instrument HAVING sum(amount) <> 0)";
+    let unbalanced: i64 = raw.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(unbalanced, 0);
+}
+
+#[test]
+fn a_writer_beside_it_means_not_stored() {
+    let file = File::new();
+    let mut store = file.store();
+    let mut trading = Trading::new(32);
+    let other = file.raw();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let batch = trading.next_batch();
+    match store.commit(&batch) {
+        Err(CommitError::NotStored(_)) => {}
+        result => panic!("{result:?}"),
+    }
+    assert_eq!(store.last_batch().unwrap(), BatchNumber(0));
+    other.execute_batch("ROLLBACK").unwrap();
+    store.commit(&batch).unwrap();
+    trading.assert_loaded(&store.load().unwrap());
+}
+
+#[test]
+fn the_log_is_copied_into_the_file_and_does_not_grow_for_ever() {
+    let file = File::new();
+    let mut store = file.store();
+    let mut trading = Trading::new(33);
+    store.commit(&trading.next_batch()).unwrap();
+    // Incompressible rows, until the log must have been copied at least twice.
+    let mut written = 0;
+    let text = "x".repeat(1_000_000);
+    while written < 100_000_000 {
+        let worker = trading.put_worker((written / 1_000_000) as u8, &format!("{written}{text}"));
+        let batch = trading.batch_of(vec![worker]);
+        store.commit(&batch).unwrap();
+        written += text.len();
+    }
+    let log = std::fs::metadata(file.path().with_extension("sqlite-wal")).unwrap().len();
+    assert!(log < 60_000_000, "the log has {log} bytes");
+    trading.assert_loaded(&store.load().unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn only_its_owner_may_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = File::new();
+    let mut store = file.store();
+    store.commit(&Trading::new(34).next_batch()).unwrap();
+    for name in ["books.sqlite", "books.sqlite-wal", "books.sqlite-shm"] {
+        let permissions = std::fs::metadata(file.0.path().join(name)).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_newer_schema_is_left_alone() {
+    let file = File::new();
+    drop(file.store());
+    file.raw().pragma_update(None, "user_version", 99).unwrap();
+    let error = SqliteStore::open(&file.path(), "one").unwrap_err();
+    assert!(matches!(error, StoreError::TooNew { found: 99, known: 1 }), "{error}");
+}
+
+#[test]
+fn other_files_are_refused() {
+    // Another program's database.
+    let file = File::new();
+    file.raw().execute_batch("CREATE TABLE recipe (name TEXT)").unwrap();
+    let error = SqliteStore::open(&file.path(), "one").unwrap_err().to_string();
+    assert!(error.contains("another program"), "{error}");
+    // No database at all.
+    let file = File::new();
+    std::fs::write(file.path(), "Dear diary, ".repeat(100)).unwrap();
+    let error = SqliteStore::open(&file.path(), "one").unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    // A place where no file can be.
+    let error = SqliteStore::open(&file.path().join("x"), "one").unwrap_err();
+    assert!(matches!(error, StoreError::Directory(_)), "{error}");
+}
