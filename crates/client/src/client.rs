@@ -111,6 +111,11 @@ impl Client {
         self.inner.candidates()
     }
 
+    /// The servers of the last list of workers; empty before the first list.
+    pub fn listed(&self) -> Vec<String> {
+        self.inner.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The session in use.
     pub fn session(&self) -> Option<SessionId> {
         self.inner.known().session
