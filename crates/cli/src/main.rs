@@ -1,2 +1,33 @@
-//! x
-fn main() {}
+//! The `papertrader` program: reads the command line, runs one command, and ends with an exit code
+//! that means something (`docs/cli.md`).
+//!
+//! What the commands do stands in [`command`], how results look in [`output`].
+
+mod arguments;
+mod command;
+mod error;
+mod output;
+mod session_file;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+use output::Output;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.global.json);
+    let result = match arguments.command {
+        Command::Client(client) => command::run(client, &arguments.global, &output),
+        Command::Completions { shell } => command::completions::print(shell, &output),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

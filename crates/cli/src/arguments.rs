@@ -1,0 +1,203 @@
+//! The command line: every command and option, with its help text.
+//!
+//! Values with a grammar of the protocol (symbols, quantities, names) stay text here: the commands
+//! refuse them in the words of the protocol.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Practise investing on real prices.
+#[derive(Debug, Parser)]
+#[command(name = "papertrader", version, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// A server to connect to; may be repeated [default: those of the last login, or 127.0.0.1:2049]
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        env = "PAPERTRADER_SERVER",
+        value_delimiter = ','
+    )]
+    pub(crate) server: Vec<String>,
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Where the session is kept [default: $XDG_CONFIG_HOME/papertrader or ~/.config/papertrader]
+    #[arg(long, global = true, value_name = "DIR", env = "PAPERTRADER_CONFIG_DIR")]
+    pub(crate) config_dir: Option<PathBuf>,
+}
+
+/// A group of commands is a flattened variant, so that each group keeps its own file.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Print the completions of a shell
+    Completions { shell: Shell },
+}
+
+/// What a client of a running server does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientCommand {
+    /// Make an account
+    Register {
+        /// 1 to 24 letters, digits, '_', '-' and '.'
+        name: String,
+        /// Where mail reaches you
+        #[arg(long)]
+        email: String,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Log in and keep the session
+    Login {
+        /// Your user name
+        name: String,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// End the session
+    Logout,
+    /// Buy at the next price
+    Buy(OrderArguments),
+    /// Sell at the next price
+    Sell(OrderArguments),
+    /// Show cash and positions
+    Portfolio {
+        /// Whose [default: your own]
+        user: Option<String>,
+    },
+    /// Show what has happened on the account
+    History {
+        /// Whose [default: your own]
+        user: Option<String>,
+    },
+    /// Show an account
+    User {
+        /// Whose [default: your own]
+        user: Option<String>,
+    },
+    /// List all assets with their latest prices
+    Assets,
+    /// Show today's values of assets
+    Quote {
+        /// For example AAPL
+        #[arg(required = true)]
+        symbols: Vec<String>,
+    },
+    /// Draw the history of an asset
+    Chart(ChartArguments),
+    /// Show a baseline prediction
+    Forecast {
+        /// For example AAPL
+        symbol: String,
+        /// Market days ahead, 1 to 60
+        #[arg(long, default_value_t = 10)]
+        days: u32,
+    },
+    /// Show open and recent orders
+    Orders,
+    /// Cancel an open order
+    Cancel {
+        /// The client order ID, or the number of the order
+        id: String,
+    },
+    /// List the servers
+    Workers,
+    /// Follow the prices of assets
+    Watch {
+        /// For example AAPL
+        #[arg(required = true)]
+        symbols: Vec<String>,
+        /// End after so many updates
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+}
+
+/// What to buy or sell.
+#[derive(Debug, Args)]
+pub(crate) struct OrderArguments {
+    /// For example AAPL
+    pub(crate) symbol: String,
+    /// How many, with up to 8 decimals
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) quantity: String,
+    /// Your own name for the order: the same ID never buys twice [default: a new UUID]
+    #[arg(long, value_name = "CLIENT_ORDER_ID")]
+    pub(crate) id: Option<String>,
+    /// Return as soon as the order is queued
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
+    /// How long to wait for the order to fill
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) wait: u64,
+}
+
+/// What to draw.
+#[derive(Debug, Args)]
+pub(crate) struct ChartArguments {
+    /// For example AAPL
+    pub(crate) symbol: String,
+    /// The window that ends with the date
+    #[arg(long, value_enum, default_value_t = Range::Month, conflicts_with = "bars")]
+    pub(crate) range: Range,
+    /// The last date of the window, YYYY-MM-DD [default: the market's]
+    #[arg(long, conflicts_with = "bars")]
+    pub(crate) date: Option<String>,
+    /// Bars of this resolution instead of a range; needs --from
+    #[arg(long, value_name = "interval|hour|day|month", requires = "from")]
+    pub(crate) bars: Option<String>,
+    /// The first date of the bars, YYYY-MM-DD
+    #[arg(long, requires = "bars")]
+    pub(crate) from: Option<String>,
+    /// The date before which the bars end, YYYY-MM-DD [default: the market's time]
+    #[arg(long, requires = "bars")]
+    pub(crate) to: Option<String>,
+}
+
+/// The windows of the getAssetValue… instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Range {
+    /// One day, at the update interval
+    Day,
+    /// Seven days, daily
+    Week,
+    /// One month, daily
+    Month,
+    /// One year, monthly
+    Year,
+    /// Everything, monthly
+    All,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_negative_quantity_reaches_the_command() {
+        let arguments = Arguments::try_parse_from(["papertrader", "buy", "AAPL", "-5"]).unwrap();
+        let Command::Client(ClientCommand::Buy(order)) = arguments.command else { panic!() };
+        assert_eq!(order.quantity, "-5");
+    }
+}

@@ -1,0 +1,156 @@
+//! The commands, and what they share: finding the servers, connecting, the kept session.
+//!
+//! Each group of commands has its file. A command asks through the SDK and prints through
+//! [`crate::output`].
+
+mod account;
+mod chart;
+pub(crate) mod completions;
+mod market;
+mod trade;
+mod watch;
+
+use papertrader_client::{Client, ClientError, Options};
+use papertrader_core::names::{Symbol, UserName};
+use papertrader_protocol::Reason;
+
+use crate::arguments::{ClientCommand, Global};
+use crate::error::{CliError, is_about_session};
+use crate::output::Output;
+use crate::session_file::{SavedSession, SessionFile};
+
+/// Where a server is if nothing else is known.
+const DEFAULT_SERVER: &str = "127.0.0.1:2049";
+
+/// Runs a client's command to its end.
+pub(crate) fn run(
+    command: ClientCommand,
+    global: &Global,
+    output: &Output,
+) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Start)?;
+    let context = Context {
+        file: SessionFile::locate(global.config_dir.as_deref())?,
+        servers: &global.server,
+        output: *output,
+    };
+    runtime.block_on(dispatch(command, &context))
+}
+
+async fn dispatch(command: ClientCommand, context: &Context<'_>) -> Result<(), CliError> {
+    use papertrader_core::order::Side;
+    match command {
+        ClientCommand::Register { name, email, password_stdin } => {
+            account::register(context, &name, &email, password_stdin).await
+        }
+        ClientCommand::Login { name, password_stdin } => {
+            account::login(context, &name, password_stdin).await
+        }
+        ClientCommand::Logout => account::logout(context).await,
+        ClientCommand::User { user } => account::user(context, user).await,
+        ClientCommand::Buy(order) => trade::order(context, Side::Buy, order).await,
+        ClientCommand::Sell(order) => trade::order(context, Side::Sell, order).await,
+        ClientCommand::Portfolio { user } => trade::portfolio(context, user).await,
+        ClientCommand::History { user } => trade::history(context, user).await,
+        ClientCommand::Orders => trade::orders(context).await,
+        ClientCommand::Cancel { id } => trade::cancel(context, &id).await,
+        ClientCommand::Assets => market::assets(context).await,
+        ClientCommand::Quote { symbols } => market::quote(context, &symbols).await,
+        ClientCommand::Forecast { symbol, days } => market::forecast(context, &symbol, days).await,
+        ClientCommand::Workers => market::workers(context).await,
+        ClientCommand::Chart(chart) => chart::chart(context, chart).await,
+        ClientCommand::Watch { symbols, count } => watch::watch(context, &symbols, count).await,
+    }
+}
+
+/// What every command has.
+struct Context<'a> {
+    file: SessionFile,
+    /// Those of the command line.
+    servers: &'a [String],
+    output: Output,
+}
+
+/// A client whose session is in use, and what is kept of it.
+struct LoggedIn {
+    client: Client,
+    saved: SavedSession,
+}
+
+impl Context<'_> {
+    /// The servers of the command line, else those that are kept, else the default.
+    fn servers(&self, saved: Option<&SavedSession>) -> Vec<String> {
+        if !self.servers.is_empty() {
+            return self.servers.to_vec();
+        }
+        let mut servers: Vec<String> = Vec::new();
+        for server in saved.into_iter().flat_map(|saved| saved.workers.iter().chain(&saved.servers))
+        {
+            if !servers.contains(server) {
+                servers.push(server.clone());
+            }
+        }
+        if servers.is_empty() {
+            servers.push(DEFAULT_SERVER.to_owned());
+        }
+        servers
+    }
+
+    /// Connects without a session.
+    async fn connect(&self) -> Result<Client, CliError> {
+        let saved = self.file.load()?;
+        let servers = self.servers(saved.as_ref());
+        Ok(Client::connect(&servers, Options::default()).await?)
+    }
+
+    /// Connects, and takes the kept session into use.
+    async fn logged_in(&self) -> Result<LoggedIn, CliError> {
+        let saved = self.file.load()?.ok_or(CliError::NotLoggedIn)?;
+        let Ok(session) = saved.session.parse() else { return Err(CliError::NotLoggedIn) };
+        let options = Options { deployment: Some(saved.deployment.clone()), ..Options::default() };
+        let client = Client::connect(&self.servers(Some(&saved)), options).await?;
+        match client.resume(session).await {
+            Ok(_) => Ok(LoggedIn { client, saved }),
+            Err(ClientError::Refused(failure)) if is_about_session(&failure) => {
+                Err(CliError::SessionEnded { user: saved.user })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl LoggedIn {
+    /// The user that a command is about: the one given, else one's own.
+    fn user(&self, given: Option<String>) -> Result<UserName, CliError> {
+        user_name(given.as_deref().unwrap_or(&self.saved.user))
+    }
+
+    /// Ends the connection and keeps what was learnt about the servers.
+    async fn finish(self, context: &Context<'_>) -> Result<(), CliError> {
+        let workers = workers_to_keep(&self.client);
+        self.client.close().await;
+        if workers != self.saved.workers {
+            context.file.save(&SavedSession { workers, ..self.saved })?;
+        }
+        Ok(())
+    }
+}
+
+/// The server in use first, then the others of the last list.
+fn workers_to_keep(client: &Client) -> Vec<String> {
+    let mut workers = vec![client.server()];
+    workers.extend(client.listed().into_iter().filter(|listed| *listed != client.server()));
+    workers
+}
+
+fn user_name(text: &str) -> Result<UserName, CliError> {
+    text.parse().map_err(|_| CliError::input(Reason::BadUserName))
+}
+
+/// Symbols are written in capitals; people may type what they like.
+fn symbol(text: &str) -> Result<Symbol, CliError> {
+    text.to_uppercase().parse().map_err(|_| CliError::input(Reason::BadSymbol))
+}

@@ -1,0 +1,67 @@
+//! Times: in the user's zone for people, RFC 3339 in UTC for programs.
+//!
+//! Days and months of the market are UTC days, so a date of a daily bar is never moved into
+//! another zone.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use papertrader_core::time::{Date, MarketTime, WallTime};
+
+/// Something that counts nanoseconds since 1970.
+pub(crate) trait Nanos: Copy {
+    /// The count.
+    fn nanos(self) -> i64;
+
+    /// Its moment. Every 64-bit count of nanoseconds is in the calendar's range.
+    fn timestamp(self) -> Timestamp {
+        Timestamp::from_nanosecond(i128::from(self.nanos())).unwrap_or_default()
+    }
+
+    /// `2005-03-01T15:30:00Z`, with a fraction where there is one.
+    fn rfc3339(self) -> String {
+        self.timestamp().to_string()
+    }
+
+    /// `2005-03-01 16:30:00` in the user's zone.
+    fn local(self) -> String {
+        self.shown("%Y-%m-%d %H:%M:%S", TimeZone::system())
+    }
+
+    /// In the given form and zone.
+    fn shown(self, format: &str, zone: TimeZone) -> String {
+        self.timestamp().to_zoned(zone).strftime(format).to_string()
+    }
+}
+
+impl Nanos for WallTime {
+    fn nanos(self) -> i64 {
+        self.0
+    }
+}
+
+impl Nanos for MarketTime {
+    fn nanos(self) -> i64 {
+        self.0
+    }
+}
+
+/// The UTC date of a market time.
+pub(crate) fn market_date(time: MarketTime) -> Date {
+    Date::of(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_two_forms() {
+        let time = MarketTime(1_109_691_000_000_000_000);
+        assert_eq!(time.rfc3339(), "2005-03-01T15:30:00Z");
+        assert_eq!(MarketTime(time.0 + 5).rfc3339(), "2005-03-01T15:30:00.000000005Z");
+        let zone = TimeZone::fixed(jiff::tz::offset(1));
+        assert_eq!(time.shown("%Y-%m-%d %H:%M:%S", zone), "2005-03-01 16:30:00");
+        assert_eq!(WallTime(i64::MIN).rfc3339(), "1677-09-21T00:12:43.145224192Z");
+    }
+}

@@ -1,0 +1,525 @@
+//! The program against a scripted worker: what it prints, which exit code it has, what it keeps.
+//!
+//! Every example of `docs/cli.md` is run here and must print what the page says.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../../client/tests/script/mod.rs"]
+mod script;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use papertrader_core::bar::Bar;
+use papertrader_core::money::{Cash, Volume};
+use papertrader_core::order::Side;
+use papertrader_core::time::{Date, MarketTime, SECOND, WallTime};
+use papertrader_protocol::data::{
+    AssetInfo, AssetKind, AssetLine, AssetList, AssetValue, Bars, FillLine, History, HistoryKind,
+    HistoryLine, HistoryPrivate, OrderLine, OrderStatus, Orders, Portfolio, PortfolioPrivate,
+    PositionLine, PredictedValue, Prediction, UserInfo, UserInfoPrivate,
+};
+use papertrader_protocol::request::{OrderArgs, Span};
+use papertrader_protocol::returns::{FilledOrder, QueuedOrder, Return};
+use papertrader_protocol::{Reason, Request};
+use script::{Peer, Worker};
+
+/// 2005-03-01T15:30:00Z in the market.
+const MARKET: MarketTime = MarketTime(1_109_691_000 * SECOND);
+/// 2026-02-03T10:00:00.25Z on the wall.
+const WALL: WallTime = WallTime(1_770_112_800 * SECOND + 250_000_000);
+const ID: &str = "0190f7a2-0000-7000-8000-00000000000c";
+
+/// Answers every connection as a small deployment with one user, alice, would. Ends with the
+/// runtime.
+async fn serve(worker: Worker) {
+    loop {
+        let mut peer = worker.accept().await;
+        let address = worker.address.clone();
+        tokio::spawn(async move { while answer(&mut peer, &address).await.is_some() {} });
+    }
+}
+
+async fn answer(peer: &mut Peer, address: &str) -> Option<()> {
+    let asked = peer.try_next().await?;
+    let refuse = |reason| Return::Failed(asked.instruction.failure(), Reason::into(reason));
+    match &asked.request {
+        Request::Hello => peer.answer(&asked, Return::Welcome(script::welcome())).await,
+        Request::Register { name, .. } if name.as_str() == "taken" => {
+            peer.answer(&asked, refuse(Reason::NameTaken)).await;
+        }
+        Request::Register { name, .. } => {
+            peer.answer(&asked, Return::Registered(name.to_string())).await;
+        }
+        Request::Login { name, .. } if name.as_str() != "alice" => {
+            peer.answer(&asked, refuse(Reason::BadCredentials)).await;
+        }
+        Request::LoginSession if asked.session != script::SESSION => {
+            peer.answer(&asked, refuse(Reason::SessionExpired)).await;
+        }
+        Request::Login { .. } | Request::LoginSession => {
+            peer.answer(&asked, Return::Session(script::grant())).await;
+            let list = script::worker_list_frames(asked.number, &[address]);
+            peer.raw(&list).await;
+        }
+        Request::GetWorkerList => {
+            let list = script::worker_list_frames(asked.number, &["trade.example.org:2049"]);
+            peer.raw(&list).await;
+        }
+        Request::SwitchState(state) => peer.answer(&asked, Return::StateSwitched(*state)).await,
+        Request::Logout => peer.answer(&asked, Return::LoggedOut).await,
+        Request::Goodbye => {}
+        Request::PurchaseAsset(args) => order(peer, &asked, Side::Buy, args).await,
+        Request::SellAsset(args) => order(peer, &asked, Side::Sell, args).await,
+        Request::CancelOrder(id) if id.as_str() == "gone" => {
+            peer.answer(&asked, refuse(Reason::OrderDone)).await;
+        }
+        Request::CancelOrder(id) => peer.answer(&asked, Return::Cancelled(id.clone())).await,
+        Request::AssetInfo(symbol) | Request::AssetValue(symbol) | Request::Bars(symbol, _)
+            if symbol.as_str() != "AAPL" =>
+        {
+            peer.answer(&asked, refuse(Reason::UnknownAsset)).await;
+        }
+        Request::AssetInfo(_) => peer.data(&asked, &info()).await,
+        Request::AssetValue(_) => peer.data(&asked, &value()).await,
+        Request::AssetList => peer.data(&asked, &assets()).await,
+        Request::Bars(_, span) => peer.data(&asked, &bars(*span)).await,
+        Request::Predicted(_, days) => peer.data(&asked, &prediction(*days)).await,
+        Request::UserInfo(name) => peer.data(&asked, &user(name.as_str())).await,
+        Request::Portfolio(name) => peer.data(&asked, &portfolio(name.as_str())).await,
+        Request::History(name) => peer.data(&asked, &history(name.as_str())).await,
+        Request::Orders(_) => peer.data(&asked, &orders()).await,
+        Request::Order(_) | Request::Ping(_) => {
+            peer.answer(&asked, refuse(Reason::OrderNotFound)).await;
+        }
+    }
+    Some(())
+}
+
+async fn order(peer: &mut Peer, asked: &script::Asked, side: Side, args: &OrderArgs) {
+    let many = "1000".parse().unwrap();
+    if args.quantity > many {
+        peer.refuse(asked, Reason::InsufficientCash).await;
+        return;
+    }
+    let queued = QueuedOrder {
+        order: 12,
+        client_order_id: args.client_order_id.clone(),
+        side,
+        symbol: args.symbol,
+        quantity: args.quantity,
+        hold: "680.19".parse().unwrap(),
+        waiting: "-".into(),
+    };
+    peer.answer(asked, Return::OrderQueued(queued)).await;
+    // An order for exactly 1000 waits for ever.
+    if args.quantity < many {
+        let fill = FilledOrder {
+            order: 12,
+            client_order_id: args.client_order_id.clone(),
+            symbol: args.symbol,
+            quantity: args.quantity,
+            price: "64.78".parse().unwrap(),
+            amount: "64.78"
+                .parse::<papertrader_core::money::Price>()
+                .unwrap()
+                .cost_of(args.quantity)
+                .unwrap(),
+            market: MARKET,
+            wall: WALL,
+        };
+        peer.answer(asked, Return::Filled(side, fill)).await;
+    }
+}
+
+fn info() -> AssetInfo {
+    AssetInfo {
+        symbol: "AAPL".parse().unwrap(),
+        name: "Apple Inc.".into(),
+        kind: AssetKind::Stock,
+        source: "recorded daily bars, intraday steps derived".into(),
+        open: "64.20".parse().unwrap(),
+        high: "65.10".parse().unwrap(),
+        low: "63.95".parse().unwrap(),
+        close: "64.78".parse().unwrap(),
+        volume: Volume::from_units(1_204_300),
+        previous_close: Some("64.12".parse().unwrap()),
+        time: MARKET,
+        snapshot: 4711,
+        market: MARKET,
+    }
+}
+
+fn value() -> AssetValue {
+    let AssetInfo { symbol, close: price, time, previous_close, snapshot, market, .. } = info();
+    AssetValue { symbol, price, time, previous_close, snapshot, market }
+}
+
+fn assets() -> AssetList {
+    let AssetInfo { symbol, name, kind, close, time, previous_close, snapshot, market, .. } =
+        info();
+    let line =
+        AssetLine { symbol, name, kind, price: Some(close), time: Some(time), previous_close };
+    AssetList { market, snapshot, ended: false, assets: vec![line] }
+}
+
+fn bars(span: Span) -> Bars {
+    let closes = ["44.10", "47.50", "52.25", "58.00", "64.78"];
+    let bar = |(i, close): (usize, &&str)| Bar {
+        start: match span {
+            Span::Year(_) => Date::new(2004, 8 + i as u8, 1).unwrap().start(),
+            _ => Date::new(2005, 2, 23 + i as u8).unwrap().start(),
+        },
+        open: "44.00".parse().unwrap(),
+        high: close.parse().unwrap(),
+        low: "43.50".parse().unwrap(),
+        close: close.parse().unwrap(),
+        volume: Volume::from_units(1_000_000),
+    };
+    Bars {
+        symbol: "AAPL".parse().unwrap(),
+        resolution: span.window().resolution,
+        interval: 60 * SECOND,
+        market: MARKET,
+        source: "recorded daily bars".into(),
+        bars: closes.iter().enumerate().map(bar).collect(),
+    }
+}
+
+fn prediction(days: u32) -> Prediction {
+    let value = |day: u32| PredictedValue {
+        day,
+        low: "60.11".parse().unwrap(),
+        expected: "64.90".parse().unwrap(),
+        high: "70.02".parse().unwrap(),
+    };
+    Prediction {
+        symbol: "AAPL".parse().unwrap(),
+        model: "random walk with drift".into(),
+        based_on: 250,
+        confidence: 9500,
+        last: "64.78".parse().unwrap(),
+        market: MARKET,
+        values: (1..=days).map(value).collect(),
+    }
+}
+
+fn user(name: &str) -> UserInfo {
+    let private = UserInfoPrivate {
+        email: "a@example.org".into(),
+        is_password: true,
+        cash: "99352.20".parse().unwrap(),
+        held_cash: Cash::ZERO,
+        equity: "100000.00".parse().unwrap(),
+        granted: "100000.00".parse().unwrap(),
+        open_orders: 0,
+    };
+    UserInfo { name: name.into(), since: WALL, private: (name == "alice").then_some(private) }
+}
+
+fn portfolio(name: &str) -> Portfolio {
+    let private = PortfolioPrivate {
+        cash: "99352.20".parse().unwrap(),
+        held_cash: Cash::ZERO,
+        granted: "100000.00".parse().unwrap(),
+        equity: "99990.00".parse().unwrap(),
+        positions: vec![PositionLine {
+            symbol: "AAPL".parse().unwrap(),
+            quantity: "10".parse().unwrap(),
+            held: Default::default(),
+            cost: "647.80".parse().unwrap(),
+            price: Some("63.78".parse().unwrap()),
+            value: "637.80".parse().unwrap(),
+        }],
+    };
+    Portfolio {
+        name: name.into(),
+        market: MARKET,
+        return_bp: -1,
+        private: (name == "alice").then_some(private),
+    }
+}
+
+fn history(name: &str) -> History {
+    let grant = HistoryLine {
+        kind: HistoryKind::Grant,
+        order: None,
+        client_order_id: String::new(),
+        side: None,
+        symbol: None,
+        quantity: Default::default(),
+        price: None,
+        amount: "100000.00".parse().unwrap(),
+        reason: String::new(),
+        wall: WALL,
+        market: MARKET,
+    };
+    let buy = HistoryLine {
+        kind: HistoryKind::Buy,
+        order: Some(12),
+        client_order_id: ID.into(),
+        side: Some(Side::Buy),
+        symbol: Some("AAPL".parse().unwrap()),
+        quantity: "10".parse().unwrap(),
+        price: Some("64.78".parse().unwrap()),
+        amount: "647.80".parse::<Cash>().unwrap().negated().unwrap(),
+        ..grant.clone()
+    };
+    let private = HistoryPrivate { more: false, lines: vec![buy, grant] };
+    History { name: name.into(), private: (name == "alice").then_some(private) }
+}
+
+fn orders() -> Orders {
+    let order = OrderLine {
+        order: 12,
+        client_order_id: ID.into(),
+        side: Side::Buy,
+        symbol: "AAPL".parse().unwrap(),
+        quantity: "10".parse().unwrap(),
+        hold: Cash::ZERO,
+        status: OrderStatus::Filled,
+        reason: String::new(),
+        fill: Some(FillLine {
+            quantity: "10".parse().unwrap(),
+            price: "64.78".parse().unwrap(),
+            amount: "647.80".parse().unwrap(),
+            snapshot: 4711,
+        }),
+        received: WALL,
+        received_market: MARKET,
+        decided: Some(WALL),
+        decided_market: Some(MARKET),
+    };
+    Orders { name: "alice".into(), more: false, orders: vec![order] }
+}
+
+/// What a run of the program left.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs the program with a config directory, against the server at `address`.
+async fn run(config: &Path, address: &str, arguments: &[&str], input: &str) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_papertrader"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PAPERTRADER_CONFIG_DIR", config)
+        .env("PAPERTRADER_SERVER", address)
+        .env("TZ", "UTC")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let input = input.to_owned();
+    let run = move || {
+        let mut child = command.spawn().unwrap();
+        // A command that reads no input may end before it is written.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A running worker's address and a config directory with a session on it.
+async fn logged_in() -> (String, tempfile::TempDir) {
+    let worker = Worker::start().await;
+    let address = worker.address.clone();
+    tokio::spawn(serve(worker));
+    let config = tempfile::tempdir().unwrap();
+    let saved = serde_json::json!({
+        "session": script::SESSION.to_hex(), "user": "alice", "deployment": script::DEPLOYMENT,
+        "servers": [address], "workers": [address],
+    });
+    std::fs::write(config.path().join("session.json"), saved.to_string()).unwrap();
+    (address, config)
+}
+
+#[tokio::test]
+async fn every_example_of_the_page_prints_what_the_page_says() {
+    let (address, config) = logged_in().await;
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md"))
+            .unwrap();
+    let mut ran: HashMap<String, u32> = HashMap::new();
+    for block in page.split("```console\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let (first, expected) = block.split_once('\n').unwrap();
+        let line = first.strip_prefix("$ ").unwrap();
+        let (input, line) = match line.split_once(" | ") {
+            Some((_, line)) => ("secret-pw\n", line),
+            None => ("", line),
+        };
+        let arguments: Vec<&str> = line.split(' ').skip(1).collect();
+        let got = run(config.path(), &address, &arguments, input).await;
+        let printed = got.out.replace(&address, "127.0.0.1:2049") + &got.err;
+        if arguments.contains(&"--json") {
+            let json = |text: &str| -> serde_json::Value {
+                serde_json::from_str(text).unwrap_or_else(|e| panic!("{first}: {e}: {text}"))
+            };
+            assert_eq!(json(&printed), json(expected), "{first}");
+        } else {
+            assert_eq!(printed, expected, "{first}");
+        }
+        if arguments[0] == "logout" {
+            let (_, fresh) = logged_in().await;
+            let name = "session.json";
+            std::fs::copy(fresh.path().join(name), config.path().join(name)).unwrap();
+        }
+        *ran.entry(arguments[0].to_owned()).or_default() += 1;
+    }
+    for command in [
+        "register",
+        "login",
+        "logout",
+        "buy",
+        "sell",
+        "portfolio",
+        "history",
+        "user",
+        "assets",
+        "quote",
+        "chart",
+        "forecast",
+        "orders",
+        "cancel",
+        "workers",
+        "watch",
+    ] {
+        assert!(ran.contains_key(command), "{command} has no example");
+    }
+}
+
+#[tokio::test]
+async fn a_login_keeps_a_session_that_others_cannot_read() {
+    let worker = Worker::start().await;
+    let address = worker.address.clone();
+    tokio::spawn(serve(worker));
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("papertrader");
+    let early = run(&config, &address, &["portfolio"], "").await;
+    assert_eq!((early.code, early.err.as_str()), (4, "not logged in: papertrader login NAME\n"));
+
+    let login = ["login", "alice", "--password-stdin"];
+    let got = run(&config, &address, &login, "secret-pw\n").await;
+    assert_eq!(got.code, 0, "{got:?}");
+    let file = config.join("session.json");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&config), mode(&file)), (0o700, 0o600));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let saved: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(saved["session"], script::SESSION.to_hex());
+    assert_eq!(saved["workers"], serde_json::json!([address, "trade.example.org:2049"]));
+    assert!(!got.out.contains(&script::SESSION.to_hex()) && !text.contains("secret-pw"));
+
+    let got = run(&config, &address, &["logout"], "").await;
+    assert_eq!(got.code, 0, "{got:?}");
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn refusals_are_one_line_and_an_exit_code() {
+    let (address, config) = logged_in().await;
+    let cases: &[(&[&str], i32, &str)] = &[
+        (
+            &["buy", "AAPL", "1001"],
+            1,
+            "refused: not enough cash that is not held by open orders (insufficientCash)\n",
+        ),
+        (&["quote", "AAPL", "NOPE"], 1, "refused: there is no such asset (unknownAsset)\n"),
+        (
+            &["cancel", "gone"],
+            1,
+            "refused: this order is done and cannot be cancelled (orderDone)\n",
+        ),
+        (
+            &["buy", "AAPL", "-5"],
+            2,
+            "a quantity is a number above zero, at most 1000000000, with at most 8 decimals \
+             (badQuantity)\n",
+        ),
+        (
+            &["register", "a b", "--email", "a@b", "--password-stdin"],
+            2,
+            "a user name is 1 to 24 letters, digits, '_', '-' and '.' (badUserName)\n",
+        ),
+    ];
+    for (arguments, code, line) in cases {
+        let got = run(config.path(), &address, arguments, "pw\n").await;
+        assert_eq!((got.code, got.err.as_str()), (*code, *line), "{arguments:?}");
+        assert_eq!(got.out, "", "{arguments:?}");
+        let json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let got = run(config.path(), &address, &json, "pw\n").await;
+        let object: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+        let word = object["error"]["code"].as_str().unwrap();
+        assert!(line.trim_end().ends_with(&format!("({word})")), "{object}");
+        assert_eq!((got.code, got.err.as_str()), (*code, ""), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_and_a_server_that_is_away_have_their_exit_codes() {
+    let (address, config) = logged_in().await;
+    let file = config.path().join("session.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&script::SESSION.to_hex(), &"ab".repeat(16))).unwrap();
+    let got = run(config.path(), &address, &["orders"], "").await;
+    assert_eq!(got.code, 4);
+    assert_eq!(got.err, "the session of alice has ended: papertrader login alice\n");
+    // Another deployment never gets to see the session.
+    std::fs::write(&file, text.replace(script::DEPLOYMENT, "another")).unwrap();
+    let got = run(config.path(), &address, &["orders"], "").await;
+    assert_eq!(got.code, 3);
+    assert!(got.err.contains("it belongs to another deployment"), "{got:?}");
+
+    let gone = Worker::start().await.address;
+    let got = run(config.path(), &gone, &["orders", "--json"], "").await;
+    assert_eq!(got.code, 3);
+    let object: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+    assert_eq!(object["error"]["code"], "noServer");
+
+    std::fs::write(&file, "nonsense").unwrap();
+    let got = run(config.path(), &address, &["orders"], "").await;
+    assert_eq!(got.code, 5);
+}
+
+#[tokio::test]
+async fn an_order_that_does_not_fill_in_time_is_still_queued() {
+    let (address, config) = logged_in().await;
+    for arguments in [
+        ["buy", "aapl", "1000", "--wait", "0", "--json"].as_slice(),
+        ["buy", "aapl", "1000", "--no-wait", "--json"].as_slice(),
+    ] {
+        let got = run(config.path(), &address, arguments, "").await;
+        assert_eq!(got.code, 0, "{got:?}");
+        let object: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+        assert_eq!(object["state"], "queued");
+        assert_eq!(object["symbol"], "AAPL");
+        assert_eq!(object["hold"], "680.19");
+        assert_eq!(object["fill"], serde_json::Value::Null);
+        // A UUID of version 7.
+        assert_eq!(object["client_order_id"].as_str().unwrap().as_bytes()[14], b'7');
+    }
+    let got = run(config.path(), &address, &["buy", "AAPL", "1000", "--no-wait"], "").await;
+    assert_eq!(got.out, "order 12 is queued: buy 1000 AAPL; look at it with: papertrader orders\n");
+}
+
+#[tokio::test]
+async fn the_completions_know_the_commands() {
+    let home = tempfile::tempdir().unwrap();
+    let got = run(home.path(), "", &["completions", "bash"], "").await;
+    assert_eq!(got.code, 0, "{got:?}");
+    assert!(got.out.contains("portfolio") && got.out.contains("--password-stdin"));
+    let usage = run(home.path(), "", &["dance"], "").await;
+    assert_eq!(usage.code, 2);
+}

@@ -1,0 +1,466 @@
+//! The client: every request of the protocol as one async method.
+//!
+//! Each method sends one request, and as often again as it safely may: what only reads is asked
+//! again at the next server when a connection is lost, and so is what may be done twice without
+//! harm; `register` and `login` are sent once. A worker that does not know the session (it was
+//! started again) is shown it once more, then the request is repeated.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+
+use papertrader_core::names::{ClientOrderId, Email, Symbol, UserName};
+use papertrader_protocol::data::{
+    AssetInfo, AssetList, AssetValue, Bars, History, OrderLine, OrderStatus, Orders, Portfolio,
+    Prediction, UserInfo, WorkerList,
+};
+use papertrader_protocol::instruction::State;
+use papertrader_protocol::request::{HashedPass, Span};
+use papertrader_protocol::returns::{Return, SessionGrant, Welcome};
+use papertrader_protocol::transfer::Progress;
+use papertrader_protocol::wire::Wire;
+use papertrader_protocol::{Failure, Reason, Request, SessionId};
+
+use crate::connection::{Connection, Event};
+use crate::error::{ClientError, ProtocolError};
+use crate::failover::{Answer, Delay, Known, is_passing, next, resume};
+use crate::options::Options;
+use crate::password::Password;
+
+/// A client of one deployment. Clones share the connection and the session; many requests may be
+/// under way at once.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) given: Vec<String>,
+    pub(crate) listed: Arc<Mutex<Vec<String>>>,
+    pub(crate) known: Mutex<Known>,
+    pub(crate) connecting: tokio::sync::Mutex<()>,
+    in_flight: Semaphore,
+}
+
+impl Inner {
+    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When a request may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// Only if it was not sent.
+    Unsent,
+    /// Whenever the connection is lost.
+    Lost,
+    /// Whenever the connection is lost, and when the server is busy or does not know: an order.
+    Unsettled,
+}
+
+/// A first answer, and where more may come from.
+pub(crate) struct First {
+    pub(crate) answer: Answer,
+    pub(crate) events: UnboundedReceiver<Event>,
+    pub(crate) connection: Arc<Connection>,
+}
+
+impl Client {
+    /// Connects to the first of `servers` (`host:port`) that answers `hello`. They are tried in
+    /// order, round after round, for [`Options::connect_patience`].
+    pub async fn connect(servers: &[String], options: Options) -> Result<Client, ClientError> {
+        let by = Instant::now() + options.connect_patience;
+        let inner = Inner {
+            in_flight: Semaphore::new(options.in_flight.max(1)),
+            options,
+            given: servers.to_vec(),
+            listed: Arc::default(),
+            known: Mutex::default(),
+            connecting: tokio::sync::Mutex::new(()),
+        };
+        inner.connected(by).await?;
+        Ok(Client { inner: Arc::new(inner) })
+    }
+
+    /// What the server in use said when it was connected: the deployment, the interval, and the
+    /// market's time at that moment.
+    pub fn welcome(&self) -> Welcome {
+        self.inner.known().welcome.clone().unwrap_or_else(|| Welcome {
+            version: 0,
+            deployment: String::new(),
+            interval: 0,
+            market: Default::default(),
+            server: String::new(),
+        })
+    }
+
+    /// The `host:port` of the server in use, or of the last one.
+    pub fn server(&self) -> String {
+        let known = self.inner.known();
+        known.connection.as_ref().map(|c| c.server().to_owned()).unwrap_or_default()
+    }
+
+    /// Every known server, in the order in which they are tried after the present one: the last
+    /// list of workers, then those given to [`Client::connect`].
+    pub fn servers(&self) -> Vec<String> {
+        self.inner.candidates()
+    }
+
+    /// The servers of the last list of workers; empty before the first list.
+    pub fn listed(&self) -> Vec<String> {
+        self.inner.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The session in use.
+    pub fn session(&self) -> Option<SessionId> {
+        self.inner.known().session
+    }
+
+    /// Makes an account. Sent once: after [`ClientError::ConnectionLost`] it may exist or not.
+    /// Returns the name as the server keeps it.
+    pub async fn register(
+        &self,
+        name: &UserName,
+        email: &Email,
+        password: &Password,
+    ) -> Result<String, ClientError> {
+        self.to_command_state();
+        let pass = self.hashed(name, password).await;
+        let request = Request::Register { name: name.clone(), email: email.clone(), pass };
+        match self.ask(&request, Again::Unsent).await? {
+            Return::Registered(name) => Ok(name),
+            _ => Err(self.unexpected(&request)),
+        }
+    }
+
+    /// Logs in and uses the new session from now on; the session before is forgotten here, not
+    /// ended. A session that is not to be remembered ends soon after its last connection. Sent
+    /// once.
+    pub async fn login(
+        &self,
+        name: &UserName,
+        password: &Password,
+        remember: bool,
+    ) -> Result<SessionGrant, ClientError> {
+        self.to_command_state();
+        self.inner.known().session = None;
+        let pass = self.hashed(name, password).await;
+        let request = Request::Login { name: name.clone(), pass, expirable: !remember };
+        match self.ask(&request, Again::Unsent).await? {
+            Return::Session(grant) => Ok(self.adopt(grant)),
+            _ => Err(self.unexpected(&request)),
+        }
+    }
+
+    /// Uses a session of earlier.
+    pub async fn resume(&self, session: SessionId) -> Result<SessionGrant, ClientError> {
+        let before = self.inner.known().session.replace(session);
+        let request = Request::LoginSession;
+        match self.ask(&request, Again::Lost).await {
+            Ok(Return::Session(grant)) => Ok(self.adopt(grant)),
+            Ok(_) => Err(self.unexpected(&request)),
+            Err(error) => {
+                self.inner.known().session = before;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the session on the server and forgets it. A session that had ended already is as good.
+    pub async fn logout(&self) -> Result<(), ClientError> {
+        let ended = match self.first(&Request::Logout, Again::Lost, |_| {}).await {
+            Ok(First { answer: Answer::Return(Return::LoggedOut), .. }) => Ok(()),
+            Ok(_) => Err(self.unexpected(&Request::Logout)),
+            Err(ClientError::Refused(Failure {
+                reason: Reason::SessionUnknown | Reason::SessionExpired,
+                ..
+            })) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if ended.is_ok() {
+            self.inner.known().session = None;
+        }
+        ended
+    }
+
+    /// Cancels an open order. The order will not happen, even if a late copy of it arrives.
+    pub async fn cancel(&self, id: &ClientOrderId) -> Result<(), ClientError> {
+        let request = Request::CancelOrder(id.clone());
+        let mut repeated = false;
+        let answer = self.first_noting(&request, Again::Lost, |_| {}, &mut repeated).await;
+        match answer {
+            Ok(First { answer: Answer::Return(Return::Cancelled(_)), .. }) => Ok(()),
+            Ok(_) => Err(self.unexpected(&request)),
+            // The first copy may have cancelled it before the connection was lost.
+            Err(ClientError::Refused(failure))
+                if repeated && failure.reason == Reason::OrderDone =>
+            {
+                match self.order_by_id(id).await {
+                    Ok(order) if order.status == OrderStatus::Cancelled => Ok(()),
+                    _ => Err(ClientError::Refused(failure)),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Today's values of an asset so far.
+    pub async fn asset_info(&self, symbol: Symbol) -> Result<AssetInfo, ClientError> {
+        self.data(&Request::AssetInfo(symbol), |_| {}).await
+    }
+
+    /// The latest price of an asset.
+    pub async fn asset_value(&self, symbol: Symbol) -> Result<AssetValue, ClientError> {
+        self.data(&Request::AssetValue(symbol), |_| {}).await
+    }
+
+    /// All assets with their latest prices.
+    pub async fn asset_list(&self) -> Result<AssetList, ClientError> {
+        self.data(&Request::AssetList, |_| {}).await
+    }
+
+    /// The history of an asset. `progress` hears of every packet; it starts over at 1 when the
+    /// transfer does, at another server.
+    pub async fn bars(
+        &self,
+        symbol: Symbol,
+        span: Span,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<Bars, ClientError> {
+        self.data(&Request::Bars(symbol, span), progress).await
+    }
+
+    /// The prediction for the next 1 to 60 market days.
+    pub async fn predicted(&self, symbol: Symbol, days: u32) -> Result<Prediction, ClientError> {
+        self.data(&Request::Predicted(symbol, days), |_| {}).await
+    }
+
+    /// A user's account; of others the public part.
+    pub async fn user_info(&self, name: &UserName) -> Result<UserInfo, ClientError> {
+        self.data(&Request::UserInfo(name.clone()), |_| {}).await
+    }
+
+    /// A user's portfolio; of others the public part.
+    pub async fn portfolio(&self, name: &UserName) -> Result<Portfolio, ClientError> {
+        self.data(&Request::Portfolio(name.clone()), |_| {}).await
+    }
+
+    /// A user's history; of others the public part.
+    pub async fn history(&self, name: &UserName) -> Result<History, ClientError> {
+        self.data(&Request::History(name.clone()), |_| {}).await
+    }
+
+    /// A user's open and recent orders.
+    pub async fn orders(&self, name: &UserName) -> Result<Orders, ClientError> {
+        self.data(&Request::Orders(name.clone()), |_| {}).await
+    }
+
+    /// The present state of one's own order.
+    pub async fn order_by_id(&self, id: &ClientOrderId) -> Result<OrderLine, ClientError> {
+        self.data(&Request::Order(id.clone()), |_| {}).await
+    }
+
+    /// The workers that clients can use. Needs no session.
+    pub async fn worker_list(&self) -> Result<WorkerList, ClientError> {
+        self.data(&Request::GetWorkerList, |_| {}).await
+    }
+
+    /// There and back.
+    pub async fn ping(&self) -> Result<(), ClientError> {
+        let request = Request::Ping("ping".to_owned());
+        match self.ask(&request, Again::Lost).await? {
+            Return::Pong(text) if text == "ping" => Ok(()),
+            _ => Err(self.unexpected(&request)),
+        }
+    }
+
+    /// Says goodbye and closes the connection when everything is written. Orders that are under
+    /// way go on at the server; a later request connects again.
+    pub async fn close(&self) {
+        let connection = self.inner.known().connection.take();
+        if let Some(connection) = connection {
+            connection.finish().await;
+        }
+    }
+
+    /// Sends a request until it has a first answer that is not a failure to be retried.
+    pub(crate) async fn first(
+        &self,
+        request: &Request,
+        again: Again,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<First, ClientError> {
+        self.first_noting(request, again, progress, &mut false).await
+    }
+
+    /// The same; `repeated` is whether an earlier copy may have been carried out.
+    pub(crate) async fn first_noting(
+        &self,
+        request: &Request,
+        again: Again,
+        mut progress: impl FnMut(Progress) + Send,
+        repeated: &mut bool,
+    ) -> Result<First, ClientError> {
+        let (instruction, _) = request.encode();
+        let inner = &self.inner;
+        let answer_timeout = Some(inner.options.answer_timeout);
+        // A closed semaphore cannot be: it is never closed.
+        let _permit = inner.in_flight.acquire().await.ok();
+        let mut resumed = false;
+        let mut delay = Delay::new();
+        // Patience begins with the first trouble, not with a long transfer.
+        let mut patience: Option<Instant> = None;
+        let mut by = || *patience.get_or_insert_with(|| Instant::now() + inner.options.patience);
+        let mut losses = 0;
+        loop {
+            let connection = match inner.current() {
+                Some(connection) => connection,
+                None => inner
+                    .connected(by())
+                    .await
+                    .map_err(|error| unknown(request, *repeated, error))?,
+            };
+            let session = inner.known().session;
+            if instruction.needs_session() && session.is_none() {
+                return Err(ClientError::NotLoggedIn);
+            }
+            let server = connection.server().to_owned();
+            let lost = |why| ClientError::ConnectionLost { server: server.clone(), why };
+            let why = match connection.send(request, session.unwrap_or(SessionId::NONE)) {
+                // Nothing was sent: try at the next server.
+                Err(closed) => closed.0,
+                Ok(mut events) => {
+                    match next(&mut events, &mut progress, answer_timeout).await {
+                        Answer::Return(Return::Failed(_, failure)) => {
+                            if failure.reason == Reason::SessionUnknown
+                                && instruction.needs_session()
+                                && *request != Request::LoginSession
+                                && !resumed
+                            {
+                                resumed = true;
+                                if let Some(session) = session {
+                                    match resume(&connection, session).await {
+                                        Ok(_) | Err(ClientError::ConnectionLost { .. }) => continue,
+                                        Err(error) => return Err(error),
+                                    }
+                                }
+                            }
+                            let leaving = failure.reason == Reason::ShuttingDown;
+                            if leaving {
+                                connection.leave();
+                            }
+                            let retried = match again {
+                                Again::Unsent => false,
+                                Again::Lost => leaving,
+                                Again::Unsettled => {
+                                    *repeated |= failure.reason == Reason::OutcomeUnknown;
+                                    is_passing(&failure) || failure.reason == Reason::OutcomeUnknown
+                                }
+                            };
+                            if retried && delay.wait(by()).await {
+                                continue;
+                            }
+                            let open = is_passing(&failure);
+                            let error = ClientError::Refused(failure);
+                            return Err(if open {
+                                unknown(request, *repeated, error)
+                            } else {
+                                error
+                            });
+                        }
+                        Answer::Broken(problem) => {
+                            return Err(ClientError::Protocol { server, problem });
+                        }
+                        Answer::Lost(why) => {
+                            // After too long a silence the connection is still there.
+                            connection.close(&why);
+                            if again == Again::Unsent {
+                                return Err(lost(why));
+                            }
+                            *repeated = true;
+                            why
+                        }
+                        answer => {
+                            return Ok(First { answer, events, connection });
+                        }
+                    }
+                }
+            };
+            // The first time another server is tried at once.
+            losses += 1;
+            if Instant::now() >= by() || (losses > 1 && !delay.wait(by()).await) {
+                return Err(unknown(request, *repeated, lost(why)));
+            }
+        }
+    }
+
+    async fn ask(&self, request: &Request, again: Again) -> Result<Return, ClientError> {
+        match self.first(request, again, |_| {}).await?.answer {
+            Answer::Return(answer) => Ok(answer),
+            _ => Err(self.unexpected(request)),
+        }
+    }
+
+    async fn data<T: Wire>(
+        &self,
+        request: &Request,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<T, ClientError> {
+        let first = self.first(request, Again::Lost, progress).await?;
+        let server = first.connection.server().to_owned();
+        match first.answer {
+            Answer::Data(data) => T::from_bytes(&data)
+                .map_err(|error| ClientError::Protocol { server, problem: error.into() }),
+            _ => Err(self.unexpected(request)),
+        }
+    }
+
+    fn adopt(&self, grant: SessionGrant) -> SessionGrant {
+        self.inner.known().session = Some(grant.session);
+        grant
+    }
+
+    /// A connection in the data transfer state takes `login` and `register` only after a switch,
+    /// and a switch only with a session that is active: a new connection needs neither.
+    fn to_command_state(&self) {
+        if let Some(connection) = self.inner.current()
+            && connection.state() != State::Command
+        {
+            connection.leave();
+        }
+    }
+
+    async fn hashed(&self, name: &UserName, password: &Password) -> HashedPass {
+        let (name, password) = (name.clone(), password.clone());
+        let deployment = self.welcome().deployment;
+        let other = (name.clone(), password.clone(), deployment.clone());
+        match tokio::task::spawn_blocking(move || password.hashed(&deployment, &name)).await {
+            Ok(pass) => pass,
+            // Only a runtime that is ending refuses to run it.
+            Err(_) => other.1.hashed(&other.2, &other.0),
+        }
+    }
+
+    pub(crate) fn unexpected(&self, request: &Request) -> ClientError {
+        let problem = ProtocolError::unexpected(request.encode().0);
+        ClientError::Protocol { server: self.server(), problem }
+    }
+}
+
+/// An order that may have been accepted is more than a lost connection.
+fn unknown(request: &Request, repeated: bool, error: ClientError) -> ClientError {
+    match request {
+        Request::PurchaseAsset(args) | Request::SellAsset(args) if repeated => {
+            ClientError::OutcomeUnknown {
+                client_order_id: args.client_order_id.clone(),
+                cause: Box::new(error),
+            }
+        }
+        _ => error,
+    }
+}

@@ -1,0 +1,113 @@
+//! Everything that can go wrong for a client, with the words that a user needs.
+
+use papertrader_core::names::ClientOrderId;
+use papertrader_protocol::returns::BadReturn;
+use papertrader_protocol::transfer::TransferError;
+use papertrader_protocol::wire::DecodeError;
+use papertrader_protocol::{Failure, FrameError, Instruction};
+
+/// Why a request has no good answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The server refused, with a stable word and words for people.
+    #[error("{} ({})", .0.text, .0.reason.code())]
+    Refused(Failure),
+    /// The connection was lost, and the request must not be sent again or patience has ended.
+    #[error("the connection to {server} was lost: {why}")]
+    ConnectionLost {
+        /// The server.
+        server: String,
+        /// What happened.
+        why: String,
+    },
+    /// No server of the list could be used.
+    #[error("no server could be reached: {}", list(.tried))]
+    NoServer {
+        /// The servers of the last round, and what was wrong with each.
+        tried: Vec<Tried>,
+    },
+    /// An order was sent, but nobody answered: it may have been accepted or not. Asking again
+    /// with the same client order ID is safe and tells.
+    #[error(
+        "it is not known whether order {client_order_id} was accepted ({cause}): \
+         ask again with the same client order ID"
+    )]
+    OutcomeUnknown {
+        /// The order.
+        client_order_id: ClientOrderId,
+        /// What happened last.
+        cause: Box<ClientError>,
+    },
+    /// The request needs a session, and there is none.
+    #[error("not logged in")]
+    NotLoggedIn,
+    /// The server said something that the protocol does not allow.
+    #[error("{server} does not speak the protocol: {problem}")]
+    Protocol {
+        /// The server.
+        server: String,
+        /// What it said.
+        problem: ProtocolError,
+    },
+}
+
+/// A server that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// Its `host:port`.
+    pub server: String,
+    /// What was wrong, in words.
+    pub problem: String,
+}
+
+/// What a server said against the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// Bytes that cannot be framed.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Packets that do not follow each other, or too many.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// A return with the wrong arguments.
+    #[error(transparent)]
+    Return(#[from] BadReturn),
+    /// Data that cannot be read.
+    #[error("the data cannot be read: {0}")]
+    Data(#[from] DecodeError),
+    /// An answer of the wrong kind.
+    #[error("{0} was answered with something else than its returns")]
+    Unexpected(&'static str),
+}
+
+impl ProtocolError {
+    pub(crate) fn unexpected(to: Instruction) -> ProtocolError {
+        ProtocolError::Unexpected(to.name())
+    }
+}
+
+fn list(tried: &[Tried]) -> String {
+    let each: Vec<String> =
+        tried.iter().map(|tried| format!("{}: {}", tried.server, tried.problem)).collect();
+    if each.is_empty() { "there is no server to try".to_owned() } else { each.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use papertrader_protocol::Reason;
+
+    #[test]
+    fn errors_say_what_a_user_needs() {
+        let refused = ClientError::Refused(Reason::NameTaken.into());
+        assert_eq!(refused.to_string(), "this user name is taken (nameTaken)");
+        let tried = vec![
+            Tried { server: "a:1".into(), problem: "connection refused".into() },
+            Tried { server: "b:2".into(), problem: "no answer".into() },
+        ];
+        assert_eq!(
+            ClientError::NoServer { tried }.to_string(),
+            "no server could be reached: a:1: connection refused; b:2: no answer"
+        );
+    }
+}

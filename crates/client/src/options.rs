@@ -1,0 +1,42 @@
+//! How long the SDK waits, and how much it takes.
+
+use std::time::Duration;
+
+/// Waits and limits. The defaults suit a person at a terminal and a bot alike.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The deployment that every server must belong to. `None` takes that of the first server.
+    pub deployment: Option<String>,
+    /// For how long [`crate::Client::connect`] tries its servers, round after round. Each server
+    /// is tried once at least.
+    pub connect_patience: Duration,
+    /// For how long a request whose connection was lost is tried on other servers, and an order
+    /// whose server is busy or away is sent again.
+    pub patience: Duration,
+    /// The longest that one server may take to accept a connection and to answer `hello`.
+    pub connect_timeout: Duration,
+    /// The longest silence on one request before its connection counts as lost. It must be longer
+    /// than the 10 seconds for which a worker may keep an order.
+    pub answer_timeout: Duration,
+    /// After this silence the SDK says `ping`; after another one the connection counts as lost.
+    pub silence: Duration,
+    /// The most bytes of one answer that are taken.
+    pub max_answer: usize,
+    /// How many requests may wait for their first answer at once; more wait their turn.
+    pub in_flight: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            deployment: None,
+            connect_patience: Duration::from_secs(2),
+            patience: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            answer_timeout: Duration::from_secs(30),
+            silence: Duration::from_secs(15),
+            max_answer: 64 * 1024 * 1024,
+            in_flight: 64,
+        }
+    }
+}
