@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::server::ServerCommand;
+
 /// Practise investing on real prices.
 #[derive(Debug, Parser)]
 #[command(name = "papertrader", version, propagate_version = true)]
@@ -41,6 +43,8 @@ pub(crate) struct Global {
 /// A group of commands is a flattened variant, so that each group keeps its own file.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Server(ServerCommand),
     #[command(flatten)]
     Client(ClientCommand),
     /// Print the completions of a shell

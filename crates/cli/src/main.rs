@@ -7,6 +7,7 @@ mod arguments;
 mod command;
 mod error;
 mod output;
+mod server;
 mod session_file;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let output = Output::new(arguments.global.json);
     let result = match arguments.command {
+        Command::Server(server) => return server::run(server),
         Command::Client(client) => command::run(client, &arguments.global, &output),
         Command::Completions { shell } => command::completions::print(shell, &output),
     };

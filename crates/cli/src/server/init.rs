@@ -15,10 +15,8 @@ pub(super) const WORKER: &str = include_str!("templates/worker.toml");
 const UUID: &str = "00000000-0000-0000-0000-000000000000";
 
 pub(super) fn init(role: Role, dir: &Path) -> Result<(), ServerError> {
-    let write_failed = |path: &Path, error| ServerError::Write {
-        path: path.display().to_string(),
-        error,
-    };
+    let write_failed =
+        |path: &Path, error| ServerError::Write { path: path.display().to_string(), error };
     std::fs::create_dir_all(dir).map_err(|error| write_failed(dir, error))?;
     let (name, text, uuid) = match role {
         Role::Master => ("master.toml", MASTER.to_owned(), None),

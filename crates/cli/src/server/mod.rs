@@ -13,11 +13,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-pub use up::UpArgs;
+pub(crate) use up::UpArgs;
 
 /// The server commands.
 #[derive(Debug, Subcommand)]
-pub enum ServerCommand {
+pub(crate) enum ServerCommand {
     /// Run everything on this machine: master, workers and prices
     Up(UpArgs),
     /// Run the master server
@@ -35,7 +35,7 @@ pub enum ServerCommand {
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
+pub(crate) enum Role {
     /// The master.
     Master,
     /// A worker.
@@ -44,7 +44,7 @@ pub enum Role {
 
 /// How a server is started.
 #[derive(Debug, Args)]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// The configuration file; `papertrader init` writes one
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -54,7 +54,7 @@ pub struct ServerArgs {
 }
 
 /// Runs a server command to its end.
-pub fn run(command: ServerCommand) -> ExitCode {
+pub(crate) fn run(command: ServerCommand) -> ExitCode {
     let result = match command {
         ServerCommand::Up(args) => up::up(args),
         ServerCommand::Master(args) => run::master(&args.config, args.supervised),
@@ -72,7 +72,7 @@ pub fn run(command: ServerCommand) -> ExitCode {
 
 /// Why a server command failed, in words that say what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerError {
+pub(crate) enum ServerError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] papertrader_node::config::ConfigError),
@@ -100,7 +100,9 @@ pub enum ServerError {
     #[error("the worker has stopped: {0}")]
     Worker(#[from] papertrader_worker::WorkerError),
     /// A port is not to be had.
-    #[error("cannot listen on {address}: {error}. Is it in use? Choose another port (0 picks a free one)")]
+    #[error(
+        "cannot listen on {address}: {error}. Is it in use? Choose another port (0 picks a free one)"
+    )]
     Listen {
         /// The address.
         address: String,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use papertrader_node::clock::Clock;
 use papertrader_node::config::load;
 use papertrader_node::log::EventLog;
-use papertrader_node::shutdown::{self, Shutdown, Trigger};
+use papertrader_node::shutdown::{self, Trigger};
 use papertrader_node::{info, log, warn};
 use papertrader_store::Store;
 use papertrader_store::directory::lock_directory;
@@ -41,9 +41,9 @@ pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
-        let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
-            ServerError::Listen { address: settings.listen.to_string(), error }
-        })?;
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .map_err(|error| ServerError::Listen { address: settings.listen.to_string(), error })?;
         let (trigger, shutdown) = shutdown::channel();
         watch_for_the_end(trigger, supervised, &log)?;
         let clock = Clock::system(Default::default());
@@ -75,29 +75,22 @@ pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
     log_config.file.get_or_insert(beside);
     let log = log::init(&log_config)?;
     let (trigger, shutdown) = shutdown::channel();
-    let worker = papertrader_worker::Worker::start(
-        config,
-        Clock::system(Default::default()),
-        Shutdown::clone(&shutdown),
-    )?;
+    let worker =
+        papertrader_worker::Worker::start(config, Clock::system(Default::default()), shutdown)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         watch_for_the_end(trigger, supervised, &log)?;
-        let mut ended = shutdown;
-        tokio::select! {
-            () = worker.ready() => {
-                info!(address = %worker.address(), "the worker is ready");
-                println!("worker ready on {}", worker.address());
-                ended.wait().await;
-            }
-            () = ended.wait() => {}
+        if worker.ready().await {
+            info!(address = %worker.address(), "the worker is ready");
+            println!("worker ready on {}", worker.address());
         }
+        worker.ended().await;
         Ok::<(), ServerError>(())
     })?;
-    worker.join();
+    let result = worker.join();
     info!("ended");
     log.flush()?;
-    Ok(())
+    Ok(result?)
 }
 
 /// Pulls the trigger at the first signal (or when standard input closes), and writes the log from

@@ -61,7 +61,7 @@ pub(super) struct PriceSettings {
 /// Where prices come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub(crate) enum Source {
     /// Recorded prices of 2000 to 2013
     Replay,
     /// Made-up instruments
@@ -125,10 +125,8 @@ impl MasterSettings {
     /// What the master is started with.
     pub(super) fn config(&self) -> Result<papertrader_master::Config, ServerError> {
         let bad = |key, problem: String| ServerError::Value { key, problem };
-        let starting_cash: Cash = self
-            .starting_cash
-            .parse()
-            .map_err(|error| bad("starting_cash", format!("{error}")))?;
+        let starting_cash: Cash =
+            self.starting_cash.parse().map_err(|error| bad("starting_cash", format!("{error}")))?;
         if starting_cash > MAX_CASH || starting_cash == Cash::ZERO {
             return Err(bad("starting_cash", "must be above zero".into()));
         }
@@ -156,7 +154,8 @@ impl MasterSettings {
 impl PriceSettings {
     /// The source that these settings describe.
     pub(super) fn source(&self) -> Result<Arc<dyn PriceSource>, ServerError> {
-        let bad = |problem: &str| ServerError::Value { key: "prices.start", problem: problem.into() };
+        let bad =
+            |problem: &str| ServerError::Value { key: "prices.start", problem: problem.into() };
         let start = Date::parse(&self.start).ok_or_else(|| bad("is not a date (YYYY-MM-DD)"))?;
         let step = nanos(self.step);
         let seed = self.seed;

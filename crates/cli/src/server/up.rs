@@ -25,7 +25,7 @@ const RESTART: Duration = Duration::from_millis(500);
 
 /// What `up` can be told.
 #[derive(Debug, Args)]
-pub struct UpArgs {
+pub(crate) struct UpArgs {
     /// Where everything is kept [default: papertrader in the user's data directory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -175,7 +175,8 @@ impl Group {
     /// A part has said something: passes it on, and goes on when all are ready.
     fn said(&mut self, part: usize, line: &str) -> Result<(), ServerError> {
         let name = self.parts[part].name.clone();
-        let Some(address) = line.strip_prefix("master ready on ").or(line.strip_prefix("worker ready on "))
+        let Some(address) =
+            line.strip_prefix("master ready on ").or(line.strip_prefix("worker ready on "))
         else {
             println!("{name}: {line}");
             return Ok(());
