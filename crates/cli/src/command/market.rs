@@ -174,7 +174,11 @@ fn forecast_text(prediction: &Prediction, colour: bool) -> String {
 fn some(values: &[PredictedValue]) -> impl Iterator<Item = &PredictedValue> {
     let step = values.len().div_ceil(FORECAST_ROWS).max(1);
     let last = values.len();
-    values.iter().enumerate().filter(move |(i, _)| (last - 1 - i) % step == 0).map(|(_, v)| v)
+    values
+        .iter()
+        .enumerate()
+        .filter(move |(i, _)| (last - 1 - i).is_multiple_of(step))
+        .map(|(_, v)| v)
 }
 
 pub(super) async fn workers(context: &Context<'_>) -> Result<(), CliError> {
