@@ -523,3 +523,46 @@ async fn the_completions_know_the_commands() {
     let usage = run(home.path(), "", &["dance"], "").await;
     assert_eq!(usage.code, 2);
 }
+
+#[tokio::test]
+async fn the_next_command_goes_on_at_another_worker_and_remembers_it() {
+    let (address, config) = logged_in().await;
+    let gone = Worker::start().await.address;
+    let file = config.path().join("session.json");
+    let read = || -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap()
+    };
+    let mut saved = read();
+    saved["workers"] = serde_json::json!([gone, address]);
+    saved["servers"] = serde_json::json!([gone]);
+    std::fs::write(&file, saved.to_string()).unwrap();
+    // No server is named: those that are kept are used.
+    let got = run(config.path(), "", &["portfolio", "--json"], "").await;
+    assert_eq!(got.code, 0, "{got:?}");
+    assert_eq!(read()["workers"], serde_json::json!([address]));
+    assert_eq!(read()["servers"], serde_json::json!([gone]));
+}
+
+#[tokio::test]
+async fn an_interrupted_watch_ends_well() {
+    let (address, config) = logged_in().await;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_papertrader"))
+        .args(["watch", "AAPL", "--json", "--server", &address])
+        .env("PAPERTRADER_CONFIG_DIR", config.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let watched = move || {
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        std::io::BufRead::read_line(&mut lines, &mut first).unwrap();
+        let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        assert!(signal.unwrap().success());
+        (first, child.wait().unwrap().code())
+    };
+    let (first, code) = tokio::task::spawn_blocking(watched).await.unwrap();
+    let object: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&object["symbol"], &object["price"]), (&"AAPL".into(), &"64.78".into()));
+    assert_eq!(code, Some(0));
+}

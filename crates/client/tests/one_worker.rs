@@ -19,10 +19,10 @@ use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Frame, Instruction, Reason, Request};
 use script::{DEPLOYMENT, Peer, SESSION, Worker, data_frames};
 
-/// Little patience, so that what must fail does so soon.
+/// More patience than any machine needs here.
 fn options() -> Options {
-    let short = Duration::from_millis(300);
-    Options { connect_patience: short, patience: short, ..Options::default() }
+    let patience = Duration::from_secs(60);
+    Options { connect_patience: patience, patience, ..Options::default() }
 }
 
 /// A client with a session, and the worker's end of its connection.

@@ -38,9 +38,7 @@ pub(super) async fn chart(
     let bars = bars?;
     session.finish(context).await?;
     if output.json {
-        let window = span.window();
-        let (from, to) = (window.from.rfc3339(), window.to.rfc3339());
-        return output.object(&json::Bars::new(&bars, from, to));
+        return output.object(&json::Bars::new(&bars, span));
     }
     let (width, height) = output.size();
     let size = (width.min(LARGEST.0), height.saturating_sub(6).clamp(5, LARGEST.1));

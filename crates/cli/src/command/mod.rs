@@ -83,8 +83,11 @@ struct LoggedIn {
 impl Context<'_> {
     /// The servers of the command line, else those that are kept, else the default.
     fn servers(&self, saved: Option<&SavedSession>) -> Vec<String> {
-        if !self.servers.is_empty() {
-            return self.servers.to_vec();
+        // A variable of the environment that is set to nothing names no server.
+        let given: Vec<String> =
+            self.servers.iter().filter(|server| !server.is_empty()).cloned().collect();
+        if !given.is_empty() {
+            return given;
         }
         let mut servers: Vec<String> = Vec::new();
         for server in saved.into_iter().flat_map(|saved| saved.workers.iter().chain(&saved.servers))

@@ -9,6 +9,7 @@ use serde::Serialize;
 use papertrader_core::bar::Bar;
 use papertrader_core::money::Price;
 use papertrader_protocol::data;
+use papertrader_protocol::request::Span;
 use papertrader_protocol::returns::{FilledOrder, SessionGrant, side_name};
 
 use super::money::{average, change, gain_on};
@@ -401,8 +402,8 @@ impl From<&data::AssetValue> for Watched {
 pub(crate) struct Bars {
     symbol: String,
     resolution: &'static str,
-    from: String,
-    to: String,
+    from: Option<String>,
+    to: Option<String>,
     market_time: String,
     source: String,
     bars: Vec<BarObject>,
@@ -419,7 +420,9 @@ struct BarObject {
 }
 
 impl Bars {
-    pub(crate) fn new(bars: &data::Bars, from: String, to: String) -> Bars {
+    /// `span` is what was asked for; all time has no ends.
+    pub(crate) fn new(bars: &data::Bars, span: Span) -> Bars {
+        let window = (span != Span::AllTime).then(|| span.window());
         let bar = |bar: &Bar| BarObject {
             start: bar.start.rfc3339(),
             open: bar.open.to_string(),
@@ -431,8 +434,8 @@ impl Bars {
         Bars {
             symbol: bars.symbol.to_string(),
             resolution: bars.resolution.name(),
-            from,
-            to,
+            from: window.map(|window| window.from.rfc3339()),
+            to: window.map(|window| window.to.rfc3339()),
             market_time: bars.market.rfc3339(),
             source: bars.source.clone(),
             bars: bars.bars.iter().map(bar).collect(),

@@ -40,6 +40,8 @@ pub(crate) struct Asked {
 pub(crate) struct Peer {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// Whether to answer the pings of a client that waits, instead of showing them.
+    pub(crate) answers_pings: bool,
 }
 
 impl Worker {
@@ -51,7 +53,7 @@ impl Worker {
 
     pub(crate) async fn accept(&self) -> Peer {
         let (stream, _) = self.listener.accept().await.unwrap();
-        Peer { stream, buffer: Vec::new() }
+        Peer { stream, buffer: Vec::new(), answers_pings: true }
     }
 
     /// Accepts, and answers `hello`.
@@ -76,6 +78,10 @@ impl Peer {
             if let Some((frame, used)) = Frame::decode(&self.buffer).unwrap() {
                 let asked = read(&frame);
                 self.buffer.drain(..used);
+                if self.answers_pings && asked.request == Request::Ping(String::new()) {
+                    self.answer(&asked, Return::Pong(String::new())).await;
+                    continue;
+                }
                 return Some(asked);
             }
             if self.stream.read_buf(&mut self.buffer).await.ok()? == 0 {
