@@ -1,14 +1,18 @@
 //! Reading frames from a stream, and writing them from many places.
 //!
 //! One read may bring many frames, and many answers leave in one write. Memory is bounded: the
-//! buffer never holds more than one unfinished frame and what one read brought.
+//! buffer never holds more than one unfinished frame and what one read brought, and an inbox that
+//! waits with nothing unfinished holds no buffer.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use papertrader_protocol::frame::MAX_FRAME;
 use papertrader_protocol::{Frame, FrameError};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 
 /// How much one read may bring.
@@ -33,10 +37,25 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
     /// nothing. Call it when [`Inbox::frame`] has returned `None`.
     pub async fn fill(&mut self) -> io::Result<usize> {
         self.release();
-        if self.buffer.capacity() - self.buffer.len() < READ / 4 {
-            self.buffer.reserve(READ);
-        }
-        self.reader.read_buf(&mut self.buffer).await
+        std::future::poll_fn(|context| {
+            // The bytes land on the stack first, so that waiting for them costs no memory.
+            let mut space = [const { MaybeUninit::<u8>::uninit() }; READ];
+            let mut read = ReadBuf::uninit(&mut space);
+            let polled = Pin::new(&mut self.reader).poll_read(context, &mut read);
+            if polled.is_pending() && self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            ready!(polled)?;
+            self.buffer.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+        .await
+    }
+
+    /// Forgets everything that has arrived.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.used = 0;
     }
 
     /// The next whole frame that has arrived.

@@ -1,1 +1,21 @@
-//! The worker server
+//! The worker server (specification 3.2): it stands between clients and the master, stamps what
+//! clients send with the time, answers prices and history from its cache, and passes on the rest.
+//!
+//! The modules are those of the specification: [`driver`] starts and ends everything, `uplink` is
+//! the only one that talks to the master, `cache` holds prices and history, `auth` is the
+//! authorization tunnel with the table of verified sessions, `clients` keeps the connections and
+//! judges what comes through them. The event log is `papertrader_node`'s.
+//!
+//! A worker holds nothing that cannot be lost. Invariants: no lock is held across an await; every
+//! queue that a client can grow has a bound; an order that was handed to the link is never
+//! answered "will not happen" by the worker itself.
+
+pub(crate) mod auth;
+pub(crate) mod cache;
+pub(crate) mod clients;
+pub mod config;
+pub mod driver;
+pub(crate) mod uplink;
+
+pub use config::Config;
+pub use driver::{Worker, WorkerError};

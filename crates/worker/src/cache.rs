@@ -1,0 +1,283 @@
+//! The cache (specification 3.2.6): the prices of the last snapshot, and answers about the past.
+//!
+//! A [`Prices`] never changes: a new snapshot makes a new one, which replaces the old as a whole,
+//! so every answer is of one snapshot. Answers are encoded once for each snapshot; giving one is a
+//! look-up and a copy.
+
+pub(crate) mod history;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use papertrader_core::names::Symbol;
+use papertrader_core::time::MarketTime;
+use papertrader_protocol::Reason;
+use papertrader_protocol::data::{AssetInfo, AssetLine, AssetList, AssetValue};
+use papertrader_protocol::link::{LinkInstrument, SnapshotPush, Tick};
+use papertrader_protocol::wire::Wire;
+
+/// A snapshot that does not fit to what was before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SnapshotFault {
+    #[error("snapshot {got} came after snapshot {have}")]
+    NotAscending { have: u64, got: u64 },
+    #[error("a snapshot has a price for instrument {0}, which is not known")]
+    UnknownInstrument(u32),
+    #[error("a snapshot has instrument {0} twice")]
+    Twice(u32),
+}
+
+#[derive(Debug)]
+struct Instruments {
+    /// By symbol.
+    list: Vec<LinkInstrument>,
+    by_symbol: HashMap<Symbol, usize>,
+    by_id: HashMap<u32, usize>,
+}
+
+/// All prices of one snapshot.
+#[derive(Debug)]
+pub(crate) struct Prices {
+    /// Counts the snapshots that this worker took, over all links: what is true only until the
+    /// next snapshot is known by it.
+    pub(crate) generation: u64,
+    /// The market's time.
+    pub(crate) market: MarketTime,
+    number: u64,
+    ended: bool,
+    source: Arc<str>,
+    instruments: Arc<Instruments>,
+    ticks: Vec<Option<Tick>>,
+    values: Pieces,
+    infos: Pieces,
+    list: OnceLock<Bytes>,
+}
+
+/// Encoded answers, one after the other; an empty one is an instrument without a price.
+#[derive(Debug, Default)]
+struct Pieces {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Pieces {
+    fn close(&mut self) {
+        self.ends.push(self.bytes.len());
+    }
+
+    fn get(&self, index: usize) -> Option<&[u8]> {
+        let end = *self.ends.get(index)?;
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
+        self.bytes.get(start.unwrap_or(0)..end).filter(|piece| !piece.is_empty())
+    }
+}
+
+impl Prices {
+    /// From a full snapshot. `source` says where prices come from.
+    pub(crate) fn full(
+        push: SnapshotPush,
+        source: &str,
+        generation: u64,
+    ) -> Result<Prices, SnapshotFault> {
+        let mut list = push.instruments;
+        list.sort_by(|a, b| a.symbol.cmp(&b.symbol));
+        let mut by_symbol = HashMap::with_capacity(list.len());
+        let mut by_id = HashMap::with_capacity(list.len());
+        for (index, instrument) in list.iter().enumerate() {
+            let twice = by_symbol.insert(instrument.symbol, index).is_some();
+            if by_id.insert(instrument.id, index).is_some() || twice {
+                return Err(SnapshotFault::Twice(instrument.id));
+            }
+        }
+        let none = vec![None; list.len()];
+        let instruments = Arc::new(Instruments { list, by_symbol, by_id });
+        let header = (push.number, push.market, push.ended);
+        Prices::build(instruments, none, push.ticks, header, source.into(), generation)
+    }
+
+    /// These prices, changed by what a later snapshot changed.
+    pub(crate) fn merged(
+        &self,
+        push: SnapshotPush,
+        generation: u64,
+    ) -> Result<Prices, SnapshotFault> {
+        if push.number <= self.number {
+            return Err(SnapshotFault::NotAscending { have: self.number, got: push.number });
+        }
+        let instruments = Arc::clone(&self.instruments);
+        let header = (push.number, push.market, push.ended);
+        let source = Arc::clone(&self.source);
+        Prices::build(instruments, self.ticks.clone(), push.ticks, header, source, generation)
+    }
+
+    fn build(
+        instruments: Arc<Instruments>,
+        mut ticks: Vec<Option<Tick>>,
+        changed: Vec<Tick>,
+        (number, market, ended): (u64, MarketTime, bool),
+        source: Arc<str>,
+        generation: u64,
+    ) -> Result<Prices, SnapshotFault> {
+        for tick in changed {
+            let index = instruments.by_id.get(&tick.instrument).copied();
+            match index.and_then(|index| ticks.get_mut(index)) {
+                Some(place) => *place = Some(tick),
+                None => return Err(SnapshotFault::UnknownInstrument(tick.instrument)),
+            }
+        }
+        let mut values = Pieces::default();
+        let mut infos = Pieces::default();
+        for (instrument, tick) in instruments.list.iter().zip(&ticks) {
+            if let Some(tick) = tick {
+                AssetValue {
+                    symbol: instrument.symbol,
+                    price: tick.price,
+                    time: tick.time,
+                    previous_close: tick.previous_close,
+                    snapshot: number,
+                    market,
+                }
+                .put(&mut values.bytes);
+                AssetInfo {
+                    symbol: instrument.symbol,
+                    name: instrument.name.clone(),
+                    kind: instrument.kind,
+                    source: source.to_string(),
+                    open: tick.open,
+                    high: tick.high,
+                    low: tick.low,
+                    close: tick.price,
+                    volume: tick.volume,
+                    previous_close: tick.previous_close,
+                    time: tick.time,
+                    snapshot: number,
+                    market,
+                }
+                .put(&mut infos.bytes);
+            }
+            values.close();
+            infos.close();
+        }
+        let list = OnceLock::new();
+        Ok(Prices {
+            generation,
+            market,
+            number,
+            ended,
+            source,
+            instruments,
+            ticks,
+            values,
+            infos,
+            list,
+        })
+    }
+
+    /// The answer to `getAssetValueCurrent`.
+    pub(crate) fn value(&self, symbol: Symbol) -> Result<&[u8], Reason> {
+        self.values.get(self.index(symbol)?).ok_or(Reason::NoPrice)
+    }
+
+    /// The answer to `getAssetInfo`.
+    pub(crate) fn info(&self, symbol: Symbol) -> Result<&[u8], Reason> {
+        self.infos.get(self.index(symbol)?).ok_or(Reason::NoPrice)
+    }
+
+    /// The answer to `getAssetList`.
+    pub(crate) fn list(&self) -> Bytes {
+        let encode = || {
+            let lines = self.instruments.list.iter().zip(&self.ticks);
+            let assets = lines.map(|(instrument, tick)| AssetLine {
+                symbol: instrument.symbol,
+                name: instrument.name.clone(),
+                kind: instrument.kind,
+                price: tick.as_ref().map(|tick| tick.price),
+                time: tick.as_ref().map(|tick| tick.time),
+                previous_close: tick.as_ref().and_then(|tick| tick.previous_close),
+            });
+            let (market, snapshot, ended) = (self.market, self.number, self.ended);
+            Bytes::from(AssetList { market, snapshot, ended, assets: assets.collect() }.to_bytes())
+        };
+        self.list.get_or_init(encode).clone()
+    }
+
+    /// Whether there is such an asset.
+    pub(crate) fn knows(&self, symbol: Symbol) -> bool {
+        self.instruments.by_symbol.contains_key(&symbol)
+    }
+
+    fn index(&self, symbol: Symbol) -> Result<usize, Reason> {
+        self.instruments.by_symbol.get(&symbol).copied().ok_or(Reason::UnknownAsset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use papertrader_core::money::{Price, Volume};
+    use papertrader_protocol::data::AssetKind;
+
+    use super::*;
+
+    fn tick(instrument: u32, raw: i64) -> Tick {
+        let price = Price::from_raw(raw).unwrap();
+        Tick {
+            instrument,
+            price,
+            time: MarketTime(raw),
+            open: price,
+            high: price,
+            low: price,
+            volume: Volume::from_raw(1),
+            previous_close: None,
+        }
+    }
+
+    fn push(number: u64, ticks: Vec<Tick>) -> SnapshotPush {
+        let market = MarketTime(number as i64);
+        SnapshotPush { number, market, ended: false, instruments: vec![], ticks }
+    }
+
+    fn first() -> Prices {
+        let instrument = |id, symbol: &str| LinkInstrument {
+            id,
+            symbol: symbol.parse().unwrap(),
+            name: format!("{symbol} Inc."),
+            kind: AssetKind::Stock,
+        };
+        let instruments = vec![instrument(7, "MSFT"), instrument(3, "AAPL"), instrument(4, "NONE")];
+        let full = SnapshotPush { instruments, ..push(5, vec![tick(7, 700), tick(3, 300)]) };
+        Prices::full(full, "test", 1).unwrap()
+    }
+
+    fn value(prices: &Prices, symbol: &str) -> Result<AssetValue, Reason> {
+        prices.value(symbol.parse().unwrap()).map(|bytes| AssetValue::from_bytes(bytes).unwrap())
+    }
+
+    #[test]
+    fn a_change_merges_and_every_answer_is_of_the_new_snapshot() {
+        let old = first();
+        let new = old.merged(push(6, vec![tick(3, 333)]), 2).unwrap();
+        assert_eq!(value(&old, "AAPL").unwrap().price.raw(), 300);
+        let (aapl, msft) = (value(&new, "AAPL").unwrap(), value(&new, "MSFT").unwrap());
+        assert_eq!((aapl.price.raw(), aapl.snapshot), (333, 6));
+        assert_eq!((msft.price.raw(), msft.snapshot, msft.market), (700, 6, MarketTime(6)));
+        assert_eq!(value(&new, "NONE"), Err(Reason::NoPrice));
+        assert_eq!(value(&new, "ELSE"), Err(Reason::UnknownAsset));
+        let info = AssetInfo::from_bytes(new.info("AAPL".parse().unwrap()).unwrap()).unwrap();
+        assert_eq!((info.name.as_str(), info.close.raw()), ("AAPL Inc.", 333));
+        let list = AssetList::from_bytes(&new.list()).unwrap();
+        let symbols: Vec<&str> = list.assets.iter().map(|line| line.symbol.as_str()).collect();
+        assert_eq!(symbols, ["AAPL", "MSFT", "NONE"]);
+        assert_eq!(list.assets[2].price, None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let old = first();
+        let fault = old.merged(push(5, vec![]), 2).unwrap_err();
+        assert_eq!(fault, SnapshotFault::NotAscending { have: 5, got: 5 });
+        let fault = old.merged(push(6, vec![tick(9, 1)]), 2).unwrap_err();
+        assert_eq!(fault, SnapshotFault::UnknownInstrument(9));
+    }
+}

@@ -1,0 +1,147 @@
+//! Client management (specification 3.2.3): keeps track of the connected clients and of the
+//! sessions that they use, judges what they send, and answers it.
+//!
+//! A connection lives on one thread. Each thread has a [`Hub`], which starts connections, brings
+//! them the master's answers and ends them. `connection` moves bytes, `judge` decides whether a
+//! message is listened to, `serve` answers it, `outbox` holds what waits to be written.
+
+mod connection;
+mod judge;
+mod outbox;
+mod serve;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use papertrader_node::shutdown::Shutdown;
+use papertrader_node::{debug, warn};
+use papertrader_protocol::Reason;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::driver::{Seat, Shared};
+use crate::uplink::{Delivery, Uplink};
+use connection::Connection;
+
+pub(crate) use connection::refuse;
+
+/// Answers that are handed to connections before anything else gets its turn.
+const DELIVERIES_AT_ONCE: usize = 1_024;
+
+/// A client that was let in: its socket, and its place among those that are let in.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) socket: std::net::TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) seat: Seat,
+}
+
+/// The connections of one thread.
+struct Hub {
+    thread: usize,
+    shared: Arc<Shared>,
+    uplink: Arc<Uplink>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    next: Cell<u64>,
+}
+
+/// Serves clients on this thread until `stop`, and then until all of them are gone.
+pub(crate) async fn run(
+    thread: usize,
+    shared: Arc<Shared>,
+    uplink: Arc<Uplink>,
+    mut arrivals: mpsc::Receiver<Arrival>,
+    mut deliveries: mpsc::Receiver<Delivery>,
+    mut stop: Shutdown,
+) {
+    let connections = RefCell::default();
+    let hub = Rc::new(Hub { thread, shared, uplink, connections, next: Cell::new(1) });
+    let mut tasks = JoinSet::new();
+    let mut stopping = false;
+    loop {
+        if stopping && tasks.is_empty() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            delivery = deliveries.recv() => match delivery {
+                Some(delivery) => {
+                    hub.deliver(delivery);
+                    for _ in 0..DELIVERIES_AT_ONCE {
+                        let Ok(delivery) = deliveries.try_recv() else { break };
+                        hub.deliver(delivery);
+                    }
+                }
+                // The uplink has ended: nothing that waits for it can be answered.
+                None => {
+                    hub.end_all(Instant::now());
+                    while tasks.join_next().await.is_some() {}
+                    return;
+                }
+            },
+            () = stop.wait(), if !stopping => {
+                stopping = true;
+                hub.end_all(Instant::now() + hub.shared.config.drain + connection::LINGER);
+            }
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                if let Err(error) = ended {
+                    warn!(%error, "a connection ended in a fault of the worker");
+                }
+            }
+            Some(arrival) = arrivals.recv(), if !stopping => hub.welcome(arrival, &mut tasks),
+        }
+    }
+}
+
+impl Hub {
+    fn welcome(self: &Rc<Self>, arrival: Arrival, tasks: &mut JoinSet<()>) {
+        let Arrival { socket, peer, seat } = arrival;
+        let stream = match TcpStream::from_std(socket) {
+            Ok(stream) => stream,
+            Err(error) => return debug!(%peer, %error, "a client left at once"),
+        };
+        let id = self.next.get();
+        self.next.set(id + 1);
+        let connection = Rc::new(Connection::new(id, peer));
+        self.connections.borrow_mut().insert(id, Rc::clone(&connection));
+        let listed = Listed { hub: Rc::clone(self), id, _seat: seat };
+        tasks.spawn_local(async move {
+            let (reader, writer) = stream.into_split();
+            connection::run(&listed.hub, &connection, reader, writer).await;
+        });
+    }
+
+    fn deliver(&self, delivery: Delivery) {
+        let connection = self.connections.borrow().get(&delivery.route.connection).cloned();
+        if let Some(connection) = connection {
+            serve::deliver(self, &connection, delivery);
+        }
+    }
+
+    /// Says goodbye to all clients; what is not answered at `deadline` will not be.
+    fn end_all(&self, deadline: Instant) {
+        for connection in self.connections.borrow().values() {
+            connection.say_goodbye(Reason::ShuttingDown, deadline);
+        }
+    }
+}
+
+/// A connection's place in its hub's table.
+struct Listed {
+    hub: Rc<Hub>,
+    id: u64,
+    _seat: Seat,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let connection = self.hub.connections.borrow_mut().remove(&self.id);
+        // Its attachments end here, outside the borrow.
+        drop(connection);
+    }
+}

@@ -1,0 +1,132 @@
+//! What waits to be written to one client, in order.
+//!
+//! Small answers are gathered into one piece, which leaves in one write; a long transfer is cut
+//! into packets only when its turn comes, so that many clients who wait for the same data share
+//! one copy of it. [`Outbox::bytes`] is what bounds it: the owner stops reading, or gives up.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use papertrader_protocol::frame::{Header, MAX_DATA};
+
+/// About how much one write carries.
+const CHUNK: usize = 128 * 1024;
+
+#[derive(Debug)]
+enum Piece {
+    Frames(Vec<u8>),
+    Transfer { header: Header, data: Bytes, next: u16, max: u16 },
+}
+
+/// The pieces.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Bytes that wait, not counting the headers of transfers.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Appends whole frames.
+    pub(super) fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let has_room = |piece: &Piece| matches!(piece, Piece::Frames(out) if out.len() < CHUNK);
+        if !self.pieces.back().is_some_and(has_room) {
+            self.pieces.push_back(Piece::Frames(Vec::new()));
+        }
+        if let Some(Piece::Frames(out)) = self.pieces.back_mut() {
+            let before = out.len();
+            write(out);
+            self.bytes += out.len() - before;
+        }
+    }
+
+    /// Appends data in as many packets as it takes. The packet numbers of `header` are set here.
+    pub(super) fn put_data(&mut self, header: Header, data: &Bytes) {
+        if data.len() <= MAX_DATA {
+            let header = Header { number: 1, max: 1, ..header };
+            return self.put(|out| header.encode(data, out));
+        }
+        let max = u16::try_from(data.len().div_ceil(MAX_DATA)).unwrap_or(u16::MAX);
+        self.bytes += data.len();
+        self.pieces.push_back(Piece::Transfer { header, data: data.clone(), next: 1, max });
+    }
+
+    /// Takes what the next write carries; empty when nothing waits.
+    pub(super) fn take_chunk(&mut self) -> Vec<u8> {
+        match self.pieces.pop_front() {
+            None => {
+                self.pieces = VecDeque::new();
+                Vec::new()
+            }
+            Some(Piece::Frames(out)) => {
+                self.bytes -= out.len();
+                out
+            }
+            Some(Piece::Transfer { header, data, mut next, max }) => {
+                let mut out = Vec::new();
+                while next <= max && out.len() < CHUNK {
+                    let from = usize::from(next - 1) * MAX_DATA;
+                    let packet = data.get(from..data.len().min(from + MAX_DATA));
+                    let packet = packet.unwrap_or_default();
+                    Header { number: next, max, ..header }.encode(packet, &mut out);
+                    self.bytes -= packet.len();
+                    if next == max {
+                        return out;
+                    }
+                    next += 1;
+                }
+                self.pieces.push_front(Piece::Transfer { header, data, next, max });
+                out
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use papertrader_protocol::Frame;
+    use papertrader_protocol::instruction::MessageType;
+    use papertrader_protocol::transfer::Assembly;
+
+    use super::*;
+
+    #[test]
+    fn what_is_put_comes_out_in_order_and_the_count_ends_at_zero() {
+        let mut outbox = Outbox::default();
+        let header = |request| Header::new(MessageType::DataTransfer, 1, request);
+        let sizes = [0, 3, 40 * MAX_DATA + 1, 0, MAX_DATA, MAX_DATA + 1, 20 * MAX_DATA, 5];
+        for (request, size) in sizes.iter().enumerate() {
+            outbox.put_data(header(request as u64), &Bytes::from(vec![request as u8; *size]));
+        }
+        let mut bytes = Vec::new();
+        loop {
+            let chunk = outbox.take_chunk();
+            if chunk.is_empty() {
+                break;
+            }
+            assert!(chunk.len() < 2 * CHUNK);
+            bytes.extend(chunk);
+        }
+        assert_eq!(outbox.bytes(), 0);
+        let mut rest = &bytes[..];
+        for (request, size) in sizes.iter().enumerate() {
+            let mut assembly = Assembly::default();
+            let data = loop {
+                let (frame, used) = Frame::decode(rest).unwrap().unwrap();
+                assert_eq!(frame.header.request, request as u64);
+                assembly.push(&frame, usize::MAX).unwrap();
+                rest = &rest[used..];
+                match assembly.finished() {
+                    Ok(data) => break data,
+                    Err(unfinished) => assembly = unfinished,
+                }
+            };
+            assert_eq!(data, vec![request as u8; *size]);
+        }
+        assert!(rest.is_empty());
+    }
+}

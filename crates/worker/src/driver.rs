@@ -1,0 +1,295 @@
+//! The driver (specification 3.2.1): starts the threads, connects them, and ends them.
+//!
+//! Threads: one listens and hands accepted sockets to the client threads in turn; one talks to the
+//! master; the others serve clients, each with its own single-threaded runtime. When one of them
+//! ends in a fault the whole worker ends, and [`Worker::join`] says so.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use papertrader_node::clock::Clock;
+use papertrader_node::shutdown::{self, Shutdown, Trigger};
+use papertrader_node::{debug, error, info, warn};
+use papertrader_protocol::data::WorkerList;
+use papertrader_protocol::link::LinkWelcome;
+use papertrader_protocol::wire::Wire;
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::auth::Sessions;
+use crate::cache::Prices;
+use crate::cache::history::History;
+use crate::clients::{self, Arrival};
+use crate::config::Config;
+use crate::uplink::{self, Uplink};
+
+/// Accepted sockets that wait for a client thread.
+const ARRIVALS: usize = 256;
+/// Answers that wait for a client thread.
+const DELIVERIES: usize = 4_096;
+/// Clients without a place that are being told so.
+const REFUSALS: usize = 64;
+/// How long to wait when the system has no more sockets to give.
+const NO_SOCKETS: Duration = Duration::from_millis(50);
+
+/// Why a worker does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The address cannot be listened at.
+    #[error("cannot listen at {address}: {error}")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The system does not give what a thread needs.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// A thread ended in a fault; the event log has it.
+    #[error("the worker ended because its thread '{0}' failed")]
+    Failed(String),
+}
+
+/// What all threads of a worker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    /// Where clients reach this worker.
+    pub(crate) advertised: String,
+    /// What the master said when it accepted this worker last.
+    pub(crate) welcome: ArcSwapOption<LinkWelcome>,
+    pub(crate) prices: ArcSwapOption<Prices>,
+    pub(crate) history: History,
+    /// The data of the last `workerList`.
+    pub(crate) worker_list: ArcSwap<Vec<u8>>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) ready: watch::Sender<bool>,
+    clients: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    /// How many clients are connected.
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+}
+
+/// A client's place among those that are let in; dropping it frees the place.
+#[derive(Debug)]
+pub(crate) struct Seat(Arc<AtomicUsize>);
+
+impl Seat {
+    fn take(seats: &Arc<AtomicUsize>, most: usize) -> Option<Seat> {
+        let more = |taken| (taken < most).then_some(taken + 1);
+        seats.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Seat(Arc::clone(seats)))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A running worker. Dropping it does not end it: the [`Shutdown`] that it was started with does.
+#[derive(Debug)]
+pub struct Worker {
+    address: SocketAddr,
+    ready: watch::Receiver<bool>,
+    ended: watch::Receiver<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Binds the listener of `config`, starts all threads, and returns. The master need not be
+    /// there: the worker goes on trying to reach it. Blocks no longer than binding takes.
+    pub fn start(config: Config, clock: Clock, shutdown: Shutdown) -> Result<Worker, WorkerError> {
+        let listen_error = |error| WorkerError::Listen { address: config.listen, error };
+        let listener = std::net::TcpListener::bind(config.listen).map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        listener.set_nonblocking(true).map_err(listen_error)?;
+
+        let threads = match config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            some => some,
+        };
+        let (ready_sender, ready) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            advertised: config.advertise.clone().unwrap_or_else(|| address.to_string()),
+            history: History::new(config.cache_bytes),
+            config,
+            clock: clock.clone(),
+            welcome: ArcSwapOption::empty(),
+            prices: ArcSwapOption::empty(),
+            worker_list: ArcSwap::from_pointee(WorkerList { workers: Vec::new() }.to_bytes()),
+            sessions: Arc::new(Sessions::new()),
+            ready: ready_sender,
+            clients: Arc::default(),
+        });
+        info!(%address, threads, worker = %shared.config.worker, "the worker starts");
+
+        // The worker's own end: pulled by the caller's, or by a thread that fails.
+        let (trigger, stop) = shutdown::channel();
+        let (ended_sender, ended) = watch::channel(());
+        let mut crew = Crew { trigger, ended: ended_sender, threads: Vec::new() };
+        let (uplink, asks) = Uplink::new(clock);
+        let uplink = Arc::new(uplink);
+        let (mut arrivals, mut deliveries) = (Vec::new(), Vec::new());
+        for index in 0..threads {
+            let (arrival_sender, arrival) = mpsc::channel(ARRIVALS);
+            let (delivery_sender, delivery) = mpsc::channel(DELIVERIES);
+            arrivals.push(arrival_sender);
+            deliveries.push(delivery_sender);
+            let (shared, uplink, stop) = (Arc::clone(&shared), Arc::clone(&uplink), stop.clone());
+            crew.start(format!("clients-{index}"), move || {
+                clients::run(index, shared, uplink, arrival, delivery, stop)
+            })?;
+        }
+        drop(uplink);
+        let (own, stop_link) = (Arc::clone(&shared), stop.clone());
+        crew.start("uplink".to_owned(), move || uplink::run(own, asks, deliveries, stop_link))?;
+        let trigger = crew.trigger.clone();
+        crew.start("listener".to_owned(), move || async move {
+            listen(listener, &shared, arrivals, shutdown, stop).await;
+            trigger.pull();
+        })?;
+        Ok(Worker { address, ready, ended, threads: crew.threads })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the master has accepted the worker and has sent the first prices. False if the
+    /// worker ends before that.
+    pub async fn ready(&self) -> bool {
+        self.ready.clone().wait_for(|ready| *ready).await.is_ok()
+    }
+
+    /// Waits until all threads have ended. [`Worker::join`] then returns at once.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
+    }
+
+    /// Waits, blocking, until all threads have ended. An error if one of them failed.
+    pub fn join(self) -> Result<(), WorkerError> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            let name = thread.thread().name().unwrap_or("?").to_owned();
+            if thread.join().is_err() {
+                result = Err(WorkerError::Failed(name));
+            }
+        }
+        result
+    }
+}
+
+/// The threads that were started.
+struct Crew {
+    trigger: Trigger,
+    ended: watch::Sender<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    /// Starts a thread that runs the future which `make` makes there. If this fails, the threads
+    /// that run already are told to end.
+    fn start<F, T>(&mut self, name: String, make: F) -> Result<(), WorkerError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Future<Output = ()>,
+    {
+        let (trigger, ended) = (self.trigger.clone(), self.ended.clone());
+        let started =
+            runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+                std::thread::Builder::new().name(name.clone()).spawn(move || {
+                    let _ended = ended;
+                    let failure = Failure { name, trigger };
+                    LocalSet::new().block_on(&runtime, make());
+                    drop(failure);
+                })
+            });
+        match started {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => {
+                self.trigger.pull();
+                return Err(WorkerError::Thread(error));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the worker when its thread panics.
+struct Failure {
+    name: String,
+    trigger: Trigger,
+}
+
+impl Drop for Failure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!(thread = %self.name, "a thread failed: the worker ends");
+            self.trigger.pull();
+        }
+    }
+}
+
+/// Accepts clients until the end, and hands them to the client threads in turn.
+async fn listen(
+    listener: std::net::TcpListener,
+    shared: &Shared,
+    arrivals: Vec<mpsc::Sender<Arrival>>,
+    mut shutdown: Shutdown,
+    mut stop: Shutdown,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return error!(%error, "cannot listen"),
+    };
+    let mut refusals = JoinSet::new();
+    let mut turn = 0;
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.wait() => break,
+            () = stop.wait() => break,
+            Some(_) = refusals.join_next(), if !refusals.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept a client");
+                tokio::time::sleep(NO_SOCKETS).await;
+                continue;
+            }
+        };
+        let Some(seat) = Seat::take(&shared.clients, shared.config.max_connections) else {
+            debug!(%peer, "no room for a client");
+            if refusals.len() < REFUSALS {
+                refusals.spawn_local(clients::refuse(stream));
+            }
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let Ok(socket) = stream.into_std() else { continue };
+        turn = (turn + 1) % arrivals.len().max(1);
+        if let Some(thread) = arrivals.get(turn) {
+            // An error means that the thread has ended; so will this worker.
+            let _ = thread.send(Arrival { socket, peer, seat }).await;
+        }
+    }
+    info!("the worker stops taking clients");
+}

@@ -1,0 +1,592 @@
+//! What is said on the link, without I/O: bytes to write come out of [`Exchange::take_output`],
+//! answers to clients out of [`Exchange::take_deliveries`].
+//!
+//! Every request that a client thread hands in gets exactly one first answer, whatever happens to
+//! the link. Many clients with the same question are one question to the master.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use papertrader_core::time::WallTime;
+use papertrader_node::{debug, error, info, warn};
+use papertrader_protocol::frame::{Frame, Header, LinkHeader};
+use papertrader_protocol::instruction::Instruction;
+use papertrader_protocol::link::{
+    LinkHello, LinkWelcome, SessionEnded, SessionPresence, SnapshotPush, WorkerStatus,
+};
+use papertrader_protocol::returns::{self, Return};
+use papertrader_protocol::transfer::Assembly;
+use papertrader_protocol::wire::Wire;
+use papertrader_protocol::{Reason, SessionId, args, transfer};
+
+use super::orders::{Judged, Orders, Verdict};
+use super::{Ask, Content, Delivery, LinkError, Route, Step};
+use crate::cache::Prices;
+use crate::cache::history::{Answer, Question};
+use crate::driver::Shared;
+
+/// The longest snapshot or list of workers, in bytes.
+const MAX_PUSH: usize = 256 * 1024 * 1024;
+
+/// A request of this link that has no (final) answer yet.
+#[derive(Debug)]
+enum Pending {
+    /// A client's own.
+    Plain { ask: Ask, data: Assembly },
+    /// One question for those who asked it.
+    Shared { question: Question, generation: u64, waiting: Vec<Waiting>, data: Assembly },
+    /// An order, which is in the cache of orders.
+    Order { sequence: u64 },
+    /// The worker's own: a session on a new link.
+    Resume { session: SessionId },
+}
+
+#[derive(Debug)]
+struct Waiting {
+    route: Route,
+    instruction: Instruction,
+}
+
+/// The state of the conversation with the master, over all links.
+pub(super) struct Exchange {
+    shared: Arc<Shared>,
+    output: Vec<u8>,
+    deliveries: Vec<Delivery>,
+    /// The master has said welcome on the present link.
+    up: bool,
+    /// A full snapshot has come on the present link.
+    synchronised: bool,
+    next_number: u64,
+    pending: HashMap<u64, Pending>,
+    /// By question and by the snapshot at which it was asked.
+    questions: HashMap<(Question, u64), u64>,
+    orders: Orders,
+    gave_up: bool,
+    /// The master's clock minus this worker's, in nanoseconds.
+    clock_offset: i64,
+    snapshot: Assembly,
+    worker_list: Assembly,
+}
+
+impl Exchange {
+    pub(super) fn new(shared: Arc<Shared>) -> Exchange {
+        Exchange {
+            shared,
+            output: Vec::new(),
+            deliveries: Vec::new(),
+            up: false,
+            synchronised: false,
+            next_number: 1,
+            pending: HashMap::new(),
+            questions: HashMap::new(),
+            orders: Orders::default(),
+            gave_up: false,
+            clock_offset: 0,
+            snapshot: Assembly::default(),
+            worker_list: Assembly::default(),
+        }
+    }
+
+    /// Whether the master has accepted this worker on the present link.
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Bytes that wait to be taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Bytes to write to the master, in order.
+    pub(super) fn take_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.output)
+    }
+
+    /// Answers for clients, in order.
+    pub(super) fn take_deliveries(&mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.deliveries)
+    }
+
+    /// When [`Exchange::expire`] has something to do. Deadlines matter only without a link.
+    pub(super) fn next_deadline(&self) -> Option<WallTime> {
+        if self.up { None } else { self.orders.next_deadline() }
+    }
+
+    /// A link was made: the first words on it.
+    pub(super) fn opened(&mut self) {
+        let config = &self.shared.config;
+        let hello = LinkHello {
+            worker: config.worker,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: self.shared.advertised.clone(),
+            web: config.web.clone(),
+            fingerprint: config.fingerprint.clone(),
+            clock: self.shared.clock.now(),
+        };
+        self.control(Instruction::LinkHello, &hello);
+    }
+
+    /// The link was lost: everything in flight is answered, but the orders wait.
+    pub(super) fn lost(&mut self, now: WallTime) {
+        self.up = false;
+        self.synchronised = false;
+        self.output = Vec::new();
+        self.snapshot = Assembly::default();
+        self.worker_list = Assembly::default();
+        self.questions.clear();
+        for (_, pending) in self.pending.drain().collect::<Vec<_>>() {
+            match pending {
+                Pending::Plain { ask, .. } => {
+                    self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
+                }
+                Pending::Shared { waiting, .. } => {
+                    for one in waiting {
+                        self.refuse(one.route, one.instruction, Step::Only, Reason::Unavailable);
+                    }
+                }
+                Pending::Order { .. } | Pending::Resume { .. } => {}
+            }
+        }
+        self.expire(now);
+    }
+
+    /// Answers the orders whose time is over while there is no link.
+    pub(super) fn expire(&mut self, now: WallTime) {
+        if !self.up {
+            let expired = self.orders.expire(now);
+            self.refuse_orders(expired);
+        }
+    }
+
+    /// The end: orders without an answer are answered as far as it is known.
+    pub(super) fn give_up(&mut self) {
+        self.gave_up = true;
+        let left = self.orders.abandon_all();
+        self.refuse_orders(left);
+    }
+
+    fn refuse_orders(&mut self, orders: Vec<(Ask, Reason)>) {
+        for (ask, reason) in orders {
+            self.refuse(ask.route, ask.instruction, Step::Only, reason);
+        }
+    }
+
+    /// Takes a request of a client.
+    pub(super) fn take(&mut self, ask: Ask) {
+        if matches!(ask.instruction, Instruction::PurchaseAsset | Instruction::SellAsset) {
+            self.take_order(ask);
+        } else if !self.up {
+            self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
+        } else if let Some(question) = ask.question {
+            self.take_question(ask, question);
+        } else {
+            let number = self.number();
+            self.send(number, &ask, WallTime(0));
+            self.pending.insert(number, Pending::Plain { ask, data: Assembly::default() });
+        }
+    }
+
+    fn take_order(&mut self, ask: Ask) {
+        if self.gave_up {
+            return self.refuse(ask.route, ask.instruction, Step::Only, Reason::DeadlinePassed);
+        }
+        if self.orders.len() >= self.shared.config.max_orders {
+            self.orders.sweep();
+            if self.orders.len() >= self.shared.config.max_orders {
+                return self.refuse(ask.route, ask.instruction, Step::Only, Reason::Busy);
+            }
+        }
+        let deadline = ask.received_at.plus_nanos(nanos(self.shared.config.order_wait));
+        let now = self.shared.clock.now();
+        if deadline <= now {
+            return self.refuse(ask.route, ask.instruction, Step::Only, Reason::DeadlinePassed);
+        }
+        let sequence = ask.sequence;
+        self.orders.insert(ask, deadline);
+        if self.up {
+            self.send_order(sequence);
+        }
+    }
+
+    fn take_question(&mut self, ask: Ask, question: Question) {
+        let generation = self.generation();
+        // The answer may have come while this request was on its way here.
+        if let Some(answer) = self.shared.history.get(&question, generation) {
+            return self.deliver(ask.route, Step::Only, Content::Data(answer));
+        }
+        let waiting = Waiting { route: ask.route.clone(), instruction: ask.instruction };
+        if let Some(number) = self.questions.get(&(question, generation))
+            && let Some(Pending::Shared { waiting: all, .. }) = self.pending.get_mut(number)
+        {
+            all.push(waiting);
+            return;
+        }
+        let number = self.number();
+        // The answer is for whoever asks: no session stands in the question.
+        self.send(number, &Ask { session: SessionId::NONE, ..ask }, WallTime(0));
+        let (waiting, data) = (vec![waiting], Assembly::default());
+        self.questions.insert((question, generation), number);
+        self.pending.insert(number, Pending::Shared { question, generation, waiting, data });
+    }
+
+    /// Tells the master which sessions have got or lost their clients here.
+    pub(super) fn tell_presence(&mut self) {
+        if self.up {
+            for (session, present) in self.shared.sessions.take_changes() {
+                self.control(Instruction::SessionPresence, &SessionPresence { session, present });
+            }
+        }
+    }
+
+    /// What is said every few seconds.
+    pub(super) fn tick(&mut self) {
+        self.shared.sessions.sweep(self.shared.clock.now());
+        self.orders.sweep();
+        if self.up {
+            let clients = u32::try_from(self.shared.clients()).unwrap_or(u32::MAX);
+            self.control(Instruction::WorkerStatus, &WorkerStatus { clients });
+            let text = [String::new()];
+            returns::put_args(Instruction::Ping, &text, 0, SessionId::NONE, &mut self.output);
+        }
+    }
+
+    /// The last bytes on a link that this worker closes.
+    pub(super) fn last_words(&mut self) -> Vec<u8> {
+        self.tell_presence();
+        let goodbye = Return::Goodbye(Reason::ShuttingDown.into());
+        goodbye.put(0, &mut self.output);
+        self.take_output()
+    }
+
+    /// Takes a frame of the master.
+    pub(super) fn received(&mut self, frame: &Frame<'_>) -> Result<(), LinkError> {
+        use Instruction as I;
+        let instruction = I::from_number(frame.header.instruction);
+        match instruction {
+            Some(I::LinkWelcome) => self.welcomed(frame),
+            Some(I::LinkRefused) => Err(LinkError::Refused(words(frame))),
+            Some(I::Goodbye) => Err(LinkError::Goodbye(words(frame))),
+            _ if !self.up => Err(LinkError::Malformed("first message")),
+            Some(I::Snapshot) => self.snapshot(frame),
+            Some(I::WorkerList) => self.worker_list(frame),
+            Some(I::SessionEnded) => {
+                let ended = SessionEnded::from_bytes(frame.data);
+                let ended = ended.map_err(|_| LinkError::Malformed("sessionEnded"))?;
+                self.shared.sessions.end(ended.session);
+                Ok(())
+            }
+            Some(I::Ping) => {
+                let text = [String::from_utf8_lossy(frame.data).into_owned()];
+                let request = frame.header.request;
+                returns::put_args(I::Pong, &text, request, SessionId::NONE, &mut self.output);
+                Ok(())
+            }
+            Some(I::Pong) => Ok(()),
+            Some(instruction) => {
+                self.answered(instruction, frame);
+                Ok(())
+            }
+            None => {
+                debug!(number = frame.header.instruction, "the master says something unknown");
+                Ok(())
+            }
+        }
+    }
+
+    fn welcomed(&mut self, frame: &Frame<'_>) -> Result<(), LinkError> {
+        let welcome = LinkWelcome::from_bytes(frame.data);
+        let welcome = welcome.map_err(|_| LinkError::Malformed("linkWelcome"))?;
+        let now = self.shared.clock.now();
+        self.clock_offset = welcome.clock.0.saturating_sub(now.0);
+        info!(
+            name = %welcome.name,
+            deployment = %welcome.deployment,
+            clock_offset_ns = self.clock_offset,
+            "the link to the master is up"
+        );
+        let before = self.shared.welcome.swap(Some(Arc::new(welcome.clone())));
+        if before.is_some_and(|before| before.deployment != welcome.deployment) {
+            warn!("the master is of another deployment: all sessions and the cache are dropped");
+            self.shared.sessions.end_all();
+            self.shared.history.clear();
+        }
+        self.up = true;
+        for (session, client) in self.shared.sessions.resume(now) {
+            let number = self.number();
+            let mut header = header(Instruction::LoginSession, number);
+            header.session = session;
+            let stamp = self.shared.clock.now();
+            header.link = Some(LinkHeader {
+                worker: self.shared.config.worker,
+                received_at: stamp,
+                sequence: u64::try_from(stamp.0).unwrap_or(0),
+                deadline: WallTime(0),
+                client,
+            });
+            header.encode(&[], &mut self.output);
+            self.pending.insert(number, Pending::Resume { session });
+        }
+        for sequence in self.orders.to_send() {
+            self.send_order(sequence);
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, frame: &Frame<'_>) -> Result<(), LinkError> {
+        let malformed = LinkError::Malformed("snapshot");
+        let Some(data) = assemble(&mut self.snapshot, frame).map_err(|_| malformed)? else {
+            return Ok(());
+        };
+        let push = SnapshotPush::from_bytes(&data);
+        let push = push.map_err(|_| LinkError::Malformed("snapshot"))?;
+        let generation = self.generation() + 1;
+        let before = self.shared.prices.load_full();
+        let prices = match before {
+            Some(before) if self.synchronised && push.instruments.is_empty() => {
+                before.merged(push, generation)?
+            }
+            _ => {
+                let source = self.shared.welcome.load();
+                let source = source.as_ref().map_or("", |welcome| welcome.source.as_str());
+                Prices::full(push, source, generation)?
+            }
+        };
+        self.synchronised = true;
+        self.shared.prices.store(Some(Arc::new(prices)));
+        self.shared.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+        Ok(())
+    }
+
+    fn worker_list(&mut self, frame: &Frame<'_>) -> Result<(), LinkError> {
+        let malformed = |_| LinkError::Malformed("workerList");
+        if let Some(data) = assemble(&mut self.worker_list, frame).map_err(malformed)? {
+            self.shared.worker_list.store(Arc::new(data));
+        }
+        Ok(())
+    }
+
+    /// An answer to one of this link's requests.
+    fn answered(&mut self, instruction: Instruction, frame: &Frame<'_>) {
+        let number = frame.header.request;
+        match self.pending.get_mut(&number) {
+            None => debug!(number, name = instruction.name(), "an answer that nobody waits for"),
+            Some(Pending::Order { sequence }) => {
+                let sequence = *sequence;
+                self.order_answered(number, sequence, instruction, frame);
+            }
+            Some(Pending::Resume { session }) => {
+                let session = *session;
+                self.pending.remove(&number);
+                match Return::parse(frame) {
+                    Ok(Some(Return::Session(grant))) => self.shared.sessions.confirm(&grant),
+                    _ => self.shared.sessions.end(session),
+                }
+            }
+            Some(Pending::Plain { data, .. } | Pending::Shared { data, .. })
+                if instruction == Instruction::Data =>
+            {
+                let limit = self.shared.config.max_answer_bytes;
+                let whole = match data.push(frame, limit) {
+                    Ok(_) => match std::mem::take(data).finished() {
+                        Ok(whole) => Ok(whole),
+                        Err(unfinished) => {
+                            *data = unfinished;
+                            return;
+                        }
+                    },
+                    Err(transfer::TransferError::TooLarge(_)) => Err(Reason::RangeTooLarge),
+                    Err(error) => {
+                        error!(%error, "the master's packets do not follow each other");
+                        Err(Reason::Unavailable)
+                    }
+                };
+                let is_final = frame.header.is_final;
+                self.data_answered(
+                    number,
+                    whole.map(|data| Answer { data: data.into(), is_final }),
+                );
+            }
+            Some(Pending::Plain { .. } | Pending::Shared { .. }) => {
+                self.returned(number, instruction, frame);
+            }
+        }
+    }
+
+    fn data_answered(&mut self, number: u64, answer: Result<Answer, Reason>) {
+        let now = self.generation();
+        match self.pending.remove(&number) {
+            Some(Pending::Plain { ask, .. }) => match answer {
+                Ok(answer) => self.deliver(ask.route, Step::Only, Content::Data(answer)),
+                Err(reason) => self.refuse(ask.route, ask.instruction, Step::Only, reason),
+            },
+            Some(Pending::Shared { question, generation, waiting, .. }) => {
+                self.questions.remove(&(question, generation));
+                if let Ok(answer) = &answer {
+                    self.shared.history.keep(question, answer.clone(), generation, now);
+                }
+                for one in waiting {
+                    match &answer {
+                        Ok(answer) => {
+                            let content = Content::Data(answer.clone());
+                            self.deliver(one.route, Step::Only, content);
+                        }
+                        Err(reason) => {
+                            self.refuse(one.route, one.instruction, Step::Only, *reason);
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A return that is not data, to something that is not an order.
+    fn returned(&mut self, number: u64, instruction: Instruction, frame: &Frame<'_>) {
+        match self.pending.remove(&number) {
+            Some(Pending::Plain { ask, .. }) => {
+                let content = match instruction {
+                    Instruction::SessionId => match Return::parse(frame) {
+                        Ok(Some(Return::Session(grant))) => {
+                            let attachment = self.shared.sessions.grant(&grant, ask.client);
+                            Content::Session(grant, attachment)
+                        }
+                        _ => {
+                            error!("the master's sessionID is not as the protocol says");
+                            Content::Refused(ask.instruction.failure(), Reason::Unavailable)
+                        }
+                    },
+                    Instruction::LogoutSuccess => {
+                        self.shared.sessions.end(ask.session);
+                        as_it_came(instruction, frame)
+                    }
+                    _ => as_it_came(instruction, frame),
+                };
+                self.deliver(ask.route, Step::Only, content);
+            }
+            Some(Pending::Shared { question, generation, waiting, .. }) => {
+                self.questions.remove(&(question, generation));
+                for one in waiting {
+                    self.deliver(one.route, Step::Only, as_it_came(instruction, frame));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn order_answered(
+        &mut self,
+        number: u64,
+        sequence: u64,
+        instruction: Instruction,
+        frame: &Frame<'_>,
+    ) {
+        let refusal = match Return::parse(frame) {
+            Ok(Some(Return::Failed(_, failure))) => Some(failure.reason),
+            _ => None,
+        };
+        let Some(judged) = self.orders.judge(sequence, instruction, refusal) else {
+            self.pending.remove(&number);
+            return;
+        };
+        let Judged { verdict, route, asked, over } = judged;
+        if over {
+            self.pending.remove(&number);
+        }
+        match verdict {
+            Verdict::Pass(step) => self.deliver(route, step, as_it_came(instruction, frame)),
+            Verdict::Instead(step, reason) => self.refuse(route, asked, step, reason),
+            Verdict::Forget => self.deliver(route, Step::Outcome, Content::Nothing),
+            Verdict::Silent => {}
+        }
+    }
+
+    fn send_order(&mut self, sequence: u64) {
+        let number = self.number();
+        let wait = nanos(self.shared.config.order_wait);
+        let Some(order) = self.orders.send(sequence) else { return };
+        // In the master's clock, as far as it is known here.
+        let deadline = order.ask.received_at.plus_nanos(wait).plus_nanos(self.clock_offset);
+        let header = client_header(&self.shared, number, &order.ask, deadline);
+        header.encode(&order.ask.data, &mut self.output);
+        self.pending.insert(number, Pending::Order { sequence });
+    }
+
+    fn send(&mut self, number: u64, ask: &Ask, deadline: WallTime) {
+        let header = client_header(&self.shared, number, ask, deadline);
+        header.encode(&ask.data, &mut self.output);
+    }
+
+    fn control(&mut self, instruction: Instruction, content: &impl Wire) {
+        let mut header = header(instruction, 0);
+        header.session = SessionId::NONE;
+        header.encode(&content.to_bytes(), &mut self.output);
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    fn generation(&self) -> u64 {
+        self.shared.prices.load().as_ref().map_or(0, |prices| prices.generation)
+    }
+
+    fn refuse(&mut self, route: Route, instruction: Instruction, step: Step, reason: Reason) {
+        self.deliver(route, step, Content::Refused(instruction.failure(), reason));
+    }
+
+    fn deliver(&mut self, route: Route, step: Step, content: Content) {
+        self.deliveries.push(Delivery { route, step, content });
+    }
+}
+
+fn header(instruction: Instruction, number: u64) -> Header {
+    Header::new(instruction.message_type(), instruction as u16, number)
+}
+
+fn client_header(shared: &Shared, number: u64, ask: &Ask, deadline: WallTime) -> Header {
+    let mut header = header(ask.instruction, number);
+    header.argument_count = ask.arguments;
+    header.session = ask.session;
+    header.link = Some(LinkHeader {
+        worker: shared.config.worker,
+        received_at: ask.received_at,
+        sequence: ask.sequence,
+        deadline,
+        client: ask.client,
+    });
+    header
+}
+
+fn as_it_came(instruction: Instruction, frame: &Frame<'_>) -> Content {
+    let arguments = frame.header.argument_count;
+    Content::Return { instruction, arguments, data: frame.data.into() }
+}
+
+/// Takes a packet of a push; the whole push after its last packet.
+fn assemble(
+    assembly: &mut Assembly,
+    frame: &Frame<'_>,
+) -> Result<Option<Vec<u8>>, transfer::TransferError> {
+    assembly.push(frame, MAX_PUSH)?;
+    match std::mem::take(assembly).finished() {
+        Ok(data) => Ok(Some(data)),
+        Err(unfinished) => {
+            *assembly = unfinished;
+            Ok(None)
+        }
+    }
+}
+
+/// The words of a `code text` message, for the log.
+fn words(frame: &Frame<'_>) -> String {
+    match args::split(frame.data, frame.header.argument_count) {
+        Ok(arguments) => args::join(&arguments),
+        Err(_) => "(no words)".to_owned(),
+    }
+}
+
+fn nanos(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,284 @@
+//! A scripted master: it speaks the link, and does only what the test tells it.
+
+use std::collections::VecDeque;
+
+use papertrader_core::time::{MarketTime, WallTime};
+use papertrader_node::connection::Inbox;
+use papertrader_protocol::data::{AssetKind, WorkerLine, WorkerList};
+use papertrader_protocol::instruction::Instruction;
+use papertrader_protocol::link::{
+    LinkHello, LinkInstrument, LinkWelcome, SessionEnded, SnapshotPush, Tick,
+};
+use papertrader_protocol::returns::{self, QueuedOrder, Return, SessionGrant};
+use papertrader_protocol::wire::Wire;
+use papertrader_protocol::{Header, Reason, SessionId, transfer};
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::soon;
+
+/// A frame with its own data.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) header: Header,
+    pub(crate) data: Vec<u8>,
+}
+
+impl Message {
+    pub(crate) fn instruction(&self) -> Instruction {
+        Instruction::from_number(self.header.instruction).unwrap()
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.data).unwrap()
+    }
+}
+
+pub(crate) struct Master {
+    listener: TcpListener,
+}
+
+impl Master {
+    pub(crate) async fn start() -> Master {
+        Master { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.listener.local_addr().unwrap().to_string()
+    }
+
+    /// Takes the next link, up to its hello.
+    pub(crate) async fn accept(&self) -> (Link, LinkHello) {
+        let (stream, _) = soon(self.listener.accept()).await.unwrap();
+        let mut link = Link::new(stream);
+        let hello = link.next().await;
+        assert_eq!(hello.instruction(), Instruction::LinkHello);
+        (link, LinkHello::from_bytes(&hello.data).unwrap())
+    }
+
+    /// Takes the next link, says welcome, and pushes prices and the list of workers.
+    pub(crate) async fn link(&self) -> Link {
+        let (mut link, _) = self.accept().await;
+        link.welcome("deployment-1", 0).await;
+        link.push_all(1).await;
+        link
+    }
+
+    /// Stops listening: the worker cannot connect until [`Master::back`].
+    pub(crate) fn away(self) -> std::net::SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    pub(crate) async fn back(address: std::net::SocketAddr) -> Master {
+        Master { listener: TcpListener::bind(address).await.unwrap() }
+    }
+}
+
+/// The prices of the first snapshot: AAPL has one, NONE has none.
+pub(crate) fn tick(raw: i64) -> Tick {
+    let price = papertrader_core::money::Price::from_raw(raw).unwrap();
+    Tick {
+        instrument: 1,
+        price,
+        time: MarketTime(raw),
+        open: price,
+        high: price,
+        low: price,
+        volume: papertrader_core::money::Volume::from_raw(5),
+        previous_close: None,
+    }
+}
+
+pub(crate) struct Link {
+    inbox: Inbox<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    /// Presences and states that came in between.
+    pub(crate) asides: VecDeque<Message>,
+}
+
+impl Link {
+    fn new(stream: TcpStream) -> Link {
+        let (reader, writer) = stream.into_split();
+        Link { inbox: Inbox::new(reader), writer, asides: VecDeque::new() }
+    }
+
+    /// The next message, whatever it is; `None` when the link was closed.
+    async fn read(&mut self) -> Option<Message> {
+        loop {
+            if let Some(frame) = self.inbox.frame().unwrap() {
+                return Some(Message { header: frame.header, data: frame.data.to_vec() });
+            }
+            if !matches!(soon(self.inbox.fill()).await, Ok(count) if count > 0) {
+                return None;
+            }
+        }
+    }
+
+    /// The next message that is neither a ping nor a state nor a presence.
+    pub(crate) async fn next(&mut self) -> Message {
+        loop {
+            let message = self.read().await.expect("the link is open");
+            match message.instruction() {
+                Instruction::Ping => {
+                    self.returned(message.header.request, &Return::Pong(String::new())).await;
+                }
+                Instruction::WorkerStatus | Instruction::SessionPresence => {
+                    self.asides.push_back(message);
+                }
+                _ => return message,
+            }
+        }
+    }
+
+    /// The next message of one kind that [`Link::next`] passes over.
+    pub(crate) async fn aside(&mut self, instruction: Instruction) -> Message {
+        loop {
+            if let Some(at) = self.asides.iter().position(|m| m.instruction() == instruction) {
+                return self.asides.remove(at).unwrap();
+            }
+            let message = self.read().await.expect("the link is open");
+            if message.instruction() != Instruction::Ping {
+                self.asides.push_back(message);
+            }
+        }
+    }
+
+    pub(crate) async fn expect(&mut self, instruction: Instruction) -> Message {
+        let message = self.next().await;
+        assert_eq!(message.instruction(), instruction);
+        message
+    }
+
+    /// Reads until the worker closes the link; the goodbye that it says before.
+    pub(crate) async fn closed(&mut self) -> Option<Message> {
+        let mut last = None;
+        while let Some(message) = self.read().await {
+            if message.instruction() == Instruction::Goodbye {
+                last = Some(message);
+            }
+        }
+        last
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        soon(self.writer.write_all(bytes)).await.unwrap();
+    }
+
+    pub(crate) async fn returned(&mut self, request: u64, what: &Return) {
+        let mut out = Vec::new();
+        what.put(request, &mut out);
+        self.write(&out).await;
+    }
+
+    pub(crate) async fn failed(&mut self, request: u64, under: Instruction, reason: Reason) {
+        self.returned(request, &Return::Failed(under, reason.into())).await;
+    }
+
+    pub(crate) async fn data(&mut self, request: u64, data: &[u8], is_final: bool) {
+        let number = Instruction::Data as u16;
+        let mut header = Header::new(Instruction::Data.message_type(), number, request);
+        header.is_final = is_final;
+        let mut out = Vec::new();
+        transfer::encode(header, data, &mut out);
+        self.write(&out).await;
+    }
+
+    pub(crate) async fn push(&mut self, instruction: Instruction, content: &impl Wire) {
+        let header = Header::new(instruction.message_type(), instruction as u16, 0);
+        let mut out = Vec::new();
+        transfer::encode(header, &content.to_bytes(), &mut out);
+        self.write(&out).await;
+    }
+
+    /// `ahead` is by how many nanoseconds the master's clock is ahead.
+    pub(crate) async fn welcome(&mut self, deployment: &str, ahead: i64) {
+        let clock = papertrader_node::clock::Clock::system(WallTime(0)).now();
+        let welcome = LinkWelcome {
+            deployment: deployment.into(),
+            name: "worker one".into(),
+            clock: clock.plus_nanos(ahead),
+            interval: 1,
+            bar_interval: 1,
+            source: "a test".into(),
+        };
+        self.push(Instruction::LinkWelcome, &welcome).await;
+    }
+
+    /// The full snapshot and the list of workers.
+    pub(crate) async fn push_all(&mut self, number: u64) {
+        let instrument = |id, symbol: &str| LinkInstrument {
+            id,
+            symbol: symbol.parse().unwrap(),
+            name: symbol.into(),
+            kind: AssetKind::Stock,
+        };
+        let full = SnapshotPush {
+            number,
+            market: MarketTime(77),
+            ended: false,
+            instruments: vec![instrument(1, "AAPL"), instrument(2, "NONE")],
+            ticks: vec![tick(100)],
+        };
+        // The list first: when the prices are there, everything is.
+        self.push(Instruction::WorkerList, &worker_list()).await;
+        self.push(Instruction::Snapshot, &full).await;
+    }
+
+    pub(crate) async fn push_change(&mut self, number: u64, ticks: Vec<Tick>) {
+        let (market, ended) = (MarketTime(78), false);
+        let push = SnapshotPush { number, market, ended, instruments: vec![], ticks };
+        self.push(Instruction::Snapshot, &push).await;
+    }
+
+    pub(crate) async fn end_session(&mut self, session: SessionId) {
+        self.push(Instruction::SessionEnded, &SessionEnded { session }).await;
+    }
+
+    /// Answers a login that must be the next message.
+    pub(crate) async fn grant(&mut self, session: SessionId, expires: WallTime) -> Message {
+        let login = self.next().await;
+        let instruction = login.instruction();
+        assert!(matches!(instruction, Instruction::Login | Instruction::LoginSession));
+        let grant = SessionGrant { session, expires, name: "alice".into() };
+        self.returned(login.header.request, &Return::Session(grant)).await;
+        login
+    }
+
+    /// Answers an order with `orderQueued`.
+    pub(crate) async fn queue(&mut self, order: &Message) {
+        let id = order.text().rsplit(' ').next().unwrap();
+        let queued = QueuedOrder {
+            order: 1,
+            client_order_id: id.parse().unwrap(),
+            side: papertrader_core::order::Side::Buy,
+            symbol: "AAPL".parse().unwrap(),
+            quantity: "1".parse().unwrap(),
+            hold: papertrader_core::money::Cash::ZERO,
+            waiting: "-".into(),
+        };
+        self.returned(order.header.request, &Return::OrderQueued(queued)).await;
+    }
+
+    /// Answers an order with its outcome, in words of its own.
+    pub(crate) async fn fill(&mut self, order: &Message) {
+        let words = ["filled".to_owned()];
+        let mut out = Vec::new();
+        let number = order.header.request;
+        let instruction = Instruction::PurchaseSuccess;
+        returns::put_args(instruction, &words, number, SessionId::NONE, &mut out);
+        self.write(&out).await;
+    }
+}
+
+pub(crate) fn worker_list() -> WorkerList {
+    WorkerList {
+        workers: vec![WorkerLine {
+            name: "worker one".into(),
+            address: "127.0.0.1:2049".into(),
+            web: String::new(),
+            fingerprint: String::new(),
+            load: 1,
+        }],
+    }
+}

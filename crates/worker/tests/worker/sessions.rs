@@ -1,0 +1,193 @@
+//! Log-in, log-out, what a session allows, and what the master hears of it.
+
+use papertrader_core::time::WallTime;
+use papertrader_protocol::Reason;
+use papertrader_protocol::data::WorkerList;
+use papertrader_protocol::instruction::{Instruction, State};
+use papertrader_protocol::link::SessionPresence;
+use papertrader_protocol::returns::Return;
+use papertrader_protocol::wire::Wire;
+
+use crate::client::Client;
+use crate::master::{Link, worker_list};
+use crate::{NEVER, Scene, session, soon};
+
+async fn presence(link: &mut Link) -> SessionPresence {
+    let message = link.aside(Instruction::SessionPresence).await;
+    SessionPresence::from_bytes(&message.data).unwrap()
+}
+
+/// The master's answer to this comes back only after everything that it sent before was taken.
+async fn settle(client: &mut Client, link: &mut Link) {
+    let hash = "ab".repeat(32);
+    let request = client.send(Instruction::Register, &["bob", "b@c", &hash]).await;
+    let asked = link.expect(Instruction::Register).await;
+    link.returned(asked.header.request, &Return::Registered("bob".into())).await;
+    client.expect(request, Instruction::RegisterSuccess).await;
+}
+
+#[tokio::test]
+async fn a_login_passes_through_and_the_list_of_workers_follows() {
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let mut client = scene.client().await;
+    let hash = "ab".repeat(32);
+    let request = client.send(Instruction::Login, &["alice", &hash, "true"]).await;
+    let login = link.expect(Instruction::Login).await;
+    assert_eq!(login.text(), format!("alice {hash} true"));
+    let client_address = client.writer.local_addr().unwrap();
+    assert_eq!(login.header.link.unwrap().client, client_address);
+    link.failed(login.header.request, Instruction::LoginFail, Reason::BadCredentials).await;
+    client.expect_refusal(request, Instruction::LoginFail, Reason::BadCredentials).await;
+
+    let request = client.send(Instruction::Login, &["alice", &hash, "true"]).await;
+    link.grant(session(1), NEVER).await;
+    let granted = client.expect(request, Instruction::SessionId).await;
+    assert!(granted.text().starts_with(&session(1).to_hex()));
+    let list = client.data(request, Instruction::WorkerList).await;
+    assert_eq!(WorkerList::from_bytes(&list), Ok(worker_list()));
+
+    let request = client.send(Instruction::Register, &["bob", "b@c", &hash]).await;
+    let register = link.expect(Instruction::Register).await;
+    link.failed(register.header.request, Instruction::RegisterFail, Reason::NameTaken).await;
+    client.expect_refusal(request, Instruction::RegisterFail, Reason::NameTaken).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn what_needs_a_session_is_refused_without_a_good_one() {
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let mut client = scene.client().await;
+    client.refused(Instruction::SwitchState, &["data"], Reason::SessionRequired).await;
+    client.refused(Instruction::LoginSession, &[], Reason::SessionRequired).await;
+    client.session = session(9);
+    client.refused(Instruction::SwitchState, &["data"], Reason::SessionUnknown).await;
+    client.refused(Instruction::Logout, &[], Reason::SessionUnknown).await;
+
+    // A session that has already expired when it is used.
+    client.session = session(2);
+    let request = client.send(Instruction::LoginSession, &[]).await;
+    let login = link.grant(session(2), WallTime(1)).await;
+    assert_eq!(
+        (login.instruction(), login.header.session),
+        (Instruction::LoginSession, session(2))
+    );
+    client.expect(request, Instruction::SessionId).await;
+    client.data(request, Instruction::WorkerList).await;
+    client.refused(Instruction::SwitchState, &["data"], Reason::SessionExpired).await;
+    client.refused(Instruction::SwitchState, &["data"], Reason::SessionUnknown).await;
+
+    // The master ends one, and one is logged out.
+    let mut alice = scene.logged_in(&mut link, 3).await;
+    alice.switch(State::DataTransfer).await;
+    link.end_session(session(3)).await;
+    settle(&mut client, &mut link).await;
+    alice.refused(Instruction::GetAssetInfo, &["AAPL"], Reason::SessionUnknown).await;
+    let mut bob = scene.logged_in(&mut link, 4).await;
+    let request = bob.send(Instruction::Logout, &[]).await;
+    let logout = link.expect(Instruction::Logout).await;
+    assert_eq!(logout.header.session, session(4));
+    link.returned(logout.header.request, &Return::LoggedOut).await;
+    bob.expect(request, Instruction::LogoutSuccess).await;
+    bob.refused(Instruction::SwitchState, &["data"], Reason::SessionUnknown).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn the_master_hears_of_the_first_and_the_last_connection() {
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let first = scene.logged_in(&mut link, 1).await;
+    // Another connection uses the session without a login of its own.
+    let mut second = scene.client().await;
+    second.session = session(1);
+    second.switch(State::DataTransfer).await;
+    drop(first);
+    drop(second);
+    let gone = SessionPresence { session: session(1), present: false };
+    assert_eq!(presence(&mut link).await, gone);
+    let mut third = scene.client().await;
+    third.session = session(1);
+    third.switch(State::DataTransfer).await;
+    let back = SessionPresence { session: session(1), present: true };
+    assert_eq!(presence(&mut link).await, back);
+    drop(third);
+    assert_eq!(presence(&mut link).await, gone);
+    assert!(!link.asides.iter().any(|m| m.instruction() == Instruction::SessionPresence));
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn sessions_in_use_are_resumed_on_a_new_link() {
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let mut kept = scene.logged_in(&mut link, 1).await;
+    let mut lost = scene.logged_in(&mut link, 2).await;
+    let unused = scene.logged_in(&mut link, 3).await;
+    drop(unused);
+    assert!(!presence(&mut link).await.present);
+    drop(link);
+
+    let mut link = scene.master.link().await;
+    let mut resumed = Vec::new();
+    for _ in 0..2 {
+        let login = link.expect(Instruction::LoginSession).await;
+        let number = login.header.request;
+        resumed.push(login.header.session);
+        if login.header.session == session(1) {
+            assert_eq!(login.header.link.unwrap().client, kept.writer.local_addr().unwrap());
+            let grant = papertrader_protocol::returns::SessionGrant {
+                session: session(1),
+                expires: NEVER,
+                name: "alice".into(),
+            };
+            link.returned(number, &Return::Session(grant)).await;
+        } else {
+            link.failed(number, Instruction::LoginFail, Reason::SessionExpired).await;
+        }
+    }
+    assert!(resumed.contains(&session(1)) && resumed.contains(&session(2)), "{resumed:?}");
+    let mut other = scene.client().await;
+    settle(&mut other, &mut link).await;
+    kept.switch(State::DataTransfer).await;
+    lost.refused(Instruction::SwitchState, &["data"], Reason::SessionUnknown).await;
+    other.session = session(3);
+    other.refused(Instruction::SwitchState, &["data"], Reason::SessionUnknown).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn another_deployment_ends_all_sessions() {
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let mut client = scene.logged_in(&mut link, 1).await;
+    drop(link);
+    let (mut link, _) = scene.master.accept().await;
+    link.welcome("deployment-2", 0).await;
+    link.push_all(1).await;
+    let mut other = scene.client().await;
+    // The first question on the new link: no session was resumed before it.
+    let hash = "ab".repeat(32);
+    let request = loop {
+        let request = other.send(Instruction::Register, &["bob", "b@c", &hash]).await;
+        // The worker may still be between the links.
+        tokio::select! {
+            message = other.next() => assert_eq!(message.instruction(), Instruction::RegisterFail),
+            message = link.next() => {
+                assert_eq!(message.instruction(), Instruction::Register);
+                link.returned(message.header.request, &Return::Registered("bob".into())).await;
+                break request;
+            }
+        }
+    };
+    other.expect(request, Instruction::RegisterSuccess).await;
+    client.refused(Instruction::SwitchState, &["data"], Reason::SessionUnknown).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_worker_tries_again() {
+    let scene = Scene::unlinked(|_| {}).await;
+    let (mut link, _) = scene.master.accept().await;
+    link.failed(0, Instruction::LinkRefused, Reason::NotAuthorized).await;
+    let link = scene.master.link().await;
+    assert!(soon(scene.worker.ready()).await);
+    drop(link);
+    scene.end().await;
+}
