@@ -326,7 +326,7 @@ impl Exchange {
             header.encode(&[], &mut self.output);
             self.pending.insert(number, Pending::Resume { session });
         }
-        for sequence in self.orders.due() {
+        for sequence in self.orders.to_send() {
             self.send_order(sequence);
         }
         Ok(())
