@@ -154,7 +154,9 @@ impl FakeWorker {
 
     pub(crate) async fn send_control(&mut self, instruction: Instruction, data: &[u8]) {
         let mut bytes = Vec::new();
-        Header::new(instruction.message_type(), instruction as u16, 0).encode(data, &mut bytes);
+        let mut header = Header::new(instruction.message_type(), instruction as u16, 0);
+        header.link = (instruction != Instruction::LinkHello).then(|| self.link_header());
+        header.encode(data, &mut bytes);
         self.send_bytes(&bytes).await;
     }
 

@@ -5,6 +5,7 @@
 //! the link. Many clients with the same question are one question to the master.
 
 use std::collections::HashMap;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use papertrader_core::time::WallTime;
@@ -14,7 +15,7 @@ use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
     LinkHello, LinkWelcome, SessionEnded, SessionPresence, SnapshotPush, WorkerStatus,
 };
-use papertrader_protocol::returns::{self, Return};
+use papertrader_protocol::returns::Return;
 use papertrader_protocol::transfer::Assembly;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Reason, SessionId, args, transfer};
@@ -123,7 +124,8 @@ impl Exchange {
             fingerprint: config.fingerprint.clone(),
             clock: self.shared.clock.now(),
         };
-        self.control(Instruction::LinkHello, &hello);
+        // The one message without a link header: it says who the worker is.
+        header(Instruction::LinkHello, 0).encode(&hello.to_bytes(), &mut self.output);
     }
 
     /// The link was lost: everything in flight is answered, but the orders wait.
@@ -245,16 +247,18 @@ impl Exchange {
         if self.up {
             let clients = u32::try_from(self.shared.clients()).unwrap_or(u32::MAX);
             self.control(Instruction::WorkerStatus, &WorkerStatus { clients });
-            let text = [String::new()];
-            returns::put_args(Instruction::Ping, &text, 0, SessionId::NONE, &mut self.output);
+            let mut ping = self.own_header(Instruction::Ping);
+            ping.argument_count = 1;
+            ping.encode(&[], &mut self.output);
         }
     }
 
     /// The last bytes on a link that this worker closes.
     pub(super) fn last_words(&mut self) -> Vec<u8> {
         self.tell_presence();
-        let goodbye = Return::Goodbye(Reason::ShuttingDown.into());
-        goodbye.put(0, &mut self.output);
+        let mut goodbye = self.own_header(Instruction::Goodbye);
+        goodbye.argument_count = 1;
+        goodbye.encode(Reason::ShuttingDown.code().as_bytes(), &mut self.output);
         self.take_output()
     }
 
@@ -276,9 +280,10 @@ impl Exchange {
                 Ok(())
             }
             Some(I::Ping) => {
-                let text = [String::from_utf8_lossy(frame.data).into_owned()];
-                let request = frame.header.request;
-                returns::put_args(I::Pong, &text, request, SessionId::NONE, &mut self.output);
+                let mut pong = self.own_header(I::Pong);
+                pong.request = frame.header.request;
+                pong.argument_count = 1;
+                pong.encode(frame.data, &mut self.output);
                 Ok(())
             }
             Some(I::Pong) => Ok(()),
@@ -326,7 +331,7 @@ impl Exchange {
             header.encode(&[], &mut self.output);
             self.pending.insert(number, Pending::Resume { session });
         }
-        for sequence in self.orders.to_send() {
+        for sequence in self.orders.due() {
             self.send_order(sequence);
         }
         Ok(())
@@ -517,9 +522,20 @@ impl Exchange {
     }
 
     fn control(&mut self, instruction: Instruction, content: &impl Wire) {
-        let mut header = header(instruction, 0);
-        header.session = SessionId::NONE;
-        header.encode(&content.to_bytes(), &mut self.output);
+        self.own_header(instruction).encode(&content.to_bytes(), &mut self.output);
+    }
+
+    /// The header of what the worker says for itself: every frame carries its UUID (4.1).
+    fn own_header(&self, instruction: Instruction) -> Header {
+        let now = self.shared.clock.now();
+        let link = LinkHeader {
+            worker: self.shared.config.worker,
+            received_at: now,
+            sequence: u64::try_from(now.0).unwrap_or(0),
+            deadline: WallTime(0),
+            client: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        Header { link: Some(link), ..header(instruction, 0) }
     }
 
     fn number(&mut self) -> u64 {

@@ -72,7 +72,7 @@ impl Orders {
 
     /// What a new link must carry, in order of time. Orders that only wait for an outcome which
     /// nobody wants to hear are dropped.
-    pub(super) fn to_send(&mut self) -> Vec<u64> {
+    pub(super) fn due(&mut self) -> Vec<u64> {
         self.by_sequence.retain(|_, order| !(order.queued && order.ask.route.is_dead()));
         self.by_sequence.keys().copied().collect()
     }
@@ -215,7 +215,7 @@ mod tests {
         let expired = orders.expire(WallTime(12));
         let answers: Vec<_> = expired.iter().map(|(ask, why)| (ask.sequence, *why)).collect();
         assert_eq!(answers, [(1, Reason::OutcomeUnknown), (2, Reason::DeadlinePassed)]);
-        assert_eq!(orders.to_send(), [3]);
+        assert_eq!(orders.due(), [3]);
     }
 
     #[test]
