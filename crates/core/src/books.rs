@@ -191,12 +191,9 @@ impl Books {
     /// What an account is worth: its cash, and its positions at their latest prices, each rounded
     /// down to the cent; saturating at the largest amount.
     pub fn equity(&self, account: &Account) -> Cash {
-        account
-            .positions
-            .iter()
-            .fold(account.cash, |sum, position| {
-                sum.plus(self.value(position)).map_or(MAX_CASH, |sum| sum.min(MAX_CASH))
-            })
+        account.positions.iter().fold(account.cash, |sum, position| {
+            sum.plus(self.value(position)).map_or(MAX_CASH, |sum| sum.min(MAX_CASH))
+        })
     }
 
     /// What a position would bring at its latest price; zero without one.
