@@ -370,6 +370,8 @@ impl Settling<'_> {
                 position.cost =
                     position.cost.minus(basis).ok_or_else(|| broken("a negative cost basis"))?;
                 account.cash = cash;
+                // An empty position stays until the end: an order of which a split left nothing
+                // may still have to be released from it.
                 (proceeds, basis)
             }
         };

@@ -4,6 +4,9 @@
 //! Only the public API is used, and every settlement is audited against a journal kept beside the
 //! books. Splits have a file of their own.
 
+// A test ends at the first surprise.
+#![allow(clippy::unwrap_used)]
+
 mod exchange;
 
 use exchange::{Exchange, MINUTE, cash, point, price, quantity};
@@ -597,6 +600,18 @@ fn the_largest_position_can_be_bought_and_sold_but_not_exceeded() {
 }
 
 #[test]
+fn a_buy_whose_hold_is_above_the_largest_amount_is_too_large() {
+    let mut exchange = Exchange::new();
+    let account = exchange.open(MAX_CASH);
+    exchange.tick(&[(A, "1000000")]);
+    // Worth 9.6 trillion, which the account has, but it would hold 10.08.
+    let judge =
+        |units: &str| exchange.judge(&exchange.request(account, Side::Buy, A, quantity(units)));
+    assert_eq!(judge("9600000"), Err(OrderRefusal::OrderTooLarge));
+    assert_eq!(judge("9500000"), Ok(cash("9975000000000")));
+}
+
+#[test]
 fn a_sale_that_would_bring_more_than_the_largest_balance_is_rejected_and_keeps_its_shares() {
     let mut exchange = Exchange::new();
     let account = exchange.open(MAX_CASH);
@@ -608,6 +623,9 @@ fn a_sale_that_would_bring_more_than_the_largest_balance_is_rejected_and_keeps_i
     assert_eq!(exchange.state(id), OrderState::Rejected(OrderRefusal::OrderTooLarge));
     let position = exchange.account(account).position(A).unwrap();
     assert_eq!((position.quantity, position.held), (quantity("10"), Quantity::ZERO));
+    // At that price it is not even accepted.
+    let refused = exchange.submit(account, Side::Sell, A, quantity("10"));
+    assert_eq!(refused, Err(OrderRefusal::OrderTooLarge));
     let id = exchange.sell(account, A, "9");
     exchange.tick(&[(A, "1.01")]);
     assert_eq!(exchange.fill(id).amount, cash("9.09"));

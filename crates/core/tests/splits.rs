@@ -3,6 +3,9 @@
 //! Fractions that cannot be held are paid in cash from the named account *fractions*; every
 //! settlement is audited against a journal kept beside the books.
 
+// A test ends at the first surprise.
+#![allow(clippy::unwrap_used)]
+
 mod exchange;
 
 use exchange::{Exchange, MINUTE, cash, point, price, quantity, split};
@@ -89,6 +92,18 @@ fn fractions_are_paid_in_cash_from_the_named_account() {
         cash: cash("3.33"),
     };
     assert_eq!(settlement.journal, [entry]);
+}
+
+#[test]
+fn a_fraction_worth_exactly_a_cent_is_paid() {
+    // Three quarters of the smallest unit at 0.0133333333333334: just above a cent.
+    let (mut exchange, account) = owner("1000", "0.00000003", "30");
+    let before = exchange.account(account).cash;
+    tick(&mut exchange, Some("1333333.33333334"), &[split(1, A, 1, 4)]);
+    assert_eq!(exchange.account(account).cash, before.plus(cash("0.01")).unwrap());
+    let (mut exchange, account) = owner("1000", "0.00000003", "30");
+    tick(&mut exchange, Some("1333333.33333333"), &[split(1, A, 1, 4)]);
+    assert_eq!(exchange.account(account).cash, before, "just below");
 }
 
 #[test]
