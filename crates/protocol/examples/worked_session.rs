@@ -71,7 +71,7 @@ impl Session {
             Ok(words) if frame.header.argument_count > 0 => format!(" {words}"),
             _ => String::new(),
         };
-        self.line(&format!("{who}: {name}{words}"));
+        self.line(format!("{who}: {name}{words}").trim_end());
         let fields = [0..2, 2..4, 4..8, 8..10, 10..12, 12..14, 14..15, 15..16, 16..24];
         let fields: Vec<String> = fields.into_iter().map(|field| hex(&bytes[field])).collect();
         self.line(&format!("  {}", fields.join(" ")));
