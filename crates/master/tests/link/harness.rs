@@ -281,6 +281,11 @@ impl FakeWorker {
         SnapshotPush::from_bytes(&received.data).unwrap()
     }
 
+    /// Forgets pushes that were put aside.
+    pub(crate) fn snapshot_aside(&mut self) {
+        self.aside.clear();
+    }
+
     /// The next list of workers that is pushed.
     pub(crate) async fn worker_list(&mut self) -> WorkerList {
         let wanted = |r: &Received| r.header.instruction == Instruction::WorkerList as u16;
