@@ -355,16 +355,12 @@ impl Exchange {
         self.up = true;
         for (session, client) in self.shared.sessions.resume(now) {
             let number = self.number();
-            let mut header = header(Instruction::LoginSession, number);
+            let mut header = self.own_header(Instruction::LoginSession);
+            header.request = number;
             header.session = session;
-            let stamp = self.shared.clock.now();
-            header.link = Some(LinkHeader {
-                worker: self.shared.config.worker,
-                received_at: stamp,
-                sequence: u64::try_from(stamp.0).unwrap_or(0),
-                deadline: WallTime(0),
-                client,
-            });
+            if let Some(link) = &mut header.link {
+                link.client = client;
+            }
             header.encode(&[], &mut self.output);
             self.pending.insert(number, Pending::Resume { session });
         }
@@ -584,7 +580,7 @@ impl Exchange {
             received_at: now,
             sequence: u64::try_from(now.0).unwrap_or(0),
             deadline: WallTime(0),
-            client: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            client: NOBODY,
         };
         Header { link: Some(link), ..header(instruction, 0) }
     }
