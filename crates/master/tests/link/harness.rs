@@ -177,6 +177,23 @@ impl FakeWorker {
         self.send_with(session, request, link).await
     }
 
+    /// Sends a request as a client does that speaks to the master itself.
+    pub(crate) async fn send_as_client(&mut self, request: &Request) -> u64 {
+        let (instruction, arguments) = request.encode();
+        let number = self.next_request;
+        self.next_request += 1;
+        let mut bytes = Vec::new();
+        papertrader_protocol::returns::put_args(
+            instruction,
+            &arguments,
+            number,
+            SessionId::NONE,
+            &mut bytes,
+        );
+        self.send_bytes(&bytes).await;
+        number
+    }
+
     pub(crate) async fn send_with(
         &mut self,
         session: SessionId,
