@@ -494,3 +494,149 @@ async fn a_week_in_half_hours_tells_nothing_before_its_time() {
 async fn a_week_of_openings_and_closes_tells_nothing_before_its_time() {
     play(DAY).await;
 }
+
+/// What is asked while a step is under way; each answer says its market time.
+fn questions(today: &str) -> Vec<(I, Vec<String>)> {
+    let mut questions: Vec<(I, Vec<&str>)> =
+        vec![(I::GetAssetList, vec![]), (I::GetUserPortfolio, vec!["alice"])];
+    for symbol in ["AAPL", "MSFT"] {
+        questions.extend([
+            (I::GetAssetInfo, vec![symbol]),
+            (I::GetAssetValueDay, vec![symbol, today]),
+            (I::GetAssetValueYear, vec![symbol, today]),
+            (I::GetAssetValueAllTime, vec![symbol]),
+            (I::GetAssetValuePredicted, vec![symbol, "10"]),
+            (I::GetAssetBars, vec![symbol, "interval", FIRST, FAR]),
+            (I::GetAssetBars, vec![symbol, "hour", FIRST, FAR]),
+            (I::GetAssetBars, vec![symbol, "day", FIRST, FAR]),
+            (I::GetAssetBars, vec![symbol, "month", "2004-01-01", FAR]),
+            (I::GetAssetValueCurrent, vec![symbol]),
+        ]);
+    }
+    let owned = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect();
+    questions.into_iter().map(|(what, words)| (what, owned(words))).collect()
+}
+
+/// The market time that an answer says it is of.
+fn market_of(what: I, bytes: &[u8]) -> MarketTime {
+    match what {
+        I::GetAssetInfo => AssetInfo::from_bytes(bytes).unwrap().market,
+        I::GetAssetValueCurrent => AssetValue::from_bytes(bytes).unwrap().market,
+        I::GetAssetList => AssetList::from_bytes(bytes).unwrap().market,
+        I::GetUserPortfolio => Portfolio::from_bytes(bytes).unwrap().market,
+        I::GetAssetValuePredicted => Prediction::from_bytes(bytes).unwrap().market,
+        _ => Bars::from_bytes(bytes).unwrap().market,
+    }
+}
+
+/// The answers to all questions, all asked at once.
+async fn ask_all(peer: &mut Peer, asked: &[(I, Vec<String>)]) -> Vec<(MarketTime, Vec<u8>)> {
+    let mut requests = Vec::new();
+    for (what, arguments) in asked {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        requests.push(peer.send(*what, &arguments).await);
+    }
+    let mut answers = Vec::new();
+    for (request, (what, _)) in requests.into_iter().zip(asked) {
+        let bytes = peer.bytes(request, I::Data).await;
+        answers.push((market_of(*what, &bytes), bytes));
+    }
+    answers
+}
+
+/// Asks again and again until a step is told in every answer.
+async fn ask_through(
+    mut peer: Peer,
+    asked: Vec<(I, Vec<String>)>,
+    until: MarketTime,
+) -> (Peer, Vec<Vec<(MarketTime, Vec<u8>)>>) {
+    let mut rounds = Vec::new();
+    loop {
+        let answers = ask_all(&mut peer, &asked).await;
+        let is_through = answers.iter().all(|(market, _)| *market >= until);
+        rounds.push(answers);
+        if is_through {
+            return (peer, rounds);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_while_a_step_is_under_way_are_of_one_time() {
+    let setup = Setup { start: FIRST, workers: 2, ..Setup::default() };
+    let mut scene = Scene::start(setup).await;
+    let mut orders = scene.trader(0, "alice").await;
+    let mut quiet = scene.peer(0).await;
+    quiet.resume(orders.session).await;
+    quiet.switch(State::DataTransfer).await;
+    let mut askers = Vec::new();
+    for number in 0..6 {
+        let mut peer = scene.peer(number % 2).await;
+        peer.resume(orders.session).await;
+        peer.switch(State::DataTransfer).await;
+        askers.push(peer);
+    }
+    let mut week = Week::new(HALF_HOUR);
+    // Over the first night, with its split.
+    let steps = week.steps();
+    let steps = &steps[..18];
+    // The one answer to each question at each time.
+    let mut truth: Vec<BTreeMap<MarketTime, Vec<u8>>> = Vec::new();
+    let mut before_it_was_over = 0;
+    for (number, now) in steps.iter().enumerate() {
+        // Only today's questions: those about a day that is over may be of any time since.
+        let asked = questions(&now.date.to_string());
+        truth.resize(asked.len(), BTreeMap::new());
+        let mut heard = Vec::new();
+        if number > 0 && now.step > 0 {
+            let (request, _) =
+                orders.place(I::PurchaseAsset, "MSFT", "1", &now.market.0.to_string()).await;
+            // What is known of the time before, with the order in place.
+            for (known, (market, bytes)) in truth.iter_mut().zip(ask_all(&mut quiet, &asked).await)
+            {
+                known.insert(market, bytes);
+            }
+            let mut asking = tokio::task::JoinSet::new();
+            for peer in askers.drain(..) {
+                asking.spawn(ask_through(peer, asked.clone(), now.market));
+            }
+            scene.start_tick().await;
+            while let Some(done) = asking.join_next().await {
+                let (peer, rounds) = done.unwrap();
+                askers.push(peer);
+                heard.extend(rounds);
+            }
+            scene.wait_for_market().await;
+            orders.fill(request).await;
+        } else if number > 0 {
+            scene.tick().await;
+        }
+        assert_eq!(scene.market, now.market);
+        for symbol in SYMBOLS {
+            week.hear(&mut quiet, symbol, now).await;
+            week.check_quotes(&mut quiet, symbol, now).await;
+        }
+        let days = I::GetAssetBars;
+        let told = bars(&mut quiet, now, days, &["MSFT", "day", "2000-03-01", FAR]).await;
+        assert_eq!(told, week.days("MSFT", now));
+        for (known, (market, bytes)) in truth.iter_mut().zip(ask_all(&mut quiet, &asked).await) {
+            assert_eq!(market, now.market);
+            known.insert(market, bytes);
+        }
+        // Each answer that came meanwhile is the answer of the time that it names.
+        for answers in heard {
+            for ((known, (what, arguments)), (market, bytes)) in
+                truth.iter().zip(&asked).zip(answers)
+            {
+                let expected = known.get(&market);
+                let expected =
+                    expected.unwrap_or_else(|| panic!("{what:?}: no such time {market:?}"));
+                assert!(*expected == bytes, "{what:?} {arguments:?} at {market:?}");
+                before_it_was_over += usize::from(market < now.market);
+            }
+        }
+    }
+    // Some were asked before the step was over, or nothing was tried.
+    assert!(before_it_was_over > 0);
+    scene.end().await;
+}
