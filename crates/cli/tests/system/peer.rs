@@ -59,6 +59,11 @@ impl Peer {
         soon(self.writer.as_mut().unwrap().write_all(bytes)).await.unwrap();
     }
 
+    /// Writes as much as the server takes.
+    pub(crate) async fn try_write(&mut self, bytes: &[u8]) {
+        let _ = soon(self.writer.as_mut().unwrap().write_all(bytes)).await;
+    }
+
     /// Closes this end for writing.
     pub(crate) fn finish(&mut self) {
         self.writer = None;
