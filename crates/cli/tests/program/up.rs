@@ -52,6 +52,7 @@ fn fold(history: &Value) -> Folded {
         let quantity: Quantity = text(line, "quantity").parse().unwrap();
         match text(line, "kind") {
             "grant" => {}
+            "rejected" => assert_eq!(amount, Cash::ZERO),
             "buy" => {
                 sum.quantity = sum.quantity.plus(quantity).unwrap();
                 sum.cost = sum.cost.minus(amount).unwrap();
