@@ -7,19 +7,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::process::{Running, address};
+use crate::process::{Running, address, command};
 
 pub(crate) const PASSWORD: &str = "secret-pw-of-a-test";
 
-/// The program, with nothing of the developer's own settings.
+/// The program of this build.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_papertrader"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PAPERTRADER_") {
-            command.env_remove(name);
-        }
-    }
-    command
+    command(Path::new(env!("CARGO_BIN_EXE_papertrader")))
 }
 
 /// A running `papertrader up`.

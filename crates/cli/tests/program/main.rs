@@ -7,6 +7,8 @@
 
 mod apart;
 mod cli;
+mod crash;
+mod kill_loop;
 mod logs;
 mod process;
 mod up;

@@ -13,6 +13,17 @@ use std::time::{Duration, Instant};
 /// Longer than anything that works can take.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// A command with nothing of the developer's own settings.
+pub(crate) fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PAPERTRADER_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// What a process says.
 enum Said {
     Line(&'static str, String),
