@@ -56,7 +56,7 @@ impl Up {
         workers.sort();
         let workers = workers.iter().map(|line| Server::of(line)).collect();
         let up = Up { running, master, workers };
-        up.is_ready()
+        up.until_ready()
     }
 
     pub(crate) fn command(data: &Path, more: &[&str]) -> Command {
@@ -69,7 +69,7 @@ impl Up {
         command
     }
 
-    fn is_ready(mut self) -> Up {
+    fn until_ready(mut self) -> Up {
         let line = self.running.line_with("ready ");
         let workers: Vec<&str> =
             self.workers.iter().map(|server| server.address.as_str()).collect();

@@ -182,3 +182,38 @@ pub(crate) fn meaning(error: &ClientError) -> Meaning {
         ClientError::NotLoggedIn | ClientError::Protocol { .. } => Meaning::Wrong,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> (Known, ClientOrderId) {
+        let (known, id) = (Known::default(), "a".parse().unwrap());
+        let symbol = "AAPL".parse().unwrap();
+        let content = Content { user: 0, side: Side::Buy, symbol, quantity: "1".parse().unwrap() };
+        known.sent(&id, &content);
+        (known, id)
+    }
+
+    #[test]
+    fn the_same_answer_twice_is_no_contradiction() {
+        let (known, id) = asked();
+        known.queued(&id, 7);
+        known.queued(&id, 7);
+        known.decided(&id, Outcome::Refused(Reason::InsufficientCash));
+        known.decided(&id, Outcome::Refused(Reason::InsufficientCash));
+        known.contradictions().unwrap();
+    }
+
+    #[test]
+    fn another_number_or_another_outcome_is_a_contradiction() {
+        let (known, id) = asked();
+        known.queued(&id, 7);
+        known.queued(&id, 8);
+        assert!(known.contradictions().unwrap_err().contains("number Some(8)"));
+        let (known, id) = asked();
+        known.decided(&id, Outcome::Refused(Reason::OrderCancelled));
+        known.decided(&id, Outcome::Refused(Reason::InsufficientCash));
+        assert!(known.contradictions().unwrap_err().contains("InsufficientCash"));
+    }
+}

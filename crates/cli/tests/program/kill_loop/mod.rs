@@ -32,7 +32,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) program: &'a Path,
     /// Chooses everything that is chosen.
     pub(crate) seed: u64,
-    /// How many kills.
+    /// How often something is killed.
     pub(crate) rounds: u32,
     /// Whether to say how it goes.
     pub(crate) talk: bool,
@@ -65,6 +65,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// How often a server was killed.
     pub(crate) fn kills(&self) -> u32 {
         self.master_kills + self.worker_kills
     }
@@ -74,10 +75,11 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "kills: {} of the master, {} of workers\n\
+            "kills {}: {} of the master, {} of workers\n\
              orders: {}, acknowledged {}, unanswered {} (stored {}, absent {}), sent again {}\n\
              outcomes: filled {}, rejected {}, cancelled {}, expired {}, still queued {}\n\
              splits booked: {}, batches: {}",
+            self.kills(),
             self.master_kills,
             self.worker_kills,
             self.orders,
@@ -136,10 +138,11 @@ fn run_in(plan: &Plan<'_>, dir: &Path) -> Result<Counts, String> {
 
     let mut counts = Counts::default();
     for round in 1..=plan.rounds {
-        let victim = servers.round(&mut random, &heard)?;
-        match victim {
-            0 => counts.master_kills += 1,
-            _ => counts.worker_kills += 1,
+        for victim in servers.round(&mut random, &heard)? {
+            match victim {
+                0 => counts.master_kills += 1,
+                _ => counts.worker_kills += 1,
+            }
         }
         known.contradictions()?;
         if plan.talk && (round % 10 == 0 || round == plan.rounds) {
@@ -174,10 +177,10 @@ impl Servers {
     fn start(program: &Path, dir: &Path) -> Servers {
         let addresses: Vec<String> = ROLES.iter().map(|_| free_address()).collect();
         let uuid = |n: usize| format!("00000000-0000-4000-8000-00000000000{n}");
-        // A split comes soon after this date.
+        // A split comes a few seconds after this date.
         let mut text = format!(
             "listen = \"{}\"\ndata = \"{}\"\ninterval = \"{}ms\"\nstarting_cash = \"20000.00\"\n\
-             [prices]\nstart = \"2005-02-25\"\n",
+             [prices]\nstart = \"2005-02-23\"\n",
             addresses[0],
             dir.join("data").display(),
             INTERVAL.as_millis(),
@@ -219,13 +222,20 @@ impl Servers {
         self.addresses[1..].to_vec()
     }
 
-    /// Waits for a moment, kills one, starts it again, and says which.
-    fn round(&mut self, random: &mut Random, heard: &Receiver<Event>) -> Result<usize, String> {
+    /// Waits for a moment, kills some, starts them again, and says which.
+    fn round(
+        &mut self,
+        random: &mut Random,
+        heard: &Receiver<Event>,
+    ) -> Result<Vec<usize>, String> {
         // What is left from the round before does not count.
         while heard.try_recv().is_ok() {}
-        let victim = match random.below(5) {
-            0 => 1 + random.below(2) as usize,
-            _ => 0,
+        let worker = 1 + random.below(2) as usize;
+        let victims = match random.below(6) {
+            0 => vec![worker],
+            // What a worker keeps for a master that is away is gone with it.
+            1 => vec![0, worker],
+            _ => vec![0],
         };
         let wanted = [Event::Sent, Event::Acknowledged, Event::Decided][random.below(3) as usize];
         let mut left = 1 + random.below(150);
@@ -240,9 +250,13 @@ impl Servers {
             let most = INTERVAL.as_micros() as u64;
             std::thread::sleep(Duration::from_micros(random.below(most)));
         }
-        self.running[victim].kill();
-        self.running[victim] = self.serve(victim);
-        Ok(victim)
+        for victim in &victims {
+            self.running[*victim].kill();
+        }
+        for victim in &victims {
+            self.running[*victim] = self.serve(*victim);
+        }
+        Ok(victims)
     }
 
     /// Ends all, as an operator does.

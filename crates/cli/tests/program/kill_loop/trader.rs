@@ -9,6 +9,7 @@ use papertrader_client::{Client, ClientError, Options, Password};
 use papertrader_core::names::{ClientOrderId, Symbol};
 use papertrader_core::order::Side;
 use papertrader_protocol::Reason;
+use tokio::time::timeout;
 
 use super::knowledge::{Content, Event, Known, Meaning, Outcome, meaning};
 use super::{Counts, Random};
@@ -103,9 +104,17 @@ impl Trader {
         let quantity = quantity.parse().expect("a quantity");
         let content = Content { user: self.user, side, symbol, quantity };
         let wait = self.random.below(2) == 0;
+        // Some clients leave before they hear anything, as if they had died: those orders may be
+        // there or not.
+        let leaves = self.random.below(4) == 0;
+        let after = Duration::from_micros(self.random.below(30_000));
         self.happened(Event::Sent);
-        if place(&self.client, &self.known, &id, &content, wait, &self.events).await {
-            self.happened(Event::Acknowledged);
+        let placing = place(&self.client, &self.known, &id, &content, wait, &self.events);
+        if leaves {
+            // Whether it was in time is not known, and does not matter.
+            let _ = timeout(after, placing).await;
+        } else {
+            placing.await;
         }
     }
 
@@ -155,6 +164,8 @@ async fn place(
     if let Some(queued) = &queued {
         known.queued(id, queued.order);
     }
+    // At the end nobody counts any more.
+    let _ = events.send(Event::Acknowledged);
     // One that is not queued is done: then this does not wait.
     if wait || queued.is_none() {
         match placed.outcome().await {
@@ -163,7 +174,6 @@ async fn place(
                 refused(known, id, &error);
             }
         }
-        // At the end nobody counts any more.
         let _ = events.send(Event::Decided);
     }
     true
