@@ -59,7 +59,8 @@ pub(crate) enum Again {
     Unsent,
     /// Whenever the connection is lost.
     Lost,
-    /// Whenever the connection is lost, and when the server is busy or does not know: an order.
+    /// Whenever the connection is lost, and when the server is busy or does not know: an order, and a
+    /// session that is resumed.
     Unsettled,
 }
 
@@ -161,7 +162,8 @@ impl Client {
     pub async fn resume(&self, session: SessionId) -> Result<SessionGrant, ClientError> {
         let before = self.inner.known().session.replace(session);
         let request = Request::LoginSession;
-        match self.ask(&request, Again::Lost).await {
+        // It comes before everything else: a master that is being started again is waited for.
+        match self.ask(&request, Again::Unsettled).await {
             Ok(Return::Session(grant)) => Ok(self.adopt(grant)),
             Ok(_) => Err(self.unexpected(&request)),
             Err(error) => {

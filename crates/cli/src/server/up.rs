@@ -181,7 +181,9 @@ impl Group {
             println!("{name}: {line}");
             return Ok(());
         };
-        println!("{name} ready on {address}");
+        let process = self.parts[part].child.id();
+        let process = process.map_or_else(String::new, |id| format!(" (process {id})"));
+        println!("{name} ready on {address}{process}");
         let first = self.ready[part].is_none();
         self.ready[part] = Some(address.to_owned());
         if part == 0 {

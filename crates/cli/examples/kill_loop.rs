@@ -1,0 +1,71 @@
+//! The long form of the kill loop: servers are killed while clients trade, then everything that a
+//! client was told is compared with what is stored. It prints what it has counted; if anything
+//! does not agree it says what, prints its seed, keeps the data, and ends with exit code 1.
+//!
+//! `cargo run --release -p papertrader-cli --example kill_loop -- --seed 1 --rounds 200`
+//!
+//! It builds the program first. `--program FILE` names another one.
+
+#[path = "../tests/program/kill_loop/mod.rs"]
+mod kill_loop;
+#[path = "../tests/program/process.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod process;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use kill_loop::{Plan, run};
+
+fn main() -> ExitCode {
+    match arguments().and_then(|(program, seed, rounds)| {
+        println!("seed {seed}, {rounds} rounds, {}", program.display());
+        run(&Plan { program: &program, seed, rounds, talk: true })
+    }) {
+        Ok(counts) => {
+            println!("{counts}\nall agrees");
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments() -> Result<(PathBuf, u64, u32), String> {
+    const USAGE: &str = "usage: kill_loop [--seed N] [--rounds N] [--program FILE]";
+    let (mut seed, mut rounds, mut program) = (1, 200, None);
+    let mut given = std::env::args().skip(1);
+    while let Some(option) = given.next() {
+        let value = given.next().ok_or(USAGE)?;
+        match option.as_str() {
+            "--seed" => seed = value.parse().map_err(|_| USAGE)?,
+            "--rounds" => rounds = value.parse().map_err(|_| USAGE)?,
+            "--program" => program = Some(PathBuf::from(value)),
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    Ok((program.map_or_else(built, Ok)?, seed, rounds))
+}
+
+/// The program of the same build as this one, made anew if Cargo runs this.
+fn built() -> Result<PathBuf, String> {
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--package", "papertrader-cli", "--bin", "papertrader"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        if !build.status().map_err(|error| error.to_string())?.success() {
+            return Err("the program cannot be built".to_owned());
+        }
+    }
+    let here = std::env::current_exe().map_err(|error| error.to_string())?;
+    // Examples stand in a directory of their own beside the program.
+    let program =
+        here.parent().and_then(|examples| examples.parent()).map(|d| d.join("papertrader"));
+    program
+        .filter(|program| program.exists())
+        .ok_or_else(|| "there is no program: name it with --program FILE".to_owned())
+}

@@ -1,0 +1,14 @@
+//! The real program: its servers as processes on loopback, its commands as a user types them.
+//!
+//! Every server picks a free port and keeps its data in a directory of the test. Processes are
+//! ended by their IDs; what was not ended ends with the test.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod apart;
+mod cli;
+mod crash;
+mod kill_loop;
+mod logs;
+mod process;
+mod up;
