@@ -51,6 +51,14 @@ struct Running {
     probe: Peer,
 }
 
+/// A trader who buys the smallest quantity at each step.
+struct Metronome {
+    worker: usize,
+    peer: Peer,
+    orders: u32,
+    open: Option<u64>,
+}
+
 /// A running system.
 pub(crate) struct Scene {
     dir: TempDir,
@@ -58,6 +66,9 @@ pub(crate) struct Scene {
     trigger: Trigger,
     master: Master,
     workers: Vec<Option<Running>>,
+    /// Whose order is open while a step is under way: its fill says that the step was settled.
+    metronome: Option<Metronome>,
+    metronomes: u32,
     /// The market time that every worker has reached.
     pub(crate) market: MarketTime,
 }
@@ -102,7 +113,9 @@ impl Scene {
             workers.push(Some(Running { worker, trigger, probe }));
         }
         let market = MarketTime(i64::MIN);
-        let mut scene = Scene { dir, ticks, trigger, master, workers, market };
+        let (metronome, metronomes) = (None, 0);
+        let mut scene =
+            Scene { dir, ticks, trigger, master, workers, metronome, metronomes, market };
         scene.wait_for_lists(usize::from(setup.workers)).await;
         scene.wait_for_market().await;
         scene
@@ -128,11 +141,28 @@ impl Scene {
 
     /// Lets the master take its next snapshot, without waiting for it.
     pub(crate) async fn start_tick(&mut self) {
+        if self.metronome.is_none() {
+            let worker = self.workers.iter().position(Option::is_some).unwrap();
+            self.metronomes += 1;
+            let peer = self.trader(worker, &format!("metronome-{}", self.metronomes)).await;
+            self.metronome = Some(Metronome { worker, peer, orders: 0, open: None });
+        }
+        let metronome = self.metronome.as_mut().unwrap();
+        metronome.orders += 1;
+        let id = metronome.orders.to_string();
+        let bought = metronome.peer.place(Instruction::PurchaseAsset, "AAPL", "0.00000001", &id);
+        metronome.open = Some(bought.await.0);
         self.ticks.send(()).await.unwrap();
     }
 
     /// Waits until every worker has a later snapshot than before.
     pub(crate) async fn wait_for_market(&mut self) -> MarketTime {
+        if let Some(metronome) = &mut self.metronome
+            && let Some(request) = metronome.open.take()
+        {
+            metronome.peer.fill(request).await;
+        }
+        // The new prices follow right after the outcomes of the orders.
         let mut reached = MarketTime(i64::MIN);
         for running in self.workers.iter_mut().flatten() {
             loop {
@@ -175,9 +205,12 @@ impl Scene {
     }
 
     /// Ends one worker.
-    pub(crate) async fn stop_worker(&mut self, worker: usize) {
-        let Running { worker, trigger, probe } = self.workers[worker].take().unwrap();
+    pub(crate) async fn stop_worker(&mut self, number: usize) {
+        let Running { worker, trigger, probe } = self.workers[number].take().unwrap();
         drop(probe);
+        if self.metronome.as_ref().is_some_and(|metronome| metronome.worker == number) {
+            self.metronome = None;
+        }
         trigger.pull();
         soon(worker.ended()).await;
         worker.join().unwrap();
