@@ -640,3 +640,53 @@ async fn answers_while_a_step_is_under_way_are_of_one_time() {
     assert!(before_it_was_over > 0);
     scene.end().await;
 }
+
+/// In steps of a minute every price of a session is heard; so the extremes told at any step,
+/// and those of longer steps, must be those of prices that were heard by then.
+#[tokio::test]
+async fn extremes_are_those_of_prices_that_were_heard() {
+    const MINUTE: i64 = 60 * SECOND;
+    let first: Date = FIRST.parse().unwrap();
+    let (open, _) = session(first);
+    let mut heard: BTreeMap<&str, Vec<Price>> = BTreeMap::new();
+    let mut scene = Scene::start(Setup { start: FIRST, step: MINUTE, ..Setup::default() }).await;
+    let mut peer = scene.trader(0, "alice").await;
+    peer.switch(State::DataTransfer).await;
+    let last = Now::at(first, 0, MINUTE).last;
+    for minute in 0..=last {
+        if minute > 0 {
+            scene.tick().await;
+        }
+        let now = Now::at(first, minute, MINUTE);
+        assert_eq!(scene.market, now.market);
+        for symbol in SYMBOLS {
+            let value: AssetValue = peer.data(I::GetAssetValueCurrent, &[symbol]).await;
+            let prices = heard.entry(symbol).or_default();
+            prices.push(value.price);
+            let info: AssetInfo = peer.data(I::GetAssetInfo, &[symbol]).await;
+            assert_eq!(Some(info.high), prices.iter().copied().max(), "{symbol} {minute}");
+            assert_eq!(Some(info.low), prices.iter().copied().min(), "{symbol} {minute}");
+        }
+    }
+    scene.end().await;
+
+    // The same session in half hours: each bar told has the extremes of its minutes.
+    let mut scene = Scene::start(Setup { start: FIRST, ..Setup::default() }).await;
+    let mut peer = scene.trader(0, "alice").await;
+    peer.switch(State::DataTransfer).await;
+    for step in 1..=Now::at(first, 0, HALF_HOUR).last {
+        scene.tick().await;
+        let now = Now::at(first, step, HALF_HOUR);
+        for symbol in SYMBOLS {
+            let told = bars(&mut peer, &now, I::GetAssetValueDay, &[symbol, FIRST]).await;
+            for bar in told {
+                let from = ((bar.start.0 - open.0) / MINUTE) as usize;
+                let prices = &heard[symbol][from..=from + 30];
+                assert_eq!(Some(bar.high), prices.iter().copied().max());
+                assert_eq!(Some(bar.low), prices.iter().copied().min());
+                assert_eq!((bar.open, bar.close), (prices[0], prices[30]));
+            }
+        }
+    }
+    scene.end().await;
+}
