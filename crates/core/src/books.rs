@@ -484,8 +484,6 @@ pub(crate) fn release(account: &mut Account, order: &Order) -> Result<(), Broken
             let held = account.held_cash.minus(order.hold).filter(|held| !held.is_negative());
             account.held_cash = held.ok_or_else(broken)?;
         }
-        // A split may have left nothing of an order, and nothing of the position either.
-        Side::Sell if request.quantity.is_zero() => {}
         Side::Sell => {
             let position = account.position_mut(request.instrument).ok_or_else(broken)?;
             let held = position.held.minus(request.quantity).filter(|held| !held.is_negative());

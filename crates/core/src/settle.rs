@@ -269,8 +269,7 @@ impl Settling<'_> {
             // Nothing is left that could have cost something.
             position.cost = Cash::ZERO;
         }
-        // `rest` is in `1/from` of the smallest unit; its value is rounded down to the cent.
-        let value = rest.saturating_mul(price.unwrap_or(0)) / i128::from(split.from);
+        let value = value_of_rest(rest, i128::from(split.from), price.unwrap_or(0));
         let room = MAX_CASH.minus(account.cash).unwrap_or(Cash::ZERO).max(Cash::ZERO);
         let cents = (value / CENT_IN_PRODUCT).min(i128::from(room.cents()));
         let cash = Cash::from_cents(i64::try_from(cents).map_err(|_| broken())?);
@@ -371,6 +370,8 @@ impl Settling<'_> {
                 position.cost =
                     position.cost.minus(basis).ok_or_else(|| broken("a negative cost basis"))?;
                 account.cash = cash;
+                // An empty position stays until the end: an order of which a split left nothing
+                // may still have to be released from it.
                 (proceeds, basis)
             }
         };
@@ -462,6 +463,14 @@ fn scale(quantity: Quantity, split: &Split) -> (Quantity, i128) {
     let from = i128::from(split.from);
     let units = (product / from).min(i128::from(MAX_QUANTITY.raw()));
     (Quantity::from_raw(units as i64), product - units * from)
+}
+
+/// `rest × price / from`, rounded down and saturating, without a product that overflows while the
+/// result does not.
+fn value_of_rest(rest: i128, from: i128, price: i128) -> i128 {
+    let (whole, part) = (rest / from, rest % from);
+    let of_part = part * (price / from) + part * (price % from) / from;
+    whole.saturating_mul(price).saturating_add(of_part)
 }
 
 fn changed_positions(before: &Account, after: &Account) -> Vec<InstrumentId> {

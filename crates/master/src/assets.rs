@@ -19,7 +19,7 @@ use papertrader_protocol::data::AssetKind;
 use papertrader_protocol::link::{LinkInstrument, SnapshotPush, Tick};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, transfer};
-use papertrader_store::{BarRow, Change, InstrumentRow, Loaded, StoreReader};
+use papertrader_store::{BarRow, Change, InstrumentRow, Loaded, StoreError, StoreReader};
 
 use crate::bars::Current;
 use crate::driver::{Event, Events, MasterError};
@@ -31,6 +31,8 @@ pub(crate) struct Assets {
     by_symbol: HashMap<Symbol, InstrumentId>,
     /// The deployment's number of the source's n-th instrument.
     of_source: Vec<InstrumentId>,
+    /// The place of each instrument in the source's list, by number from 1.
+    in_source: Vec<Option<usize>>,
     current: Vec<Current>,
     poller: Sender<MarketTime>,
     polling: bool,
@@ -54,11 +56,16 @@ impl Assets {
         let instruments = Arc::new(loaded.instruments.clone());
         let by_symbol: HashMap<Symbol, InstrumentId> =
             instruments.iter().map(|row| (row.symbol, row.id)).collect();
-        let of_source = source
-            .instruments()
-            .iter()
-            .filter_map(|spec| by_symbol.get(&spec.symbol).copied())
-            .collect();
+        let mut of_source = Vec::new();
+        let mut in_source = vec![None; instruments.len()];
+        for (index, spec) in source.instruments().iter().enumerate() {
+            let missing = || StoreError::Corrupt(format!("{} was not stored", spec.symbol));
+            let id = by_symbol.get(&spec.symbol).copied().ok_or_else(missing)?;
+            of_source.push(id);
+            if let Some(place) = in_source.get_mut(id.0 as usize - 1) {
+                *place = Some(index);
+            }
+        }
         let mut current = Vec::with_capacity(instruments.len());
         for row in instruments.iter() {
             current.push(Current::restore(reader, row.id)?);
@@ -72,8 +79,16 @@ impl Assets {
                 }
             }
         })?;
-        let mut assets =
-            Assets { source, instruments, by_symbol, of_source, current, poller, polling: false };
+        let mut assets = Assets {
+            source,
+            instruments,
+            by_symbol,
+            of_source,
+            in_source,
+            current,
+            poller,
+            polling: false,
+        };
         assets.restore_splits(loaded.books.head().market);
         Ok(assets)
     }
@@ -103,7 +118,7 @@ impl Assets {
 
     /// The place of an instrument in the source's list, if the source still has it.
     pub(crate) fn index_in_source(&self, id: InstrumentId) -> Option<usize> {
-        self.of_source.iter().position(|other| *other == id)
+        *self.in_source.get((id.0 as usize).checked_sub(1)?)?
     }
 
     pub(crate) fn symbol(&self, id: InstrumentId) -> Option<Symbol> {

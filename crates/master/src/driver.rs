@@ -463,6 +463,17 @@ impl Driver {
             self.refuse_on(id, request, Instruction::CommandFail, Reason::UnknownInstruction);
             return;
         };
+        let failure = instruction.failure();
+        // Each message of a worker carries its UUID (4.1), and it must be the one it proved.
+        let link_header = match header.link {
+            Some(link_header) if link_header.worker == proven => link_header,
+            _ => {
+                warn!(link = id.0, ?instruction, "a frame without the worker's own UUID");
+                self.refuse_on(id, request, failure, Reason::NotAuthorized);
+                return;
+            }
+        };
+        // What the worker says for itself.
         match instruction {
             Instruction::SessionPresence => {
                 if let Ok(presence) = SessionPresence::from_bytes(&frame.data) {
@@ -477,18 +488,10 @@ impl Driver {
                 }
                 return;
             }
+            Instruction::Pong => return,
+            Instruction::Goodbye => return self.close_link(id),
             _ => {}
         }
-        let failure = instruction.failure();
-        // Each message of a worker carries its UUID (4.1), and it must be the one it proved.
-        let link_header = match header.link {
-            Some(link_header) if link_header.worker == proven => link_header,
-            _ => {
-                warn!(link = id.0, ?instruction, "a frame without the worker's own UUID");
-                self.refuse_on(id, request, failure, Reason::NotAuthorized);
-                return;
-            }
-        };
         let origin = Origin { link: id, request, instruction, client: link_header.client };
         let parsed = Request::parse(instruction, header.argument_count, &frame.data);
         let parsed = match parsed {

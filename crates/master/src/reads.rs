@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use papertrader_core::account::Account;
 use papertrader_core::bar::{Bar, Resolution, Window, roll_up};
 use papertrader_core::ids::{AccountId, InstrumentId};
 use papertrader_core::ledger::JournalEntry;
@@ -23,7 +24,7 @@ use papertrader_protocol::request::Span;
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, Reason, transfer};
-use papertrader_store::{Found, HistoryRow, InstrumentRow, StoreError, StoreReader};
+use papertrader_store::{Found, HistoryRow, InstrumentRow, Profile, StoreError, StoreReader};
 
 use crate::assets::symbol_of;
 use crate::bars::Current;
@@ -89,6 +90,14 @@ impl Driver {
             current: self.assets.current(instrument).cloned().unwrap_or_default(),
             market: self.books.head().market,
         })
+    }
+
+    /// Whose a name is.
+    fn user(&self, name: &UserName) -> Result<(AccountId, &Profile, &Account), Reason> {
+        let id = self.accounts.find(name).ok_or(Reason::UnknownUser)?;
+        let profile = self.accounts.profile(id).ok_or(Reason::UnknownUser)?;
+        let account = self.books.account(id).ok_or(Reason::UnknownUser)?;
+        Ok((id, profile, account))
     }
 
     /// Answers getAssetValueDay, …Week, …Month, …Year, …AllTime and getAssetBars.
@@ -168,9 +177,7 @@ impl Driver {
         viewer: AccountId,
         name: &UserName,
     ) -> Result<(), Reason> {
-        let id = self.accounts.find(name).ok_or(Reason::UnknownUser)?;
-        let profile = self.accounts.profile(id).ok_or(Reason::UnknownUser)?;
-        let account = self.books.account(id).ok_or(Reason::UnknownUser)?;
+        let (id, profile, account) = self.user(name)?;
         let private = (viewer == id).then(|| UserInfoPrivate {
             email: profile.email.to_string(),
             is_password: profile.pass_hash.is_some(),
@@ -192,9 +199,7 @@ impl Driver {
         viewer: AccountId,
         name: &UserName,
     ) -> Result<(), Reason> {
-        let id = self.accounts.find(name).ok_or(Reason::UnknownUser)?;
-        let profile = self.accounts.profile(id).ok_or(Reason::UnknownUser)?;
-        let account = self.books.account(id).ok_or(Reason::UnknownUser)?;
+        let (id, profile, account) = self.user(name)?;
         let equity = self.books.equity(account);
         let gain = i128::from(equity.cents()) - i128::from(account.granted.cents());
         let granted = i128::from(account.granted.cents()).max(1);
@@ -237,8 +242,8 @@ impl Driver {
         viewer: AccountId,
         name: &UserName,
     ) -> Result<(), Reason> {
-        let id = self.accounts.find(name).ok_or(Reason::UnknownUser)?;
-        let name = self.accounts.profile(id).ok_or(Reason::UnknownUser)?.name.to_string();
+        let (id, profile, _) = self.user(name)?;
+        let name = profile.name.to_string();
         if viewer != id {
             self.data(origin, &History { name, private: None }.to_bytes());
             return Ok(());
@@ -260,8 +265,8 @@ impl Driver {
         viewer: AccountId,
         name: &UserName,
     ) -> Result<(), Reason> {
-        let id = self.accounts.find(name).ok_or(Reason::UnknownUser)?;
-        let name = self.accounts.profile(id).ok_or(Reason::UnknownUser)?.name.to_string();
+        let (id, profile, _) = self.user(name)?;
+        let name = profile.name.to_string();
         if viewer != id {
             self.data(origin, &Orders { name, more: false, orders: Vec::new() }.to_bytes());
             return Ok(());

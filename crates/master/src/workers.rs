@@ -263,7 +263,13 @@ async fn first_words(
                 }
             };
             let request = frame.header.request;
-            match Instruction::from_number(frame.header.instruction) {
+            let known = Instruction::from_number(frame.header.instruction);
+            let whole = frame.header.max == 1 && frame.header.link.is_none();
+            if known.is_some_and(|i| i.message_type() != frame.header.message_type) || !whole {
+                fail(Reason::BadFrame, request, &mut out);
+                continue;
+            }
+            match known {
                 Some(Instruction::LinkHello) => match LinkHello::from_bytes(frame.data) {
                     Ok(hello) => return Some(hello),
                     Err(error) => {

@@ -87,8 +87,9 @@ pub struct LinkHeader {
     pub client: SocketAddr,
 }
 
-/// A whole frame. `data` is borrowed from what was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A whole frame. `data` is borrowed from what was read. It may be a password's hash or a session
+/// ID, so that it never prints itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// The header.
     pub header: Header,
@@ -177,6 +178,15 @@ impl LinkHeader {
             deadline: WallTime(i64::from_be_bytes(array(bytes, 32))),
             client: SocketAddr::new(address, u16::from_be_bytes(array(bytes, 56))),
         })
+    }
+}
+
+impl std::fmt::Debug for Frame<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frame")
+            .field("header", &self.header)
+            .field("data", &format_args!("{} bytes", self.data.len()))
+            .finish()
     }
 }
 
@@ -321,6 +331,13 @@ mod tests {
             }
             let _ = Frame::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn a_frame_does_not_print_its_data() {
+        let header = Header::new(MessageType::Command, 1, 7);
+        let printed = format!("{:?}", Frame { header, data: b"secret" });
+        assert!(printed.ends_with("data: 6 bytes }"), "{printed}");
     }
 
     #[test]

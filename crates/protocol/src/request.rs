@@ -227,7 +227,7 @@ impl Request {
             }
             (I::GetAssetValuePredicted, [s, days]) => {
                 let symbol = symbol(s)?;
-                let days = days.parse().map_err(|_| Reason::BadHorizon)?;
+                let days = unsigned(days).parse().map_err(|_| Reason::BadHorizon)?;
                 if !(1..=MAX_HORIZON).contains(&days) {
                     return Err(Reason::BadHorizon);
                 }
@@ -327,8 +327,13 @@ fn client_order_id(text: &str) -> Result<ClientOrderId, Reason> {
 fn instant(text: &str) -> Result<MarketTime, Reason> {
     match Date::parse(text) {
         Some(date) => Ok(date.start()),
-        None => text.parse().map(MarketTime).map_err(|_| Reason::BadRange),
+        None => unsigned(text).parse().map(MarketTime).map_err(|_| Reason::BadRange),
     }
+}
+
+/// Rust reads `+5` as a number; the protocol does not. What begins with `+` becomes unreadable.
+fn unsigned(text: &str) -> &str {
+    if text.starts_with('+') { "" } else { text }
 }
 
 fn order_args(name: &str, quantity: &str, id: &str) -> Result<OrderArgs, Reason> {
@@ -378,6 +383,9 @@ mod tests {
             (I::GetAssetBars, &["AAPL", "week", "0", "1"], Reason::BadResolution),
             (I::GetAssetBars, &["AAPL", "day", "2", "1"], Reason::BadRange),
             (I::GetAssetBars, &["AAPL", "day", "x", "1"], Reason::BadRange),
+            (I::GetAssetBars, &["AAPL", "day", "+1", "2"], Reason::BadRange),
+            (I::GetAssetBars, &["AAPL", "day", "1", "99999999999999999999"], Reason::BadRange),
+            (I::GetAssetValuePredicted, &["AAPL", "+5"], Reason::BadHorizon),
             (I::GetAssetValuePredicted, &["AAPL", "0"], Reason::BadHorizon),
             (I::GetAssetValuePredicted, &["AAPL", "61"], Reason::BadHorizon),
             (I::GetUserInfo, &["ä"], Reason::BadUserName),

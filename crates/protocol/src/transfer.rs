@@ -57,8 +57,9 @@ impl Assembly {
     /// Takes the next packet. `limit` is the most bytes that are taken in all.
     pub fn push(&mut self, frame: &Frame<'_>, limit: usize) -> Result<Progress, TransferError> {
         let Header { number, max, .. } = frame.header;
-        let expected = self.received + 1;
-        if number != expected || (self.received > 0 && max != self.max) {
+        // After packet 65,535 none is due, and 0 is no packet's number.
+        let expected = self.received.wrapping_add(1);
+        if expected == 0 || number != expected || (self.received > 0 && max != self.max) {
             return Err(TransferError::Order { expected, got: number, max });
         }
         if self.data.len() + frame.data.len() > limit {
@@ -124,5 +125,21 @@ mod tests {
         assembly.push(&frames[0], MAX_DATA).unwrap();
         assert_eq!(assembly.push(&frames[1], MAX_DATA), Err(TransferError::TooLarge(2)));
         assert!(assembly.finished().is_err());
+    }
+
+    #[test]
+    fn a_packet_after_the_last_possible_one_is_refused() {
+        let mut header = Header::new(MessageType::DataTransfer, Instruction::Data as u16, 1);
+        header.max = u16::MAX;
+        let mut assembly = Assembly::default();
+        for number in 1..=u16::MAX {
+            assembly.push(&Frame { header: Header { number, ..header }, data: &[] }, 0).unwrap();
+        }
+        for number in [0, 1, u16::MAX] {
+            let frame = Frame { header: Header { number, ..header }, data: &[] };
+            let error = TransferError::Order { expected: 0, got: number, max: u16::MAX };
+            assert_eq!(assembly.push(&frame, 0), Err(error));
+        }
+        assert_eq!(assembly.finished().unwrap(), []);
     }
 }

@@ -81,7 +81,7 @@ impl Prices {
         generation: u64,
     ) -> Result<Prices, SnapshotFault> {
         let mut list = push.instruments;
-        list.sort_by_key(|a| a.symbol);
+        list.sort_by_key(|instrument| instrument.symbol);
         let mut by_symbol = HashMap::with_capacity(list.len());
         let mut by_id = HashMap::with_capacity(list.len());
         for (index, instrument) in list.iter().enumerate() {

@@ -35,6 +35,9 @@ pub struct Config {
     /// Threads that serve clients. 0 takes one per core.
     #[serde(default)]
     pub threads: usize,
+    /// How long the master may take to answer anything but an order. 30 seconds.
+    #[serde(rename = "request_timeout_ms", default = "default::patience", with = "milliseconds")]
+    pub request_timeout: Duration,
     /// How long an order may wait for the master before it will not happen. 10 seconds.
     #[serde(rename = "order_wait_ms", default = "default::order_wait", with = "milliseconds")]
     pub order_wait: Duration,
@@ -107,6 +110,7 @@ impl Config {
             web: String::new(),
             fingerprint: String::new(),
             threads: 0,
+            request_timeout: default::patience(),
             order_wait: default::order_wait(),
             cache_bytes: default::cache_bytes(),
             max_answer_bytes: default::max_answer_bytes(),
@@ -123,6 +127,37 @@ impl Config {
             reconnect_delay_max: default::reconnect_max(),
             drain: default::drain(),
         }
+    }
+}
+
+/// A configuration that cannot work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A value is zero that must not be.
+    #[error("the worker's {0} must be above zero")]
+    Zero(&'static str),
+    /// Every link would count as lost before the master could answer a ping.
+    #[error("the worker's link_timeout_ms must be longer than its ping_interval_ms")]
+    LinkTimeout,
+}
+
+impl Config {
+    /// Whether the values fit together.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let above_zero = [
+            ("ping_interval_ms", !self.ping_interval.is_zero()),
+            ("reconnect_delay_min_ms", !self.reconnect_delay_min.is_zero()),
+            ("reconnect_delay_max_ms", !self.reconnect_delay_max.is_zero()),
+            ("max_connections", self.max_connections > 0),
+            ("max_requests_per_connection", self.max_requests_per_connection > 0),
+        ];
+        if let Some((name, _)) = above_zero.into_iter().find(|(_, good)| !good) {
+            return Err(ConfigError::Zero(name));
+        }
+        if self.link_timeout <= self.ping_interval {
+            return Err(ConfigError::LinkTimeout);
+        }
+        Ok(())
     }
 }
 
@@ -193,5 +228,41 @@ fn worker_id<'de, D: serde::Deserializer<'de>>(from: D) -> Result<WorkerId, D::E
     match uuid::Uuid::parse_str(&text) {
         Ok(id) => Ok(WorkerId(id.into_bytes())),
         Err(_) => Err(serde::de::Error::custom(format!("'{text}' is not a worker's UUID"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        use serde::de::value::{Error, MapDeserializer};
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        Config::deserialize(MapDeserializer::<_, Error>::new(pairs)).map_err(|e| e.to_string())
+    }
+
+    const ID: &str = "00112233-4455-6677-8899-aabbccddeeff";
+
+    #[test]
+    fn what_is_not_said_has_a_default_and_what_is_unknown_is_named() {
+        let config = parse(&format!("worker={ID}\nmaster=example.org:2048")).unwrap();
+        assert_eq!(config.worker.to_string(), ID);
+        assert_eq!(config.listen.port(), 2049);
+        assert_eq!(config.order_wait, Duration::from_secs(10));
+        let error = parse(&format!("worker={ID}\nmaster=a:1\ncolour=red")).unwrap_err();
+        assert!(error.contains("colour"), "{error}");
+        let error = parse("worker=seven\nmaster=a:1").unwrap_err();
+        assert!(error.contains("'seven'"), "{error}");
+        assert!(parse("master=a:1").unwrap_err().contains("worker"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let good = Config::new(WorkerId([1; 16]), "a:1");
+        assert_eq!(good.check(), Ok(()));
+        let still = Config { ping_interval: Duration::ZERO, ..good.clone() };
+        assert_eq!(still.check(), Err(ConfigError::Zero("ping_interval_ms")));
+        let hasty = Config { link_timeout: good.ping_interval, ..good };
+        assert_eq!(hasty.check(), Err(ConfigError::LinkTimeout));
     }
 }

@@ -27,7 +27,7 @@ use crate::auth::Sessions;
 use crate::cache::Prices;
 use crate::cache::history::History;
 use crate::clients::{self, Arrival};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::uplink::{self, Uplink};
 
 /// Accepted sockets that wait for a client thread.
@@ -42,6 +42,9 @@ const NO_SOCKETS: Duration = Duration::from_millis(50);
 /// Why a worker does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
+    /// The configuration cannot work.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
     /// The address cannot be listened at.
     #[error("cannot listen at {address}: {error}")]
     Listen {
@@ -114,6 +117,7 @@ impl Worker {
     /// Binds the listener of `config`, starts all threads, and returns. The master need not be
     /// there: the worker goes on trying to reach it. Blocks no longer than binding takes.
     pub fn start(config: Config, clock: Clock, shutdown: Shutdown) -> Result<Worker, WorkerError> {
+        config.check()?;
         let listen_error = |error| WorkerError::Listen { address: config.listen, error };
         let listener = std::net::TcpListener::bind(config.listen).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
@@ -136,6 +140,9 @@ impl Worker {
             ready: ready_sender,
             clients: Arc::default(),
         });
+        if address.ip().is_unspecified() && shared.config.advertise.is_none() {
+            warn!(%address, "clients cannot reach a worker at this address: configure 'advertise'");
+        }
         info!(%address, threads, worker = %shared.config.worker, "the worker starts");
 
         // The worker's own end: pulled by the caller's, or by a thread that fails.

@@ -17,5 +17,5 @@ pub mod config;
 pub mod driver;
 pub(crate) mod uplink;
 
-pub use config::Config;
+pub use config::{Config, ConfigError};
 pub use driver::{Worker, WorkerError};

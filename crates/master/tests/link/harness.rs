@@ -154,7 +154,9 @@ impl FakeWorker {
 
     pub(crate) async fn send_control(&mut self, instruction: Instruction, data: &[u8]) {
         let mut bytes = Vec::new();
-        Header::new(instruction.message_type(), instruction as u16, 0).encode(data, &mut bytes);
+        let mut header = Header::new(instruction.message_type(), instruction as u16, 0);
+        header.link = (instruction != Instruction::LinkHello).then(|| self.link_header());
+        header.encode(data, &mut bytes);
         self.send_bytes(&bytes).await;
     }
 
@@ -173,6 +175,23 @@ impl FakeWorker {
     pub(crate) async fn send(&mut self, session: SessionId, request: &Request) -> u64 {
         let link = self.link_header();
         self.send_with(session, request, link).await
+    }
+
+    /// Sends a request as a client does that speaks to the master itself.
+    pub(crate) async fn send_as_client(&mut self, request: &Request) -> u64 {
+        let (instruction, arguments) = request.encode();
+        let number = self.next_request;
+        self.next_request += 1;
+        let mut bytes = Vec::new();
+        papertrader_protocol::returns::put_args(
+            instruction,
+            &arguments,
+            number,
+            SessionId::NONE,
+            &mut bytes,
+        );
+        self.send_bytes(&bytes).await;
+        number
     }
 
     pub(crate) async fn send_with(
@@ -277,6 +296,11 @@ impl FakeWorker {
         let received = self.receive_where(wanted).await;
         assert_eq!(received.header.max, 1);
         SnapshotPush::from_bytes(&received.data).unwrap()
+    }
+
+    /// Forgets pushes that were put aside.
+    pub(crate) fn snapshot_aside(&mut self) {
+        self.aside.clear();
     }
 
     /// The next list of workers that is pushed.

@@ -5,4 +5,5 @@
 
 mod harness;
 mod orders;
+mod prices;
 mod sessions;

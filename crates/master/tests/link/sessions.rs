@@ -41,13 +41,13 @@ async fn a_client_gets_the_list_of_workers_from_the_master_and_nothing_else() {
     let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
     assert_eq!(worker.worker_list().await.workers.len(), 1);
     let mut client = FakeWorker::connect_raw(master.address, WORKERS[0]).await;
-    let number = client.send(SessionId::NONE, &Request::GetWorkerList).await;
+    let number = client.send_as_client(&Request::GetWorkerList).await;
     let list = client.receive().await;
     assert_eq!(list.header.request, number);
     let list = papertrader_protocol::data::WorkerList::from_bytes(&list.data).unwrap();
     assert_eq!(list.workers[0].name, "worker-0");
     assert_eq!(list.workers[0].address, "127.0.0.1:4001");
-    let number = client.send(SessionId::NONE, &login("alice", false)).await;
+    let number = client.send_as_client(&login("alice", false)).await;
     assert_eq!(client.refusal(number).await, Reason::NotAuthorized);
     drop(client);
     let mut noise = FakeWorker::connect_raw(master.address, WORKERS[0]).await;

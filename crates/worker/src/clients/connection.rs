@@ -282,7 +282,7 @@ where
     // The last words arrive only if the client's are read to their end: closing a socket with
     // unread bytes in it would take back what is still on its way.
     if writer.shutdown().await.is_ok() && !client_closed {
-        let _ = timeout(LINGER, async {
+        let _ = timeout(LINGER.min(config.drain), async {
             loop {
                 inbox.clear();
                 match inbox.fill().await {

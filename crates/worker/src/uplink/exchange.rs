@@ -5,6 +5,7 @@
 //! the link. Many clients with the same question are one question to the master.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use papertrader_core::time::WallTime;
@@ -14,7 +15,7 @@ use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
     LinkHello, LinkWelcome, SessionEnded, SessionPresence, SnapshotPush, WorkerStatus,
 };
-use papertrader_protocol::returns::{self, Return};
+use papertrader_protocol::returns::Return;
 use papertrader_protocol::transfer::Assembly;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Reason, SessionId, args, transfer};
@@ -28,17 +29,28 @@ use crate::driver::Shared;
 /// The longest snapshot or list of workers, in bytes.
 const MAX_PUSH: usize = 256 * 1024 * 1024;
 
+/// The address of no client.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// A request of this link that has no (final) answer yet.
 #[derive(Debug)]
 enum Pending {
     /// A client's own.
-    Plain { ask: Ask, data: Assembly },
+    Plain { ask: Ask, answer: Coming },
     /// One question for those who asked it.
-    Shared { question: Question, generation: u64, waiting: Vec<Waiting>, data: Assembly },
+    Shared { question: Question, generation: u64, waiting: Vec<Waiting>, answer: Coming },
     /// An order, which is in the cache of orders.
     Order { sequence: u64 },
     /// The worker's own: a session on a new link.
     Resume { session: SessionId },
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+struct Coming {
+    data: Assembly,
+    /// When the master was last heard of it.
+    heard: WallTime,
 }
 
 #[derive(Debug)]
@@ -123,7 +135,8 @@ impl Exchange {
             fingerprint: config.fingerprint.clone(),
             clock: self.shared.clock.now(),
         };
-        self.control(Instruction::LinkHello, &hello);
+        // The one message without a link header: it says who the worker is.
+        header(Instruction::LinkHello, 0).encode(&hello.to_bytes(), &mut self.output);
     }
 
     /// The link was lost: everything in flight is answered, but the orders wait.
@@ -134,20 +147,26 @@ impl Exchange {
         self.snapshot = Assembly::default();
         self.worker_list = Assembly::default();
         self.questions.clear();
-        for (_, pending) in self.pending.drain().collect::<Vec<_>>() {
-            match pending {
-                Pending::Plain { ask, .. } => {
-                    self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
-                }
-                Pending::Shared { waiting, .. } => {
-                    for one in waiting {
-                        self.refuse(one.route, one.instruction, Step::Only, Reason::Unavailable);
-                    }
-                }
-                Pending::Order { .. } | Pending::Resume { .. } => {}
-            }
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            self.drop_pending(pending);
         }
         self.expire(now);
+    }
+
+    /// Answers a request that the master will not answer.
+    fn drop_pending(&mut self, pending: Pending) {
+        match pending {
+            Pending::Plain { ask, .. } => {
+                self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
+            }
+            Pending::Shared { question, generation, waiting, .. } => {
+                self.questions.remove(&(question, generation));
+                for one in waiting {
+                    self.refuse(one.route, one.instruction, Step::Only, Reason::Unavailable);
+                }
+            }
+            Pending::Order { .. } | Pending::Resume { .. } => {}
+        }
     }
 
     /// Answers the orders whose time is over while there is no link.
@@ -182,7 +201,8 @@ impl Exchange {
         } else {
             let number = self.number();
             self.send(number, &ask, WallTime(0));
-            self.pending.insert(number, Pending::Plain { ask, data: Assembly::default() });
+            let answer = self.coming();
+            self.pending.insert(number, Pending::Plain { ask, answer });
         }
     }
 
@@ -224,9 +244,9 @@ impl Exchange {
         let number = self.number();
         // The answer is for whoever asks: no session stands in the question.
         self.send(number, &Ask { session: SessionId::NONE, ..ask }, WallTime(0));
-        let (waiting, data) = (vec![waiting], Assembly::default());
+        let (waiting, answer) = (vec![waiting], self.coming());
         self.questions.insert((question, generation), number);
-        self.pending.insert(number, Pending::Shared { question, generation, waiting, data });
+        self.pending.insert(number, Pending::Shared { question, generation, waiting, answer });
     }
 
     /// Tells the master which sessions have got or lost their clients here.
@@ -240,21 +260,42 @@ impl Exchange {
 
     /// What is said every few seconds.
     pub(super) fn tick(&mut self) {
-        self.shared.sessions.sweep(self.shared.clock.now());
+        let now = self.shared.clock.now();
+        self.shared.sessions.sweep(now);
         self.orders.sweep();
+        let patience = nanos(self.shared.config.request_timeout);
+        let silent: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| match pending {
+                Pending::Plain { answer, .. } | Pending::Shared { answer, .. } => {
+                    answer.heard.plus_nanos(patience) <= now
+                }
+                Pending::Order { .. } | Pending::Resume { .. } => false,
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        for number in silent {
+            warn!(number, "the master does not answer a request");
+            if let Some(pending) = self.pending.remove(&number) {
+                self.drop_pending(pending);
+            }
+        }
         if self.up {
             let clients = u32::try_from(self.shared.clients()).unwrap_or(u32::MAX);
             self.control(Instruction::WorkerStatus, &WorkerStatus { clients });
-            let text = [String::new()];
-            returns::put_args(Instruction::Ping, &text, 0, SessionId::NONE, &mut self.output);
+            let mut ping = self.own_header(Instruction::Ping);
+            ping.argument_count = 1;
+            ping.encode(&[], &mut self.output);
         }
     }
 
     /// The last bytes on a link that this worker closes.
     pub(super) fn last_words(&mut self) -> Vec<u8> {
         self.tell_presence();
-        let goodbye = Return::Goodbye(Reason::ShuttingDown.into());
-        goodbye.put(0, &mut self.output);
+        let mut goodbye = self.own_header(Instruction::Goodbye);
+        goodbye.argument_count = 1;
+        goodbye.encode(Reason::ShuttingDown.code().as_bytes(), &mut self.output);
         self.take_output()
     }
 
@@ -276,9 +317,10 @@ impl Exchange {
                 Ok(())
             }
             Some(I::Ping) => {
-                let text = [String::from_utf8_lossy(frame.data).into_owned()];
-                let request = frame.header.request;
-                returns::put_args(I::Pong, &text, request, SessionId::NONE, &mut self.output);
+                let mut pong = self.own_header(I::Pong);
+                pong.request = frame.header.request;
+                pong.argument_count = 1;
+                pong.encode(frame.data, &mut self.output);
                 Ok(())
             }
             Some(I::Pong) => Ok(()),
@@ -313,20 +355,16 @@ impl Exchange {
         self.up = true;
         for (session, client) in self.shared.sessions.resume(now) {
             let number = self.number();
-            let mut header = header(Instruction::LoginSession, number);
+            let mut header = self.own_header(Instruction::LoginSession);
+            header.request = number;
             header.session = session;
-            let stamp = self.shared.clock.now();
-            header.link = Some(LinkHeader {
-                worker: self.shared.config.worker,
-                received_at: stamp,
-                sequence: u64::try_from(stamp.0).unwrap_or(0),
-                deadline: WallTime(0),
-                client,
-            });
+            if let Some(link) = &mut header.link {
+                link.client = client;
+            }
             header.encode(&[], &mut self.output);
             self.pending.insert(number, Pending::Resume { session });
         }
-        for sequence in self.orders.due() {
+        for sequence in self.orders.take_up() {
             self.send_order(sequence);
         }
         Ok(())
@@ -369,7 +407,13 @@ impl Exchange {
     fn answered(&mut self, instruction: Instruction, frame: &Frame<'_>) {
         let number = frame.header.request;
         match self.pending.get_mut(&number) {
-            None => debug!(number, name = instruction.name(), "an answer that nobody waits for"),
+            None => {
+                debug!(number, name = instruction.name(), "an answer that nobody waits for");
+                // A session that comes too late has no client here: the master must hear so.
+                if let Ok(Some(Return::Session(grant))) = Return::parse(frame) {
+                    drop(self.shared.sessions.grant(&grant, NOBODY));
+                }
+            }
             Some(Pending::Order { sequence }) => {
                 let sequence = *sequence;
                 self.order_answered(number, sequence, instruction, frame);
@@ -382,9 +426,11 @@ impl Exchange {
                     _ => self.shared.sessions.end(session),
                 }
             }
-            Some(Pending::Plain { data, .. } | Pending::Shared { data, .. })
-                if instruction == Instruction::Data =>
-            {
+            Some(
+                Pending::Plain { answer: Coming { data, heard }, .. }
+                | Pending::Shared { answer: Coming { data, heard }, .. },
+            ) if instruction == Instruction::Data => {
+                *heard = self.shared.clock.now();
                 let limit = self.shared.config.max_answer_bytes;
                 let whole = match data.push(frame, limit) {
                     Ok(_) => match std::mem::take(data).finished() {
@@ -444,6 +490,7 @@ impl Exchange {
     fn returned(&mut self, number: u64, instruction: Instruction, frame: &Frame<'_>) {
         match self.pending.remove(&number) {
             Some(Pending::Plain { ask, .. }) => {
+                self.forget_if_unknown(ask.session, refusal(frame));
                 let content = match instruction {
                     Instruction::SessionId => match Return::parse(frame) {
                         Ok(Some(Return::Session(grant))) => {
@@ -480,15 +527,13 @@ impl Exchange {
         instruction: Instruction,
         frame: &Frame<'_>,
     ) {
-        let refusal = match Return::parse(frame) {
-            Ok(Some(Return::Failed(_, failure))) => Some(failure.reason),
-            _ => None,
-        };
+        let refusal = refusal(frame);
         let Some(judged) = self.orders.judge(sequence, instruction, refusal) else {
             self.pending.remove(&number);
             return;
         };
-        let Judged { verdict, route, asked, over } = judged;
+        let Judged { verdict, route, asked, session, over } = judged;
+        self.forget_if_unknown(session, refusal);
         if over {
             self.pending.remove(&number);
         }
@@ -497,6 +542,13 @@ impl Exchange {
             Verdict::Instead(step, reason) => self.refuse(route, asked, step, reason),
             Verdict::Forget => self.deliver(route, Step::Outcome, Content::Nothing),
             Verdict::Silent => {}
+        }
+    }
+
+    /// The master does not honour a session any more: neither does the worker.
+    fn forget_if_unknown(&self, session: SessionId, refusal: Option<Reason>) {
+        if matches!(refusal, Some(Reason::SessionUnknown | Reason::SessionExpired)) {
+            self.shared.sessions.end(session);
         }
     }
 
@@ -517,9 +569,24 @@ impl Exchange {
     }
 
     fn control(&mut self, instruction: Instruction, content: &impl Wire) {
-        let mut header = header(instruction, 0);
-        header.session = SessionId::NONE;
-        header.encode(&content.to_bytes(), &mut self.output);
+        self.own_header(instruction).encode(&content.to_bytes(), &mut self.output);
+    }
+
+    /// The header of what the worker says for itself: every frame carries its UUID (4.1).
+    fn own_header(&self, instruction: Instruction) -> Header {
+        let now = self.shared.clock.now();
+        let link = LinkHeader {
+            worker: self.shared.config.worker,
+            received_at: now,
+            sequence: u64::try_from(now.0).unwrap_or(0),
+            deadline: WallTime(0),
+            client: NOBODY,
+        };
+        Header { link: Some(link), ..header(instruction, 0) }
+    }
+
+    fn coming(&self) -> Coming {
+        Coming { data: Assembly::default(), heard: self.shared.clock.now() }
     }
 
     fn number(&mut self) -> u64 {
@@ -557,6 +624,14 @@ fn client_header(shared: &Shared, number: u64, ask: &Ask, deadline: WallTime) ->
         client: ask.client,
     });
     header
+}
+
+/// The reason of a failure return.
+fn refusal(frame: &Frame<'_>) -> Option<Reason> {
+    match Return::parse(frame) {
+        Ok(Some(Return::Failed(_, failure))) => Some(failure.reason),
+        _ => None,
+    }
 }
 
 fn as_it_came(instruction: Instruction, frame: &Frame<'_>) -> Content {

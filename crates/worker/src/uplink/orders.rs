@@ -17,8 +17,8 @@
 use std::collections::BTreeMap;
 
 use papertrader_core::time::WallTime;
-use papertrader_protocol::Reason;
 use papertrader_protocol::instruction::Instruction;
+use papertrader_protocol::{Reason, SessionId};
 
 use super::{Ask, Route, Step};
 
@@ -72,7 +72,7 @@ impl Orders {
 
     /// What a new link must carry, in order of time. Orders that only wait for an outcome which
     /// nobody wants to hear are dropped.
-    pub(super) fn due(&mut self) -> Vec<u64> {
+    pub(super) fn take_up(&mut self) -> Vec<u64> {
         self.by_sequence.retain(|_, order| !(order.queued && order.ask.route.is_dead()));
         self.by_sequence.keys().copied().collect()
     }
@@ -124,10 +124,11 @@ impl Orders {
     ) -> Option<Judged> {
         let order = self.by_sequence.get_mut(&sequence)?;
         let (route, asked) = (order.ask.route.clone(), order.ask.instruction);
+        let session = order.ask.session;
         if instruction == Instruction::OrderQueued {
             let verdict = if order.queued { Verdict::Silent } else { Verdict::Pass(Step::First) };
             order.queued = true;
-            return Some(Judged { verdict, route, asked, over: false });
+            return Some(Judged { verdict, route, asked, session, over: false });
         }
         let earlier_copy = order.sent > 1;
         let unheard = refusal.is_some_and(|reason| !decides_the_order(reason));
@@ -139,7 +140,7 @@ impl Orders {
             (false, _) => Verdict::Pass(Step::Only),
         };
         self.by_sequence.remove(&sequence);
-        Some(Judged { verdict, route, asked, over: true })
+        Some(Judged { verdict, route, asked, session, over: true })
     }
 }
 
@@ -151,6 +152,8 @@ pub(super) struct Judged {
     pub(super) route: Route,
     /// What was asked.
     pub(super) asked: Instruction,
+    /// Under which session.
+    pub(super) session: SessionId,
     /// Whether the order is out of the cache.
     pub(super) over: bool,
 }
@@ -175,8 +178,6 @@ fn decides_the_order(reason: Reason) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::Weak;
-
-    use papertrader_protocol::SessionId;
 
     use super::*;
 
@@ -215,7 +216,7 @@ mod tests {
         let expired = orders.expire(WallTime(12));
         let answers: Vec<_> = expired.iter().map(|(ask, why)| (ask.sequence, *why)).collect();
         assert_eq!(answers, [(1, Reason::OutcomeUnknown), (2, Reason::DeadlinePassed)]);
-        assert_eq!(orders.due(), [3]);
+        assert_eq!(orders.take_up(), [3]);
     }
 
     #[test]

@@ -182,3 +182,39 @@ async fn the_end_does_not_wait_forever_and_says_what_is_known() {
     assert!(client.read().await.is_none());
     scene.end().await;
 }
+
+#[tokio::test]
+async fn the_end_without_a_master_drops_orders_that_were_never_sent() {
+    let scene = Scene::unlinked(|c| c.drain = Duration::from_millis(50)).await;
+    let (mut link, _) = scene.master.accept().await;
+    link.welcome("deployment-1", 0).await;
+    link.push_all(1).await;
+    let mut client = scene.logged_in(&mut link, 1).await;
+    drop(link);
+    let hash = "ab".repeat(32);
+    client.refused(Instruction::Login, &["alice", &hash, "true"], Reason::Unavailable).await;
+    let request = client.send(Instruction::PurchaseAsset, &["AAPL", "1", "x"]).await;
+    let ping = client.send(Instruction::Ping, &["x"]).await;
+    client.expect(ping, Instruction::Pong).await;
+    scene.trigger.pull();
+    client.expect_refusal(0, Instruction::Goodbye, Reason::ShuttingDown).await;
+    client.expect_refusal(request, Instruction::PurchaseFail, Reason::DeadlinePassed).await;
+    assert!(client.read().await.is_none());
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_beyond_the_limit_is_refused() {
+    let (scene, mut link) = Scene::ready(|c| c.max_answer_bytes = 100_000).await;
+    let mut client = scene.logged_in(&mut link, 1).await;
+    client.switch(State::DataTransfer).await;
+    let request = client.send(Instruction::GetUserTransactionHistory, &["alice"]).await;
+    let asked = link.expect(Instruction::GetUserTransactionHistory).await;
+    link.data(asked.header.request, &vec![1; 100_001], false).await;
+    client.expect_refusal(request, Instruction::DataFail, Reason::RangeTooLarge).await;
+    let request = client.send(Instruction::GetUserTransactionHistory, &["alice"]).await;
+    let asked = link.expect(Instruction::GetUserTransactionHistory).await;
+    link.data(asked.header.request, &vec![1; 100_000], false).await;
+    assert_eq!(client.data(request, Instruction::Data).await.len(), 100_000);
+    scene.end().await;
+}

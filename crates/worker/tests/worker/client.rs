@@ -136,4 +136,9 @@ impl Client {
             }
         }
     }
+
+    pub(crate) async fn switch(&mut self, state: State) {
+        let request = self.send(Instruction::SwitchState, &[state.name()]).await;
+        self.expect(request, Instruction::StateSwitchSuccess).await;
+    }
 }

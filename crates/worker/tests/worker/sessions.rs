@@ -1,11 +1,13 @@
 //! Log-in, log-out, what a session allows, and what the master hears of it.
 
+use std::time::Duration;
+
 use papertrader_core::time::WallTime;
 use papertrader_protocol::Reason;
 use papertrader_protocol::data::WorkerList;
 use papertrader_protocol::instruction::{Instruction, State};
 use papertrader_protocol::link::SessionPresence;
-use papertrader_protocol::returns::Return;
+use papertrader_protocol::returns::{Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 
 use crate::client::Client;
@@ -133,11 +135,7 @@ async fn sessions_in_use_are_resumed_on_a_new_link() {
         resumed.push(login.header.session);
         if login.header.session == session(1) {
             assert_eq!(login.header.link.unwrap().client, kept.writer.local_addr().unwrap());
-            let grant = papertrader_protocol::returns::SessionGrant {
-                session: session(1),
-                expires: NEVER,
-                name: "alice".into(),
-            };
+            let grant = SessionGrant { session: session(1), expires: NEVER, name: "alice".into() };
             link.returned(number, &Return::Session(grant)).await;
         } else {
             link.failed(number, Instruction::LoginFail, Reason::SessionExpired).await;
@@ -155,29 +153,30 @@ async fn sessions_in_use_are_resumed_on_a_new_link() {
 
 #[tokio::test]
 async fn another_deployment_ends_all_sessions() {
-    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let (scene, mut link) = Scene::ready(|c| c.ping_interval = Duration::from_millis(10)).await;
     let mut client = scene.logged_in(&mut link, 1).await;
     drop(link);
     let (mut link, _) = scene.master.accept().await;
     link.welcome("deployment-2", 0).await;
     link.push_all(1).await;
-    let mut other = scene.client().await;
-    // The first question on the new link: no session was resumed before it.
-    let hash = "ab".repeat(32);
-    let request = loop {
-        let request = other.send(Instruction::Register, &["bob", "b@c", &hash]).await;
-        // The worker may still be between the links.
-        tokio::select! {
-            message = other.next() => assert_eq!(message.instruction(), Instruction::RegisterFail),
-            message = link.next() => {
-                assert_eq!(message.instruction(), Instruction::Register);
-                link.returned(message.header.request, &Return::Registered("bob".into())).await;
-                break request;
-            }
-        }
-    };
-    other.expect(request, Instruction::RegisterSuccess).await;
+    // It is said only after the welcome was taken. No session is resumed before or after it.
+    link.aside(Instruction::WorkerStatus).await;
     client.refused(Instruction::SwitchState, &["data"], Reason::SessionUnknown).await;
+    settle(&mut client, &mut link).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_session_that_the_master_does_not_know_is_forgotten() {
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let mut client = scene.logged_in(&mut link, 1).await;
+    let request = client.send(Instruction::CancelOrder, &["x"]).await;
+    let asked = link.expect(Instruction::CancelOrder).await;
+    let number = asked.header.request;
+    link.failed(number, Instruction::CancelFail, Reason::SessionUnknown).await;
+    client.expect_refusal(request, Instruction::CancelFail, Reason::SessionUnknown).await;
+    // Refused by the worker itself: the master would not answer.
+    client.refused(Instruction::CancelOrder, &["x"], Reason::SessionUnknown).await;
     scene.end().await;
 }
 
@@ -189,5 +188,47 @@ async fn a_refused_worker_tries_again() {
     let link = scene.master.link().await;
     assert!(soon(scene.worker.ready()).await);
     drop(link);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_master_that_is_silent_or_breaks_the_protocol_loses_the_link() {
+    let (scene, link) = Scene::ready(|c| {
+        c.ping_interval = Duration::from_millis(20);
+        c.link_timeout = Duration::from_millis(200);
+    })
+    .await;
+    // This link stays open, but nobody answers on it.
+    let (mut next, _) = scene.master.accept().await;
+    drop(link);
+    next.welcome("deployment-1", 0).await;
+    next.push_all(5).await;
+    // Snapshots ascend; this one does not.
+    next.push_change(5, vec![]).await;
+    assert!(next.closed().await.is_none());
+    let (mut last, _) = scene.master.accept().await;
+    // Nothing but a welcome or a refusal may come first.
+    last.push_all(1).await;
+    assert!(last.closed().await.is_none());
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_request_that_the_master_never_answers_ends() {
+    let (scene, mut link) = Scene::ready(|c| {
+        c.ping_interval = Duration::from_millis(10);
+        c.request_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let mut client = scene.client().await;
+    let hash = "ab".repeat(32);
+    let request = client.send(Instruction::Login, &["alice", &hash, "true"]).await;
+    let login = link.expect(Instruction::Login).await;
+    client.expect_refusal(request, Instruction::LoginFail, Reason::Unavailable).await;
+    // The session comes too late: the master hears that nobody uses it.
+    let grant = SessionGrant { session: session(1), expires: NEVER, name: "alice".into() };
+    link.returned(login.header.request, &Return::Session(grant)).await;
+    let gone = SessionPresence { session: session(1), present: false };
+    assert_eq!(presence(&mut link).await, gone);
     scene.end().await;
 }

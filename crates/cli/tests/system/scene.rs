@@ -1,0 +1,208 @@
+//! A master and its workers, started together, moved tick by tick, and ended with a check.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use papertrader_core::ids::WorkerId;
+use papertrader_core::time::{Date, MarketTime, SECOND, WallTime};
+use papertrader_market::{Replay, ReplayConfig};
+use papertrader_master::{ConfiguredWorker, Master, Ticks};
+use papertrader_node::clock::Clock;
+use papertrader_node::shutdown::{self, Trigger};
+use papertrader_protocol::Instruction;
+use papertrader_protocol::data::WorkerList;
+use papertrader_store::Store;
+use papertrader_store::sqlite::SqliteStore;
+use papertrader_worker::Worker;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::peer::Peer;
+
+/// The market time between steps that most tests use.
+pub(crate) const HALF_HOUR: i64 = 1_800 * SECOND;
+
+/// Fails a test that would hang; says nothing about speed.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(120), future).await.expect("a test hangs")
+}
+
+/// What a test may choose.
+pub(crate) struct Setup {
+    pub(crate) master: papertrader_master::Config,
+    pub(crate) start: &'static str,
+    pub(crate) step: i64,
+    pub(crate) workers: u8,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        let master = papertrader_master::Config::default();
+        Setup { master, start: "2005-02-25", step: HALF_HOUR, workers: 1 }
+    }
+}
+
+struct Running {
+    worker: Worker,
+    trigger: Trigger,
+    probe: Peer,
+}
+
+/// A running system.
+pub(crate) struct Scene {
+    dir: TempDir,
+    ticks: mpsc::Sender<()>,
+    trigger: Trigger,
+    master: Master,
+    workers: Vec<Option<Running>>,
+    /// The market time that every worker has reached.
+    pub(crate) market: MarketTime,
+}
+
+impl Scene {
+    /// Starts everything and waits until every worker knows of every other.
+    pub(crate) async fn start(setup: Setup) -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("store.db"), "deployment").unwrap();
+        let start = Date::parse(setup.start).unwrap();
+        let replay = Replay::bundled(ReplayConfig { start, step: setup.step, seed: 7 }).unwrap();
+        let mut config = setup.master;
+        config.workers = (1..=setup.workers).map(configured).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (trigger, stop) = shutdown::channel();
+        let (ticks, manual) = mpsc::channel(16);
+        let master = Master::start(
+            config,
+            Box::new(store),
+            Arc::new(replay),
+            listener,
+            Clock::system(WallTime(0)),
+            Ticks::Manual(manual),
+            stop,
+        )
+        .await
+        .unwrap();
+
+        let mut workers = Vec::new();
+        for number in 1..=setup.workers {
+            let mut config = papertrader_worker::Config::new(
+                configured(number).id,
+                master.address().to_string(),
+            );
+            config.listen = "127.0.0.1:0".parse().unwrap();
+            config.threads = 2;
+            config.drain = Duration::from_millis(200);
+            let (trigger, stop) = shutdown::channel();
+            let worker = Worker::start(config, Clock::system(WallTime(0)), stop).unwrap();
+            assert!(soon(worker.ready()).await);
+            let probe = Peer::connect(worker.address()).await;
+            workers.push(Some(Running { worker, trigger, probe }));
+        }
+        let market = MarketTime(i64::MIN);
+        let mut scene = Scene { dir, ticks, trigger, master, workers, market };
+        scene.wait_for_lists(usize::from(setup.workers)).await;
+        scene.wait_for_market().await;
+        scene
+    }
+
+    /// Where a worker listens.
+    pub(crate) fn address(&self, worker: usize) -> SocketAddr {
+        self.workers[worker].as_ref().unwrap().worker.address()
+    }
+
+    /// A client without a session.
+    pub(crate) async fn peer(&self, worker: usize) -> Peer {
+        Peer::connect(self.address(worker)).await
+    }
+
+    /// A client with a new account and a session.
+    pub(crate) async fn trader(&self, worker: usize, name: &str) -> Peer {
+        let mut peer = self.peer(worker).await;
+        peer.register(name).await;
+        peer.login(name).await;
+        peer
+    }
+
+    /// Lets the master take its next snapshot, without waiting for it.
+    pub(crate) async fn start_tick(&mut self) {
+        self.ticks.send(()).await.unwrap();
+    }
+
+    /// Waits until every worker has a later snapshot than before.
+    pub(crate) async fn wait_for_market(&mut self) -> MarketTime {
+        let mut reached = MarketTime(i64::MIN);
+        for running in self.workers.iter_mut().flatten() {
+            loop {
+                let market = running.probe.market().await;
+                if market > self.market && market >= reached {
+                    reached = market;
+                    break;
+                }
+            }
+        }
+        self.market = reached;
+        reached
+    }
+
+    /// Lets the master take its next snapshot, and waits until every worker has it.
+    pub(crate) async fn tick(&mut self) -> MarketTime {
+        self.start_tick().await;
+        soon(self.wait_for_market()).await
+    }
+
+    /// Waits until every worker's list holds so many workers.
+    pub(crate) async fn wait_for_lists(&mut self, count: usize) {
+        for running in self.workers.iter_mut().flatten() {
+            let asked = async {
+                loop {
+                    let request = running.probe.send(Instruction::GetWorkerList, &[]).await;
+                    let list = running.probe.list(request).await;
+                    if list.workers.len() == count {
+                        return list;
+                    }
+                }
+            };
+            let list: WorkerList = soon(asked).await;
+            assert!(
+                list.workers
+                    .iter()
+                    .any(|entry| { entry.address == running.worker.address().to_string() })
+            );
+        }
+    }
+
+    /// Ends one worker.
+    pub(crate) async fn stop_worker(&mut self, worker: usize) {
+        let Running { worker, trigger, probe } = self.workers[worker].take().unwrap();
+        drop(probe);
+        trigger.pull();
+        soon(worker.ended()).await;
+        worker.join().unwrap();
+    }
+
+    /// Ends everything cleanly; then the stored books must agree with their own entries.
+    pub(crate) async fn end(mut self) {
+        for worker in 0..self.workers.len() {
+            if self.workers[worker].is_some() {
+                self.stop_worker(worker).await;
+            }
+        }
+        self.trigger.pull();
+        soon(self.master.ended()).await.unwrap();
+        let path = self.dir.path().join("store.db");
+        let mut store = SqliteStore::open(&path, "deployment").unwrap();
+        assert_eq!(store.verify().unwrap(), []);
+        store.load().unwrap().books.check().unwrap();
+    }
+}
+
+fn configured(number: u8) -> ConfiguredWorker {
+    ConfiguredWorker {
+        id: WorkerId([number; 16]),
+        name: format!("worker-{number}"),
+        allowed: vec!["127.0.0.1".parse().unwrap()],
+    }
+}
