@@ -92,9 +92,14 @@ async fn answer(peer: &mut Peer, address: &str) -> Option<()> {
         Request::Portfolio(name) => peer.data(&asked, &portfolio(name.as_str())).await,
         Request::History(name) => peer.data(&asked, &history(name.as_str())).await,
         Request::Orders(_) => peer.data(&asked, &orders()).await,
-        Request::Order(_) | Request::Ping(_) => {
-            peer.answer(&asked, refuse(Reason::OrderNotFound)).await;
+        Request::Order(id) => {
+            let orders = orders().orders;
+            match orders.iter().find(|line| line.client_order_id == id.as_str()) {
+                Some(line) => peer.data(&asked, line).await,
+                None => peer.answer(&asked, refuse(Reason::OrderNotFound)).await,
+            }
         }
+        Request::Ping(text) => peer.answer(&asked, Return::Pong(text.clone())).await,
     }
     Some(())
 }

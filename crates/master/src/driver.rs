@@ -2,7 +2,7 @@
 //! and routes them to the module they are for.
 //!
 //! Everything that blocks — the store, passwords, the price source, the network — runs beside the
-//! loop and reports back as an [`Event`]. Work that must be durable stands in one queue, in order
+//! loop and reports back as an `Event`. Work that must be durable stands in one queue, in order
 //! of arrival: commands that arrived together form one batch, a snapshot's settlement another.
 //! One batch is written at a time; what arrives meanwhile forms the next.
 //!

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use papertrader_client::Progress;
 use papertrader_core::bar::{Bar, Resolution};
-use papertrader_core::time::{Date, MarketTime};
+use papertrader_core::time::{Date, MarketTime, SECOND};
 use papertrader_protocol::Reason;
 use papertrader_protocol::data::Bars;
 use papertrader_protocol::request::Span;
@@ -72,7 +72,7 @@ impl Wanted {
     fn span(&self, market: MarketTime) -> Result<Span, CliError> {
         if let Some((resolution, from, to)) = self.bars {
             // Bars that begin up to now.
-            let to = to.map_or(market.plus_nanos(1), Date::start);
+            let to = to.map_or(market.plus_nanos(SECOND), Date::start);
             if from.start() >= to {
                 return Err(CliError::input(Reason::BadRange));
             }
@@ -208,7 +208,7 @@ mod tests {
         let day = Resolution::Day;
         assert_eq!(
             span("--bars day --from 2000-01-03").unwrap(),
-            Span::Bars(day, from, date("2005-03-01").start().plus_nanos(6))
+            Span::Bars(day, from, date("2005-03-01").start().plus_nanos(5 + SECOND))
         );
         assert_eq!(
             span("--bars day --from 2000-01-03 --to 2000-01-04").unwrap(),

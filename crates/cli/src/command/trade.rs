@@ -151,12 +151,21 @@ pub(super) async fn cancel(context: &Context<'_>, id: &str) -> Result<(), CliErr
         Err(_) => given,
     };
     session.client.cancel(&id).await?;
+    // An ID that no order has is cancelled too: whoever mistyped it must hear that.
+    let order = match session.client.order_by_id(&id).await {
+        Ok(line) => Some(line.order),
+        Err(ClientError::Refused(failure)) if failure.reason == Reason::OrderCancelled => None,
+        Err(error) => return Err(error.into()),
+    };
     session.finish(context).await?;
     let output = context.output;
     if output.json {
-        return output.object(&json::Cancelled { client_order_id: id.to_string() });
+        return output.object(&json::Cancelled { client_order_id: id.to_string(), order });
     }
-    output.text(&format!("cancelled {id}"))
+    match order {
+        Some(order) => output.text(&format!("cancelled order {order}")),
+        None => output.text(&format!("no order has the ID {id}: should one come, it is refused")),
+    }
 }
 
 /// A client order ID that reads like a number comes before the order with that number.

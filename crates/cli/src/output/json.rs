@@ -58,6 +58,7 @@ impl Login {
 #[derive(Debug, Serialize)]
 pub(crate) struct Cancelled {
     pub(crate) client_order_id: String,
+    pub(crate) order: Option<u64>,
 }
 
 /// At what an order was done.

@@ -22,7 +22,9 @@ use super::ServerError;
 use super::settings::{MasterSettings, WorkerSettings};
 
 /// How long to wait for a process that may still be ending to leave the data directory.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// After how long a worker that waits for its master says so.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the event log goes to its file, full or not.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -72,7 +74,8 @@ pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let config = settings.config()?;
     let mut log_config = settings.log.clone();
     let beside = file.parent().unwrap_or(Path::new(".")).join("worker.log");
-    log_config.file.get_or_insert(beside);
+    let log_file = log_config.file.get_or_insert(beside).clone();
+    let master = settings.master.clone();
     let log = log::init(&log_config)?;
     let (trigger, shutdown) = shutdown::channel();
     let worker =
@@ -80,7 +83,16 @@ pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         watch_for_the_end(trigger, supervised, &log)?;
-        if worker.ready().await {
+        let ready = worker.ready();
+        tokio::pin!(ready);
+        let ready = tokio::select! {
+            ready = &mut ready => ready,
+            () = tokio::time::sleep(PATIENCE) => {
+                eprintln!("waiting for the master at {master}; {} says why", log_file.display());
+                ready.await
+            }
+        };
+        if ready {
             info!(address = %worker.address(), "the worker is ready");
             println!("worker ready on {}", worker.address());
         }

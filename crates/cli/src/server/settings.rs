@@ -188,7 +188,7 @@ impl WorkerEntry {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WorkerSettings {
-    master: String,
+    pub(super) master: String,
     uuid: String,
     #[serde(default = "default_worker_listen")]
     pub(super) listen: SocketAddr,

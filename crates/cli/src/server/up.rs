@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use clap::Args;
 use papertrader_node::config::HumanDuration;
+use papertrader_store::directory::lock_directory;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::ServerError;
+use super::run::LOCK_WAIT;
 use super::settings::Source;
 
 /// How far apart the ports of the workers are.
@@ -84,8 +86,12 @@ pub(super) fn up(args: UpArgs) -> Result<(), ServerError> {
         Some(data) => data.clone(),
         None => default_data().ok_or(ServerError::NoHome)?,
     };
+    // Before anything in it is touched: another `up` may be using it.
+    let lock = lock_directory(&data, LOCK_WAIT)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(Group::run(args, data))
+    let result = runtime.block_on(Group::run(args, data));
+    drop(lock);
+    result
 }
 
 /// `$XDG_DATA_HOME/papertrader`, or `~/.local/share/papertrader`.

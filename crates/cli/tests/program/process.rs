@@ -7,6 +7,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -185,7 +186,21 @@ pub(crate) fn address(line: &str) -> String {
 }
 
 /// An address with a port that was free a moment ago, for a server that must come back to it.
+///
+/// It lies below the ports that systems give out by themselves: while the server is away, no
+/// connection that somebody makes can get this port as its own (not even one to this very port).
 pub(crate) fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    for _ in 0..COUNT {
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Several test programs may run at the same time.
+        let port = FIRST + (std::process::id().wrapping_mul(61).wrapping_add(nth)) % COUNT;
+        let address = format!("127.0.0.1:{port}");
+        if std::net::TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no port is free");
 }

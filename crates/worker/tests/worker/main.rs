@@ -30,7 +30,7 @@ use master::{Link, Master, tick, worker_list};
 
 /// Fails a test that would hang; says nothing about speed.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("a test hangs")
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("a test hangs")
 }
 
 pub(crate) const NEVER: WallTime = WallTime(i64::MAX);

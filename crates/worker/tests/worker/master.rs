@@ -109,7 +109,7 @@ impl Link {
             if let Some(frame) = self.inbox.frame().unwrap() {
                 return Some(Message { header: frame.header, data: frame.data.to_vec() });
             }
-            if !matches!(soon(self.inbox.fill()).await, Ok(count) if count > 0) {
+            if !matches!(self.inbox.fill().await, Ok(count) if count > 0) {
                 return None;
             }
         }
@@ -117,31 +117,38 @@ impl Link {
 
     /// The next message that is neither a ping nor a state nor a presence.
     pub(crate) async fn next(&mut self) -> Message {
-        loop {
-            let message = self.read().await.expect("the link is open");
-            match message.instruction() {
-                Instruction::Ping => {
-                    self.returned(message.header.request, &Return::Pong(String::new())).await;
+        // The whole wait is bounded: pings go on while nothing else comes.
+        soon(async {
+            loop {
+                let message = self.read().await.expect("the link is open");
+                match message.instruction() {
+                    Instruction::Ping => {
+                        self.returned(message.header.request, &Return::Pong(String::new())).await;
+                    }
+                    Instruction::WorkerStatus | Instruction::SessionPresence => {
+                        self.asides.push_back(message);
+                    }
+                    _ => return message,
                 }
-                Instruction::WorkerStatus | Instruction::SessionPresence => {
-                    self.asides.push_back(message);
-                }
-                _ => return message,
             }
-        }
+        })
+        .await
     }
 
     /// The next message of one kind that [`Link::next`] passes over.
     pub(crate) async fn aside(&mut self, instruction: Instruction) -> Message {
-        loop {
-            if let Some(at) = self.asides.iter().position(|m| m.instruction() == instruction) {
-                return self.asides.remove(at).unwrap();
+        soon(async {
+            loop {
+                if let Some(at) = self.asides.iter().position(|m| m.instruction() == instruction) {
+                    return self.asides.remove(at).unwrap();
+                }
+                let message = self.read().await.expect("the link is open");
+                if message.instruction() != Instruction::Ping {
+                    self.asides.push_back(message);
+                }
             }
-            let message = self.read().await.expect("the link is open");
-            if message.instruction() != Instruction::Ping {
-                self.asides.push_back(message);
-            }
-        }
+        })
+        .await
     }
 
     pub(crate) async fn expect(&mut self, instruction: Instruction) -> Message {
@@ -152,13 +159,16 @@ impl Link {
 
     /// Reads until the worker closes the link; the goodbye that it says before.
     pub(crate) async fn closed(&mut self) -> Option<Message> {
-        let mut last = None;
-        while let Some(message) = self.read().await {
-            if message.instruction() == Instruction::Goodbye {
-                last = Some(message);
+        soon(async {
+            let mut last = None;
+            while let Some(message) = self.read().await {
+                if message.instruction() == Instruction::Goodbye {
+                    last = Some(message);
+                }
             }
-        }
-        last
+            last
+        })
+        .await
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {

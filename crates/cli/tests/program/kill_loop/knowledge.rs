@@ -104,6 +104,11 @@ impl Known {
         told.sent += 1;
     }
 
+    /// What was told about this one.
+    pub(crate) fn told(&self, id: &ClientOrderId) -> Option<(ClientOrderId, Told)> {
+        self.lock().orders.get(id).map(|told| (id.clone(), told.clone()))
+    }
+
     /// An order of this user that may be asked about again, chosen by `random`.
     pub(crate) fn some_of(&self, user: usize, random: u64) -> Option<(ClientOrderId, Told)> {
         let inner = self.lock();
@@ -117,7 +122,7 @@ impl Known {
 
     /// It was queued under this number.
     pub(crate) fn queued(&self, id: &ClientOrderId, number: u64) {
-        self.told(id, Some(number), None);
+        self.note(id, Some(number), None);
     }
 
     /// It is decided.
@@ -126,10 +131,10 @@ impl Known {
             Outcome::Filled(fill) => Some(fill.order),
             Outcome::Refused(_) => None,
         };
-        self.told(id, number, Some(outcome));
+        self.note(id, number, Some(outcome));
     }
 
-    fn told(&self, id: &ClientOrderId, number: Option<u64>, outcome: Option<Outcome>) {
+    fn note(&self, id: &ClientOrderId, number: Option<u64>, outcome: Option<Outcome>) {
         let mut inner = self.lock();
         let Some(told) = inner.orders.get_mut(id) else { return };
         let before = told.clone();

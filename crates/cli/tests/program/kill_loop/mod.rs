@@ -125,6 +125,7 @@ fn run_in(plan: &Plan<'_>, dir: &Path) -> Result<Counts, String> {
     let users = runtime
         .block_on(trader::users(&servers.workers(), USERS))
         .map_err(|error| format!("the users cannot log in: {error}"))?;
+    servers.open_the_market()?;
     let mut tasks = Vec::new();
     for user in &users {
         for task in 0..TASKS {
@@ -177,13 +178,12 @@ impl Servers {
     fn start(program: &Path, dir: &Path) -> Servers {
         let addresses: Vec<String> = ROLES.iter().map(|_| free_address()).collect();
         let uuid = |n: usize| format!("00000000-0000-4000-8000-00000000000{n}");
-        // A split comes a few seconds after this date.
+        // A split comes after the first market day, which lasts 14 intervals.
         let mut text = format!(
-            "listen = \"{}\"\ndata = \"{}\"\ninterval = \"{}ms\"\nstarting_cash = \"20000.00\"\n\
-             [prices]\nstart = \"2005-02-23\"\n",
+            "listen = \"{}\"\ndata = \"{}\"\ninterval = \"1h\"\nstarting_cash = \"20000.00\"\n\
+             [prices]\nstart = \"2005-02-25\"\n",
             addresses[0],
             dir.join("data").display(),
-            INTERVAL.as_millis(),
         );
         for n in 1..ROLES.len() {
             text += &format!(
@@ -216,6 +216,19 @@ impl Servers {
             Running::start(command(&self.program).arg(ROLES[n]).arg("--config").arg(config));
         running.line_with(" ready on ");
         running
+    }
+
+    /// Starts the master again with the interval of the plan, so that market time begins to run
+    /// when the users are there.
+    fn open_the_market(&mut self) -> Result<(), String> {
+        let file = self.dir.join("0.toml");
+        let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        let interval = format!("interval = \"{}ms\"", INTERVAL.as_millis());
+        std::fs::write(&file, text.replace("interval = \"1h\"", &interval))
+            .map_err(|error| error.to_string())?;
+        self.running[0].end_by("TERM");
+        self.running[0] = self.serve(0);
+        Ok(())
     }
 
     fn workers(&self) -> Vec<String> {

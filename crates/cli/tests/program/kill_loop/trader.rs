@@ -83,6 +83,11 @@ impl Trader {
         }
     }
 
+    fn id(&self, number: u32) -> ClientOrderId {
+        let id = format!("{}-{}-{number}", self.user, self.task);
+        id.parse().expect("a client order ID")
+    }
+
     fn happened(&self, event: Event) {
         // At the end nobody counts any more.
         let _ = self.events.send(event);
@@ -91,8 +96,7 @@ impl Trader {
     /// A new order; half of them are waited for.
     async fn order(&mut self) {
         self.placed += 1;
-        let id = format!("{}-{}-{}", self.user, self.task, self.placed);
-        let id: ClientOrderId = id.parse().expect("a client order ID");
+        let id = self.id(self.placed);
         let symbol = SYMBOLS[self.random.below(SYMBOLS.len() as u64) as usize];
         let side = if self.random.below(5) < 3 { Side::Buy } else { Side::Sell };
         let quantity = match self.random.below(4) {
@@ -125,9 +129,13 @@ impl Trader {
         place(&self.client, &self.known, &id, &told.content, false, &self.events).await;
     }
 
+    /// The order that this task has placed last, or any other.
     async fn cancel(&mut self) {
         let random = self.random.next();
-        let Some((id, told)) = self.known.some_of(self.user, random) else { return };
+        let last = self.known.told(&self.id(self.placed));
+        let Some((id, told)) = last.or_else(|| self.known.some_of(self.user, random)) else {
+            return;
+        };
         // One that is not there yet would only be kept from happening.
         if !told.is_acknowledged() {
             return;
