@@ -28,6 +28,9 @@ use crate::source::{
 /// The recorded prices that come with the program; `data/SOURCES.md` says where they are from.
 const BUNDLED: &[u8] = include_bytes!("../../../data/stocks-daily-2000-2013.csv.gz");
 
+/// The most steps from which an answer about the inside of days is made: 56 MB of bars.
+const MAX_STEPS: i64 = 1_000_000;
+
 const LABEL: &str = "replay of recorded daily bars; intraday prices are derived from them";
 
 /// Names for people. A symbol that is not here is its own name.
@@ -241,8 +244,15 @@ impl PriceSource for Replay {
             }
         });
         let until = recorded.days.partition_point(|day| day.start < to);
+        let days = recorded.days.get(first..until).unwrap_or_default();
+        let longest = self.sessions.iter().map(|s| s.last_step(self.config.step)).max();
+        // Checked before memory is filled: a session of short steps has many.
+        let steps = (days.len() as i64).saturating_mul(longest.unwrap_or(0).saturating_add(1));
+        if fine && steps > MAX_STEPS {
+            return Err(SourceError::HistoryTooLong { max: MAX_STEPS });
+        }
         let mut bars = Vec::new();
-        for day in recorded.days.get(first..until).unwrap_or_default() {
+        for day in days {
             let whole = self.session_of(day.start).is_some_and(|session| session.close <= to);
             if whole && !fine {
                 bars.push(*day);

@@ -242,8 +242,13 @@ impl PriceSource for Synthetic {
         // The bar of a step starts at the step before it.
         let first = self.step_at(from.plus_nanos(-1)).saturating_add(2).max(self.first_step());
         let last = self.step_at(to);
-        if last.saturating_sub(first) >= MAX_INTERVALS {
-            return Err(SourceError::HistoryTooLong { max: MAX_INTERVALS });
+        // Interval bars are all kept, coarser ones only pass.
+        let max = match resolution {
+            Resolution::Interval => MAX_INTERVALS / 10,
+            _ => MAX_INTERVALS,
+        };
+        if last.saturating_sub(first) >= max {
+            return Err(SourceError::HistoryTooLong { max });
         }
         let mut bars: Vec<Bar> = Vec::new();
         for number in first..=last {

@@ -446,3 +446,18 @@ fn a_resumed_replay_goes_on_as_the_continuous_one() {
     });
     outcome.unwrap();
 }
+
+#[test]
+fn a_history_of_too_many_steps_is_refused_before_it_is_made() {
+    let start = Date::parse("2005-01-03").unwrap();
+    let config = ReplayConfig { start, step: SECOND, seed: 0 };
+    let replay = Replay::bundled(config).unwrap();
+    let (from, to) = (MarketTime(i64::MIN), start.start());
+    for resolution in [Resolution::Interval, Resolution::Hour] {
+        let refused = replay.history(0, resolution, from, to);
+        assert!(matches!(refused, Err(SourceError::HistoryTooLong { .. })), "{resolution:?}");
+        let week = to.plus_nanos(-7 * DAY);
+        assert!(!replay.history(0, resolution, week, to).unwrap().is_empty());
+    }
+    assert_eq!(replay.history(0, Resolution::Day, from, to).unwrap().len(), 1216);
+}
