@@ -147,6 +147,14 @@ fn prepare(
     let loaded = store.load()?;
     clock.raise(loaded.last_wall);
     let mut changes = preparation(source, &loaded)?;
+    // A name belongs to one worker: whoever bore one before that is another's now, as after a
+    // worker was set up anew, goes by its UUID.
+    let passed_on = |row: &&WorkerRow| {
+        config.workers.iter().any(|worker| worker.name == row.name && worker.id != row.id)
+    };
+    for row in loaded.workers.iter().filter(passed_on) {
+        changes.push(Change::PutWorker(WorkerRow { name: row.id.to_string(), ..row.clone() }));
+    }
     for worker in &config.workers {
         let allowed: Vec<String> = worker.allowed.iter().map(ToString::to_string).collect();
         let row =
