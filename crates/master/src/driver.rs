@@ -37,7 +37,7 @@ use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
 use crate::database::{Done, Readers, Writer};
 use crate::trading::{Placing, Trading};
-use crate::workers::{LinkId, Origin, OwnedFrame, PublicView, Workers, serve};
+use crate::workers::{LinkId, LinkQueue, Origin, OwnedFrame, PublicView, Workers, serve};
 
 /// Events that one turn of the loop takes at most before it answers.
 const TURN: usize = 4_096;
@@ -206,7 +206,7 @@ pub(crate) type Events = mpsc::Sender<Event>;
 /// Everything that can happen to the master.
 pub(crate) enum Event {
     /// A worker says who it is.
-    LinkOpened { link: LinkId, hello: LinkHello, peer: SocketAddr, queue: mpsc::Sender<Vec<u8>> },
+    LinkOpened { link: LinkId, hello: LinkHello, peer: SocketAddr, queue: LinkQueue },
     /// A worker says something.
     Frame(LinkId, OwnedFrame),
     /// A link is gone.
@@ -404,13 +404,7 @@ impl Driver {
 
     // Links.
 
-    fn open_link(
-        &mut self,
-        id: LinkId,
-        hello: LinkHello,
-        peer: SocketAddr,
-        queue: mpsc::Sender<Vec<u8>>,
-    ) {
+    fn open_link(&mut self, id: LinkId, hello: LinkHello, peer: SocketAddr, queue: LinkQueue) {
         let refusal = queue.clone();
         match self.workers.admit(id, hello, peer, queue) {
             Ok(older) => {
@@ -441,7 +435,7 @@ impl Driver {
                 let mut bytes = Vec::new();
                 Return::Failed(Instruction::LinkRefused, failure).put(0, &mut bytes);
                 // The queue is new, so that there is room; dropping it closes the connection.
-                let _ = refusal.try_send(bytes);
+                let _ = refusal.add(bytes);
             }
         }
     }
