@@ -28,6 +28,9 @@ use crate::source::{
 /// The recorded prices that come with the program; `data/SOURCES.md` says where they are from.
 const BUNDLED: &[u8] = include_bytes!("../../../data/stocks-daily-2000-2013.csv.gz");
 
+/// The most interval bars that one answer from history may be made of.
+const MAX_INTERVALS: i64 = 10_000_000;
+
 const LABEL: &str = "replay of recorded daily bars; intraday prices are derived from them";
 
 /// Names for people. A symbol that is not here is its own name.
@@ -241,8 +244,17 @@ impl PriceSource for Replay {
             }
         });
         let until = recorded.days.partition_point(|day| day.start < to);
+        let days = recorded.days.get(first..until).unwrap_or_default();
+        if fine {
+            // No session is longer than a day.
+            let a_day = DAY / self.config.step + 1;
+            let intervals = i64::try_from(days.len()).unwrap_or(i64::MAX).saturating_mul(a_day);
+            if intervals > MAX_INTERVALS {
+                return Err(SourceError::HistoryTooLong { max: MAX_INTERVALS });
+            }
+        }
         let mut bars = Vec::new();
-        for day in recorded.days.get(first..until).unwrap_or_default() {
+        for day in days {
             let whole = self.session_of(day.start).is_some_and(|session| session.close <= to);
             if whole && !fine {
                 bars.push(*day);
