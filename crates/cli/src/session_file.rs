@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::error::CliError;
 
-/// What is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is kept. The session ID never prints itself.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedSession {
     /// The session ID in hexadecimal.
     pub(crate) session: String,
@@ -26,6 +26,15 @@ pub(crate) struct SavedSession {
     pub(crate) servers: Vec<String>,
     /// The server that was used last, then those of the last list of workers.
     pub(crate) workers: Vec<String>,
+}
+
+impl std::fmt::Debug for SavedSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SavedSession")
+            .field("user", &self.user)
+            .field("deployment", &self.deployment)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where it is kept.

@@ -348,7 +348,9 @@ impl Client {
                                 if let Some(session) = session {
                                     match resume(&connection, session).await {
                                         Ok(_) | Err(ClientError::ConnectionLost { .. }) => continue,
-                                        Err(error) => return Err(error),
+                                        Err(error) => {
+                                            return Err(unknown(request, *repeated, error));
+                                        }
                                     }
                                 }
                             }
@@ -361,13 +363,17 @@ impl Client {
                                 Again::Lost => leaving,
                                 Again::Unsettled => {
                                     *repeated |= failure.reason == Reason::OutcomeUnknown;
-                                    is_passing(&failure) || failure.reason == Reason::OutcomeUnknown
+                                    // Of an earlier copy a deadline says nothing.
+                                    let late = failure.reason == Reason::DeadlinePassed;
+                                    is_passing(&failure)
+                                        || failure.reason == Reason::OutcomeUnknown
+                                        || late && *repeated
                                 }
                             };
                             if retried && delay.wait(by()).await {
                                 continue;
                             }
-                            let open = is_passing(&failure);
+                            let open = !decides(&failure);
                             let error = ClientError::Refused(failure);
                             return Err(if open {
                                 unknown(request, *repeated, error)
@@ -452,6 +458,21 @@ impl Client {
         let problem = ProtocolError::unexpected(request.encode().0);
         ClientError::Protocol { server: self.server(), problem }
     }
+}
+
+/// Whether a refusal says what became of a request, and not only that this copy of it was not
+/// listened to: of an earlier copy, which may have been carried out, the others say nothing.
+fn decides(failure: &Failure) -> bool {
+    let unheard = matches!(
+        failure.reason,
+        Reason::OutcomeUnknown
+            | Reason::DeadlinePassed
+            | Reason::SessionRequired
+            | Reason::SessionUnknown
+            | Reason::SessionExpired
+            | Reason::NotAuthorized
+    );
+    !unheard && !is_passing(failure)
 }
 
 /// An order that may have been accepted is more than a lost connection.

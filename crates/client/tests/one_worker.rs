@@ -304,6 +304,40 @@ async fn an_order_is_sent_again_with_the_same_id_while_the_server_is_busy_or_doe
 }
 
 #[tokio::test]
+async fn a_refusal_of_a_later_copy_does_not_speak_for_an_order_that_may_be_accepted() {
+    let worker = Worker::start().await;
+    let (client, mut peer) = logged_in(&worker).await;
+    let symbol = "AAPL".parse().unwrap();
+    let id = new_order_id();
+    let place = client.order(Side::Buy, symbol, "1".parse().unwrap(), id.clone());
+    let mut place = std::pin::pin!(place);
+    let script = async {
+        // The second copy never left its worker; what became of the first is not said.
+        for reason in [Reason::OutcomeUnknown, Reason::DeadlinePassed, Reason::SessionExpired] {
+            let ask = peer.next().await;
+            assert_eq!(ask.arguments, ["AAPL", "1", id.as_str()]);
+            peer.refuse(&ask, reason).await;
+        }
+    };
+    // Whoever takes one of the first two for the end is not waited for in vain.
+    let order = tokio::select! {
+        order = &mut place => order,
+        () = script => place.await,
+    };
+    let cause = Box::new(ClientError::Refused(Reason::SessionExpired.into()));
+    assert_eq!(order.unwrap_err(), ClientError::OutcomeUnknown { client_order_id: id, cause });
+    // Of a first copy they are the whole truth.
+    for reason in [Reason::DeadlinePassed, Reason::SessionExpired] {
+        let place = client.order(Side::Buy, symbol, "1".parse().unwrap(), new_order_id());
+        let (order, ()) = tokio::join!(place, async {
+            let ask = peer.next().await;
+            peer.refuse(&ask, reason).await;
+        });
+        assert_eq!(order.unwrap_err(), ClientError::Refused(reason.into()));
+    }
+}
+
+#[tokio::test]
 async fn a_worker_that_does_not_know_the_session_is_shown_it_once() {
     let worker = Worker::start().await;
     let (client, mut peer) = logged_in(&worker).await;

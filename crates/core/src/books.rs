@@ -95,13 +95,13 @@ impl BrokenBooks {
     }
 }
 
-/// Holds of orders that are being made durable and are not in the books yet. Orders judged
-/// together see each other through it.
+/// What orders and cancellations that are being made durable do to the holds in the books. Those
+/// judged together see each other through it. Below zero where more is cancelled than ordered.
 #[derive(Debug, Default)]
 pub struct InFlight {
     cash: HashMap<AccountId, Cash>,
     units: HashMap<(AccountId, InstrumentId), Quantity>,
-    orders: HashMap<AccountId, u32>,
+    orders: HashMap<AccountId, i64>,
 }
 
 impl InFlight {
@@ -117,6 +117,24 @@ impl InFlight {
                 let key = (request.account, request.instrument);
                 let held = self.units.entry(key).or_default();
                 *held = held.plus(request.quantity).unwrap_or(Quantity::from_raw(i64::MAX));
+            }
+        }
+    }
+
+    /// Takes back what an open order holds, in the books or here: it is being cancelled.
+    pub fn release(&mut self, order: &Order) {
+        let request = &order.request;
+        *self.orders.entry(request.account).or_default() -= 1;
+        // Where it would overflow less is given back than was held, which refuses too much.
+        match request.side {
+            Side::Buy => {
+                let held = self.cash.entry(request.account).or_default();
+                *held = held.minus(order.hold).unwrap_or(*held);
+            }
+            Side::Sell => {
+                let key = (request.account, request.instrument);
+                let held = self.units.entry(key).or_default();
+                *held = held.minus(request.quantity).unwrap_or(*held);
             }
         }
     }
@@ -219,7 +237,7 @@ impl Books {
         }
         let mark = self.mark(request.instrument).ok_or(OrderRefusal::NoPrice)?;
         let in_flight_orders = in_flight.orders.get(&request.account).copied().unwrap_or(0);
-        if account.open_orders.saturating_add(in_flight_orders) >= rules.max_open_orders {
+        if i64::from(account.open_orders) + in_flight_orders >= i64::from(rules.max_open_orders) {
             return Err(OrderRefusal::TooManyOpenOrders);
         }
         if request.quantity > MAX_QUANTITY {

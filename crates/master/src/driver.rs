@@ -37,7 +37,7 @@ use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
 use crate::database::{Done, Readers, Writer};
 use crate::trading::{Placing, Trading};
-use crate::workers::{LinkId, Origin, OwnedFrame, PublicView, Workers, serve};
+use crate::workers::{LinkId, LinkQueue, Origin, OwnedFrame, PublicView, Workers, serve};
 
 /// Events that one turn of the loop takes at most before it answers.
 const TURN: usize = 4_096;
@@ -147,6 +147,14 @@ fn prepare(
     let loaded = store.load()?;
     clock.raise(loaded.last_wall);
     let mut changes = preparation(source, &loaded)?;
+    // A name belongs to one worker: whoever bore one before that is another's now, as after a
+    // worker was set up anew, goes by its UUID.
+    let passed_on = |row: &&WorkerRow| {
+        config.workers.iter().any(|worker| worker.name == row.name && worker.id != row.id)
+    };
+    for row in loaded.workers.iter().filter(passed_on) {
+        changes.push(Change::PutWorker(WorkerRow { name: row.id.to_string(), ..row.clone() }));
+    }
     for worker in &config.workers {
         let allowed: Vec<String> = worker.allowed.iter().map(ToString::to_string).collect();
         let row =
@@ -198,7 +206,7 @@ pub(crate) type Events = mpsc::Sender<Event>;
 /// Everything that can happen to the master.
 pub(crate) enum Event {
     /// A worker says who it is.
-    LinkOpened { link: LinkId, hello: LinkHello, peer: SocketAddr, queue: mpsc::Sender<Vec<u8>> },
+    LinkOpened { link: LinkId, hello: LinkHello, peer: SocketAddr, queue: LinkQueue },
     /// A worker says something.
     Frame(LinkId, OwnedFrame),
     /// A link is gone.
@@ -396,13 +404,7 @@ impl Driver {
 
     // Links.
 
-    fn open_link(
-        &mut self,
-        id: LinkId,
-        hello: LinkHello,
-        peer: SocketAddr,
-        queue: mpsc::Sender<Vec<u8>>,
-    ) {
+    fn open_link(&mut self, id: LinkId, hello: LinkHello, peer: SocketAddr, queue: LinkQueue) {
         let refusal = queue.clone();
         match self.workers.admit(id, hello, peer, queue) {
             Ok(older) => {
@@ -433,7 +435,7 @@ impl Driver {
                 let mut bytes = Vec::new();
                 Return::Failed(Instruction::LinkRefused, failure).put(0, &mut bytes);
                 // The queue is new, so that there is room; dropping it closes the connection.
-                let _ = refusal.try_send(bytes);
+                let _ = refusal.add(bytes);
             }
         }
     }

@@ -155,7 +155,7 @@ impl Driver {
         client_order_id: ClientOrderId,
         judging: &mut Judging,
     ) {
-        let Judging { now, known, changes, effects, .. } = judging;
+        let Judging { now, known, in_flight, changes, effects } = judging;
         let now = *now;
         let moment = Moment { wall: now, market: self.books.head().market };
         let key = (account, client_order_id.clone());
@@ -166,6 +166,7 @@ impl Driver {
                     let order = record.order.id;
                     record.state = OrderState::Cancelled;
                     record.decided = Some(moment);
+                    in_flight.release(&record.order);
                     changes.push(Change::CancelOrder { order, moment });
                     effects.push(Effect::Cancelled(order, origin, client_order_id));
                 }

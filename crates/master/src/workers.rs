@@ -9,12 +9,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use papertrader_core::books::Head;
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::MarketTime;
-use papertrader_node::connection::{Inbox, write_all_from};
+use papertrader_node::connection::{Inbox, write_all_from, write_patiently};
 use papertrader_node::link::{self, LinkStream, Registered};
 use papertrader_node::{debug, info, warn};
 use papertrader_protocol::data::{WorkerLine, WorkerList};
@@ -25,6 +26,7 @@ use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{
     Failure, Frame, FrameError, Header, Instruction, Reason, Request, transfer,
 };
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
@@ -32,7 +34,12 @@ use crate::driver::{Event, Events};
 
 /// Chunks that may wait to be written to one link.
 const LINK_QUEUE: usize = 1_024;
-/// How long a new connection may take to say who it is, and a client to say the next thing.
+/// When so many bytes wait to be written to one link, no more are added.
+const MAX_UNSENT: usize = 64 * 1024 * 1024;
+/// About how many bytes are answered to a client before it must have taken them.
+const CLIENT_CHUNK: usize = 64 * 1024;
+/// How long a new connection may take to say who it is, a client to say the next thing, and either
+/// to take some of what is said to it.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// A connection on the master's port, numbered in order of arrival.
@@ -77,9 +84,27 @@ pub(crate) struct Link {
     web: String,
     fingerprint: String,
     clients: u32,
-    queue: mpsc::Sender<Vec<u8>>,
+    queue: LinkQueue,
     /// What the present turn of the driver has to say.
     out: Vec<u8>,
+}
+
+/// What waits to be written to a link. Dropping it closes the link when all is written.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkQueue {
+    chunks: mpsc::Sender<Vec<u8>>,
+    unsent: Arc<AtomicUsize>,
+}
+
+impl LinkQueue {
+    /// Adds a chunk; false if the other end is too slow for it.
+    pub(crate) fn add(&self, chunk: Vec<u8>) -> bool {
+        if self.unsent.load(Ordering::Relaxed) > MAX_UNSENT {
+            return false;
+        }
+        self.unsent.fetch_add(chunk.len(), Ordering::Relaxed);
+        self.chunks.try_send(chunk).is_ok()
+    }
 }
 
 impl Workers {
@@ -109,7 +134,7 @@ impl Workers {
         id: LinkId,
         hello: LinkHello,
         peer: SocketAddr,
-        queue: mpsc::Sender<Vec<u8>>,
+        queue: LinkQueue,
     ) -> Result<Option<LinkId>, link::Denied> {
         let worker = link::authenticate(&self.registry, hello.worker, peer)?;
         let older = self.links.iter().find(|(_, l)| l.worker == worker.id).map(|(id, _)| *id);
@@ -167,7 +192,7 @@ impl Workers {
             if link.out.is_empty() {
                 continue;
             }
-            if link.queue.try_send(std::mem::take(&mut link.out)).is_err() {
+            if !link.queue.add(std::mem::take(&mut link.out)) {
                 warn!(worker = %link.name, "a worker does not read what it is told: cutting its link");
                 deaf.push(*id);
             }
@@ -215,43 +240,43 @@ pub(crate) async fn serve(
     view: watch::Receiver<PublicView>,
 ) {
     let Ok(stream) = link::accept(stream).await else { return };
-    let (reader, writer) = tokio::io::split(stream);
+    let (reader, mut writer) = tokio::io::split(stream);
     let mut inbox = Inbox::new(reader);
-    let (queue, outgoing) = mpsc::channel(LINK_QUEUE);
-    let writing = tokio::spawn(write_all_from(writer, outgoing));
-    match first_words(&mut inbox, peer, &queue, &view).await {
-        Some(hello) => {
-            let opened = Event::LinkOpened { link: id, hello, peer, queue };
-            if events.send(opened).await.is_ok() {
-                let reading = read_link(id, &mut inbox, &events);
-                // The driver cuts a link by dropping its queue, which ends the writing.
-                tokio::select! {
-                    () = reading => {}
-                    _ = writing => {}
-                }
-                let _ = events.send(Event::LinkClosed(id)).await;
-            }
+    let Some(hello) = first_words(&mut inbox, &mut writer, peer, &view).await else {
+        let _ = tokio::time::timeout(SILENCE, writer.shutdown()).await;
+        return;
+    };
+    let (chunks, outgoing) = mpsc::channel(LINK_QUEUE);
+    let unsent = Arc::new(AtomicUsize::new(0));
+    let queue = LinkQueue { chunks, unsent: Arc::clone(&unsent) };
+    let opened = Event::LinkOpened { link: id, hello, peer, queue };
+    if events.send(opened).await.is_ok() {
+        let writing =
+            tokio::spawn(async move { write_all_from(writer, outgoing, SILENCE, &unsent).await });
+        let reading = read_link(id, &mut inbox, &events);
+        // The driver cuts a link by dropping its queue, which ends the writing.
+        tokio::select! {
+            () = reading => {}
+            _ = writing => {}
         }
-        None => {
-            drop(queue);
-            let _ = tokio::time::timeout(SILENCE, writing).await;
-        }
+        let _ = events.send(Event::LinkClosed(id)).await;
     }
 }
 
 type LinkInbox = Inbox<tokio::io::ReadHalf<LinkStream>>;
 
-/// Answers a client until it closes, or returns a worker's hello.
+/// Answers a client until it closes, or returns a worker's hello. What was answered must be taken
+/// before more is read, so that nobody can make the master hold more than a chunk for them.
 async fn first_words(
     inbox: &mut LinkInbox,
+    writer: &mut tokio::io::WriteHalf<LinkStream>,
     peer: SocketAddr,
-    queue: &mpsc::Sender<Vec<u8>>,
     view: &watch::Receiver<PublicView>,
 ) -> Option<LinkHello> {
     loop {
         let mut out = Vec::new();
         let mut close = false;
-        loop {
+        while out.len() < CLIENT_CHUNK {
             let frame = match inbox.frame() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
@@ -288,8 +313,12 @@ async fn first_words(
                 None => fail(Reason::UnknownInstruction, request, &mut out),
             }
         }
-        if !out.is_empty() && queue.send(out).await.is_err() || close {
+        let is_full = out.len() >= CLIENT_CHUNK;
+        if write_patiently(writer, &out, SILENCE).await.is_err() || close {
             return None;
+        }
+        if is_full {
+            continue;
         }
         match tokio::time::timeout(SILENCE, inbox.fill()).await {
             Ok(Ok(read)) if read > 0 => {}
@@ -344,8 +373,7 @@ fn refuse_bytes(error: &FrameError, out: &mut Vec<u8>) {
     fail(reason, 0, out);
 }
 
-/// A frame of a worker, taken out of the buffer.
-#[derive(Debug)]
+/// A frame of a worker, taken out of the buffer. Its data may be a secret: it never prints itself.
 pub(crate) struct OwnedFrame {
     pub(crate) header: Header,
     pub(crate) data: Box<[u8]>,
@@ -372,5 +400,59 @@ async fn read_link(id: LinkId, inbox: &mut LinkInbox, events: &Events) {
             Ok(read) if read > 0 => {}
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use papertrader_protocol::SessionId;
+    use papertrader_protocol::returns::put_args;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_not_read_from() {
+        let (mut client, server) = tokio::io::duplex(4_096);
+        let server: LinkStream = Box::new(server);
+        let (reader, mut writer) = tokio::io::split(server);
+        let mut inbox = Inbox::new(reader);
+        let list = Arc::new(WorkerList { workers: Vec::new() }.to_bytes());
+        let view = watch::Sender::new(PublicView { list, ..PublicView::default() });
+        let view = view.subscribe();
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let mut request = Vec::new();
+        put_args(Instruction::GetWorkerList, &[], 1, SessionId::NONE, &mut request);
+        let sent = Cell::new(0);
+        let flood = async {
+            while client.write_all(&request).await.is_ok() {
+                sent.set(sent.get() + request.len());
+            }
+        };
+        // Either goes on as far as it can.
+        let turns = async {
+            for _ in 0..20_000 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = first_words(&mut inbox, &mut writer, peer, &view) => panic!("it gave up"),
+            () = flood => panic!("it closed"),
+            () = turns => {}
+        }
+        // What one chunk of answers takes, and the buffers on the way.
+        assert!(sent.get() > 4_096 && sent.get() < 2 * CLIENT_CHUNK, "{}", sent.get());
+    }
+
+    #[test]
+    fn bytes_that_wait_for_a_link_are_bounded() {
+        let (chunks, outgoing) = mpsc::channel(LINK_QUEUE);
+        let queue = LinkQueue { chunks, unsent: Arc::default() };
+        // A single answer may be as long as it likes.
+        assert!(queue.add(vec![0; MAX_UNSENT]));
+        assert!(queue.add(vec![0; 1]));
+        assert!(!queue.add(vec![0; 1]));
+        assert_eq!(outgoing.len(), 2);
     }
 }

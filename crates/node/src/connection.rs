@@ -7,7 +7,9 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use papertrader_protocol::frame::MAX_FRAME;
@@ -83,10 +85,13 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
 }
 
 /// Writes what comes through the channel until it is closed; what waits together leaves in one
-/// write. Returns when everything is written, or at the first error.
+/// write. Counts `unsent` down by what was written. Returns when everything is written, or at the
+/// first error: also when the other end takes nothing for as long as `patience`.
 pub async fn write_all_from<W: AsyncWrite + Unpin>(
     mut writer: W,
     mut outgoing: mpsc::Receiver<Vec<u8>>,
+    patience: Duration,
+    unsent: &AtomicUsize,
 ) -> io::Result<()> {
     while let Some(first) = outgoing.recv().await {
         let mut bytes = first;
@@ -96,15 +101,33 @@ pub async fn write_all_from<W: AsyncWrite + Unpin>(
                 Err(_) => break,
             }
         }
-        writer.write_all(&bytes).await?;
+        write_patiently(&mut writer, &bytes, patience).await?;
+        unsent.fetch_sub(bytes.len(), Ordering::Relaxed);
     }
     writer.shutdown().await
+}
+
+/// Writes everything, unless the other end takes nothing for as long as `patience`.
+pub async fn write_patiently<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    mut bytes: &[u8],
+    patience: Duration,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = tokio::time::timeout(patience, writer.write(bytes));
+        match written.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => bytes = bytes.get(count..).unwrap_or_default(),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use papertrader_protocol::{Header, Instruction};
+    use std::sync::Arc;
 
     fn ping(request: u64, text: &str) -> Vec<u8> {
         let mut out = Vec::new();
@@ -150,10 +173,17 @@ mod tests {
     async fn everything_sent_is_written_in_order() {
         let (client, server) = tokio::io::duplex(64);
         let (sender, receiver) = mpsc::channel(4);
-        let writer = tokio::spawn(write_all_from(client, receiver));
+        let unsent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&unsent);
+        let patience = Duration::from_secs(60);
+        let writer =
+            tokio::spawn(async move { write_all_from(client, receiver, patience, &count).await });
+        let count = Arc::clone(&unsent);
         let feeder = tokio::spawn(async move {
             for n in 0..20 {
-                sender.send(ping(n, "text")).await.unwrap();
+                let bytes = ping(n, "text");
+                count.fetch_add(bytes.len(), Ordering::Relaxed);
+                sender.send(bytes).await.unwrap();
             }
         });
         let mut inbox = Inbox::new(server);
@@ -167,5 +197,13 @@ mod tests {
         assert_eq!(next, 20);
         feeder.await.unwrap();
         writer.await.unwrap().unwrap();
+        assert_eq!(unsent.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_given_up() {
+        let (mut client, _server) = tokio::io::duplex(64);
+        let written = write_patiently(&mut client, &[0; 65], Duration::from_millis(1)).await;
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

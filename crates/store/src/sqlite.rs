@@ -61,6 +61,11 @@ impl SqliteStore {
         })
     }
 
+    /// Makes the connection anew if a reconnection failed before.
+    fn ensure_connected(&mut self) -> Result<(), StoreError> {
+        if self.connection.is_none() { self.reconnect() } else { Ok(()) }
+    }
+
     fn connection(&self) -> Result<&Connection, StoreError> {
         self.connection.as_ref().ok_or_else(lost)
     }
@@ -70,14 +75,16 @@ impl SqliteStore {
         &mut self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.ensure_connected()?;
         let connection = self.connection.as_mut().ok_or_else(lost)?;
         let transaction = connection.transaction().map_err(of_read)?;
         read(&transaction)
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        let connection =
-            self.connection().map_err(|error| CommitError::NotStored(error.to_string()))?;
+        let not_stored = |error: StoreError| CommitError::NotStored(error.to_string());
+        self.ensure_connected().map_err(not_stored)?;
+        let connection = self.connection().map_err(not_stored)?;
         connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(|error| of_batch(error.into(), Phase::Open))?;
@@ -190,5 +197,31 @@ impl Store for SqliteStore {
 
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
         self.read(verify::verify)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use papertrader_core::time::WallTime;
+
+    #[test]
+    fn a_lost_connection_is_made_anew_when_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, away) = (dir.path().join("test.db"), dir.path().join("away.db"));
+        let mut store = SqliteStore::open(&path, "deployment").unwrap();
+        let batch = |number| Batch {
+            number: BatchNumber(number),
+            wall: WallTime(number as i64),
+            changes: Vec::new(),
+        };
+        store.commit(&batch(1)).unwrap();
+        store.connection = None;
+        std::fs::rename(&path, &away).unwrap();
+        store.reconnect().unwrap_err();
+        assert!(matches!(store.commit(&batch(2)), Err(CommitError::NotStored(_))));
+        std::fs::rename(&away, &path).unwrap();
+        store.commit(&batch(2)).unwrap();
+        assert_eq!(store.last_batch().unwrap(), BatchNumber(2));
     }
 }

@@ -63,8 +63,7 @@ impl Route {
     }
 }
 
-/// A request of a client for the master.
-#[derive(Debug)]
+/// A request of a client for the master. Its data may be a password's hash: it never prints itself.
 pub(crate) struct Ask {
     pub(crate) route: Route,
     pub(crate) instruction: Instruction,
@@ -99,8 +98,18 @@ pub(crate) enum Step {
     Outcome,
 }
 
-/// What an answer says.
-#[derive(Debug)]
+impl std::fmt::Debug for Ask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ask")
+            .field("route", &self.route)
+            .field("instruction", &self.instruction)
+            .field("data", &format_args!("{} bytes", self.data.len()))
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an answer says. It may be a session ID or somebody's portfolio: it never prints itself.
 pub(crate) enum Content {
     /// A return of the master, as it came.
     Return { instruction: Instruction, arguments: u16, data: Box<[u8]> },
@@ -112,6 +121,22 @@ pub(crate) enum Content {
     Session(SessionGrant, Attachment),
     /// Nothing can be said any more.
     Nothing,
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Content::Return { instruction, data, .. } => {
+                write!(f, "Return({}, {} bytes)", instruction.name(), data.len())
+            }
+            Content::Refused(instruction, reason) => {
+                write!(f, "Refused({}, {})", instruction.name(), reason.code())
+            }
+            Content::Data(answer) => write!(f, "Data({} bytes)", answer.data.len()),
+            Content::Session(..) => f.write_str("Session(secret)"),
+            Content::Nothing => f.write_str("Nothing"),
+        }
+    }
 }
 
 /// How client threads reach the master. When the last one is dropped, the link is closed.

@@ -69,6 +69,10 @@ async fn outcome(
         match timeout_at(until, order.outcome()).await {
             Ok(Ok(fill)) => return Ok(Some(fill)),
             Err(_) => return Ok(None),
+            // Nobody here may ask about it any more, but it is queued all the same.
+            Ok(Err(ClientError::OutcomeUnknown { cause, .. })) if needs_login(&cause) => {
+                return Ok(None);
+            }
             Ok(Err(
                 ClientError::ConnectionLost { .. }
                 | ClientError::NoServer { .. }
@@ -77,6 +81,18 @@ async fn outcome(
             Ok(Err(error)) => return Err(error.into()),
         }
     }
+}
+
+/// Whether only a new log-in helps.
+fn needs_login(error: &ClientError) -> bool {
+    let ClientError::Refused(failure) = error else { return false };
+    matches!(
+        failure.reason,
+        Reason::SessionRequired
+            | Reason::SessionUnknown
+            | Reason::SessionExpired
+            | Reason::NotAuthorized
+    )
 }
 
 fn placed(order: &PlacedOrder, fill: Option<&FilledOrder>) -> json::Placed {

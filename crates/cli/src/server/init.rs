@@ -26,8 +26,12 @@ pub(super) fn init(role: Role, dir: &Path) -> Result<(), ServerError> {
         }
     };
     let path = dir.join(name);
-    // Never over a file that is there.
-    let opened = OpenOptions::new().write(true).create_new(true).open(&path);
+    // Never over a file that is there. A worker is known by its UUID: it is nobody else's to read.
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let opened = options.open(&path);
     let mut file = opened.map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => ServerError::Exists(path.display().to_string()),
         _ => write_failed(&path, error),
@@ -86,6 +90,18 @@ mod tests {
         let (_dir, path) = written("worker.toml", WORKER);
         let least: WorkerSettings = load(Some(&path), "PAPERTRADER_TEST_NONE_", ()).unwrap();
         assert_eq!(format!("{all:?}"), format!("{least:?}"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_written_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        for (role, name) in [(Role::Master, "master.toml"), (Role::Worker, "worker.toml")] {
+            init(role, dir.path()).unwrap();
+            let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
     }
 
     #[test]

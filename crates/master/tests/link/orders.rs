@@ -162,6 +162,34 @@ async fn orders_of_one_batch_see_each_other() {
 }
 
 #[tokio::test]
+async fn what_a_cancel_frees_is_free_for_the_order_behind_it() {
+    let master = TestMaster::start(Setup::default()).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let session = worker.new_session("alice").await;
+    let cancel = |id: &str| Request::CancelOrder(id.parse().unwrap());
+    let mut held = worker.send(session, &buy("AAPL", "1000", "n0")).await;
+    queued(&mut worker, held).await;
+    for n in 1..=10 {
+        let (old, new) = (format!("n{}", n - 1), format!("n{n}"));
+        // While the first of these is written the others wait, and are judged together.
+        worker.send(session, &cancel(&format!("unknown{n}"))).await;
+        worker.send(session, &cancel(&old)).await;
+        let number = worker.send(session, &buy("AAPL", "1000", &new)).await;
+        let beside = worker.send(session, &buy("AAPL", "100", &format!("beside{n}"))).await;
+        assert_eq!(worker.refusal(held).await, Reason::OrderCancelled);
+        queued(&mut worker, number).await;
+        assert_eq!(worker.refusal(beside).await, Reason::InsufficientCash);
+        held = number;
+    }
+    master.tick().await;
+    filled(&mut worker, held).await;
+    let (dir, result) = master.end().await;
+    result.unwrap();
+    let mut store = SqliteStore::open(&dir.path().join("test.db"), "other").unwrap();
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+#[tokio::test]
 async fn after_its_deadline_an_order_is_refused_unless_it_is_known() {
     let master = TestMaster::start(Setup::default()).await;
     let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;

@@ -36,6 +36,25 @@ async fn only_registered_workers_are_let_in() {
 }
 
 #[tokio::test]
+async fn a_name_passes_to_the_worker_that_was_set_up_anew() {
+    let master = TestMaster::start(Setup::default()).await;
+    let (mut dir, result) = master.end().await;
+    result.unwrap();
+    let anew = papertrader_core::ids::WorkerId([9; 16]);
+    // Another UUID for the first name, then both names the other way round.
+    for ids in [[anew, WORKERS[1]], [WORKERS[1], anew]] {
+        let mut setup = Setup::default();
+        for (worker, id) in setup.config.workers.iter_mut().zip(ids) {
+            worker.id = id;
+        }
+        let master = TestMaster::start_in(dir, setup).await;
+        let mut worker = FakeWorker::connect(master.address, anew).await;
+        assert_eq!(worker.worker_list().await.workers.len(), 1);
+        (dir, _) = master.end().await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_gets_the_list_of_workers_from_the_master_and_nothing_else() {
     let master = TestMaster::start(Setup::default()).await;
     let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
