@@ -23,6 +23,7 @@ use papertrader_protocol::{Reason, SessionId};
 use papertrader_store::{Profile, SessionKey, StoredSession};
 use sha2::{Digest, Sha256};
 
+use crate::database::Guard;
 use crate::driver::{Event, Events};
 use crate::workers::LinkId;
 
@@ -321,7 +322,7 @@ impl Hasher {
                 let (inbox, events) = (Arc::clone(&inbox), events.clone());
                 std::thread::Builder::new()
                     .name("passwords".into())
-                    .spawn(move || hash_loop(&inbox, &events))
+                    .spawn(move || hash_loop(&inbox, events))
             })
             .collect::<Result<_, _>>()?;
         Ok(Hasher { queue: Some(sender), threads })
@@ -342,7 +343,8 @@ impl Drop for Hasher {
     }
 }
 
-fn hash_loop(inbox: &Mutex<Receiver<PasswordJob>>, events: &Events) {
+fn hash_loop(inbox: &Mutex<Receiver<PasswordJob>>, events: Events) {
+    let Guard { events, .. } = &Guard { events, thread: "passwords" };
     let argon2 = Argon2::default();
     loop {
         let Ok(guard) = inbox.lock() else { return };

@@ -22,6 +22,7 @@ use papertrader_protocol::{Header, Instruction, transfer};
 use papertrader_store::{BarRow, Change, InstrumentRow, Loaded, StoreError, StoreReader};
 
 use crate::bars::Current;
+use crate::database::Guard;
 use crate::driver::{Event, Events, MasterError};
 
 /// The instruments and what is newest about each.
@@ -73,8 +74,9 @@ impl Assets {
         let (poller, inbox) = mpsc::channel();
         let asked = Arc::clone(&source);
         std::thread::Builder::new().name("retrieval".into()).spawn(move || {
+            let guard = Guard { events, thread: "retrieval" };
             while let Ok(after) = inbox.recv() {
-                if events.blocking_send(Event::Step(asked.next(after))).is_err() {
+                if guard.events.blocking_send(Event::Step(asked.next(after))).is_err() {
                     return;
                 }
             }
@@ -157,8 +159,15 @@ impl Assets {
         let mut splits = Vec::new();
         for split in step.splits {
             let Some(instrument) = self.of_source.get(split.index).copied() else { continue };
-            if let Some((_, newest)) = current.iter_mut().find(|(id, _)| *id == instrument) {
-                newest.split(split.to, split.from);
+            match current.iter_mut().find(|(id, _)| *id == instrument) {
+                Some((_, newest)) => newest.split(split.to, split.from),
+                // No new price comes with it: only the close of the day before changes.
+                None => {
+                    let Some(newest) = self.current(instrument) else { continue };
+                    let mut newest = newest.clone();
+                    newest.split(split.to, split.from);
+                    current.push((instrument, newest));
+                }
             }
             let (number, to, from) = (split.number, split.to, split.from);
             splits.push(Split { number, instrument, to, from });

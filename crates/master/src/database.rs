@@ -35,6 +35,22 @@ pub(crate) enum Done {
     Fatal(String),
 }
 
+/// Stops the master if the thread that holds it panics: without one of its threads it would go on
+/// and never commit, or never have a price, again.
+pub(crate) struct Guard {
+    pub(crate) events: Events,
+    pub(crate) thread: &'static str,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = format!("the thread '{}' failed", self.thread);
+            let _ = self.events.blocking_send(Event::Database(Done::Fatal(why)));
+        }
+    }
+}
+
 /// The writer's thread.
 pub(crate) struct Writer {
     jobs: Option<Sender<Job>>,
@@ -44,9 +60,10 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn start(store: Box<dyn Store>, events: Events) -> std::io::Result<Writer> {
         let (jobs, inbox) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn(move || write_loop(store, &inbox, &events))?;
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
+            let guard = Guard { events, thread: "store-writer" };
+            write_loop(store, &inbox, &guard.events);
+        })?;
         Ok(Writer { jobs: Some(jobs), thread: Some(thread) })
     }
 
@@ -130,14 +147,19 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    pub(crate) fn start(readers: Vec<Box<dyn StoreReader>>) -> std::io::Result<Readers> {
+    pub(crate) fn start(
+        readers: Vec<Box<dyn StoreReader>>,
+        events: &Events,
+    ) -> std::io::Result<Readers> {
         let (queue, inbox) = mpsc::sync_channel::<Read>(1_024);
         let inbox = Arc::new(Mutex::new(inbox));
         let mut threads = Vec::new();
         for mut reader in readers {
             let inbox = Arc::clone(&inbox);
+            let guard = Guard { events: events.clone(), thread: "store-reader" };
             let thread =
                 std::thread::Builder::new().name("store-reader".into()).spawn(move || {
+                    let _guard = guard;
                     loop {
                         let Ok(inbox) = inbox.lock() else { return };
                         let Ok(read) = inbox.recv() else { return };

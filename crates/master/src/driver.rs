@@ -50,8 +50,8 @@ pub enum MasterError {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store cannot be written to any more.
-    #[error("the store failed, and nothing more is written: {0}")]
+    /// The store cannot be written to any more, or a thread that the master needs has failed.
+    #[error("nothing more can be written: {0}")]
     Writing(String),
     /// The price source cannot be used.
     #[error("the price source failed: {0}")]
@@ -296,7 +296,7 @@ impl Driver {
         Ok(Driver {
             trading: Trading::new(loaded.next_order, clamped),
             workers: Workers::new(registry, view),
-            readers: Readers::start(readers)?,
+            readers: Readers::start(readers, &events)?,
             writer: Writer::start(store, events.clone())?,
             deployment: loaded.deployment,
             last_batch: loaded.last_batch,
@@ -393,7 +393,7 @@ impl Driver {
             Event::LinkClosed(link) => self.close_link(link),
             Event::Database(done) => self.written(done)?,
             Event::Password(done) => self.password(done),
-            Event::Step(step) => self.step(step),
+            Event::Step(step) => self.step(step)?,
             Event::Answer(link, bytes) => {
                 self.workers.say(link, |out| out.extend_from_slice(&bytes));
             }
@@ -618,6 +618,8 @@ impl Driver {
             (Ticket::Login { origin, expirable }, PasswordResult::Verified(Some(account))) => {
                 if self.books.account(account).is_none_or(|account| account.disabled) {
                     self.refuse(origin, Reason::AccountDisabled);
+                } else if let Err(busy) = self.room() {
+                    self.refuse(origin, busy);
                 } else {
                     self.enqueue(Command::StartSession { origin, account, expirable });
                 }
@@ -626,6 +628,9 @@ impl Driver {
                 self.refuse(origin, Reason::BadCredentials);
             }
             (Ticket::Register { origin, name, email }, PasswordResult::Hashed(pass_hash)) => {
+                if let Err(busy) = self.room() {
+                    return self.refuse(origin, busy);
+                }
                 self.enqueue(Command::Register { origin, name, email, pass_hash });
             }
             (Ticket::Login { origin, .. } | Ticket::Register { origin, .. }, _) => {
@@ -643,7 +648,7 @@ impl Driver {
     }
 
     /// The price source has answered.
-    fn step(&mut self, step: Result<Option<Step>, SourceError>) {
+    fn step(&mut self, step: Result<Option<Step>, SourceError>) -> Result<(), MasterError> {
         self.assets.polled();
         match step {
             Ok(Some(step)) => {
@@ -653,9 +658,12 @@ impl Driver {
                 let retrieved = self.assets.retrieve(step, number);
                 self.queue.push_back(Work::Settle(Box::new(retrieved)));
             }
+            // There will never be a first price: nobody could ever trade.
+            Ok(None) if self.last_taken == 0 => return Err(MasterError::NoPrices),
             Ok(None) => warn!("the price source has no more prices"),
             Err(error) => error!(%error, "the price source failed; asking again"),
         }
+        Ok(())
     }
 }
 

@@ -400,9 +400,17 @@ fn make_private_dir(dir: &Path) -> Result<(), ServerError> {
         .map_err(|error| ServerError::Write { path: dir.display().to_string(), error })
 }
 
+/// Writes a file whole or not at all, readable by its owner only.
 fn write(file: &Path, text: &str) -> Result<(), ServerError> {
-    std::fs::write(file, text)
-        .map_err(|error| ServerError::Write { path: file.display().to_string(), error })
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |error| ServerError::Write { path: file.display().to_string(), error };
+    let new = file.with_extension("new");
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut open = options.open(&new).map_err(failed)?;
+    open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed)?;
+    std::fs::rename(&new, file).map_err(failed)
 }
 
 #[cfg(test)]

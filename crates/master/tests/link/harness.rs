@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{Date, SECOND, WallTime};
-use papertrader_market::{Replay, ReplayConfig};
+use papertrader_market::{PriceSource, Replay, ReplayConfig};
 use papertrader_master::{Config, ConfiguredWorker, Master, MasterError, Ticks};
 use papertrader_node::clock::Clock;
 use papertrader_node::connection::Inbox;
@@ -64,16 +64,24 @@ impl TestMaster {
     }
 
     pub(crate) async fn start_in(dir: TempDir, setup: Setup) -> TestMaster {
-        let store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
         let start = Date::parse(setup.start).unwrap();
         let replay = Replay::bundled(ReplayConfig { start, step: setup.step, seed: 7 }).unwrap();
+        TestMaster::start_with(dir, setup.config, Arc::new(replay)).await
+    }
+
+    pub(crate) async fn start_with(
+        dir: TempDir,
+        config: Config,
+        source: Arc<dyn PriceSource>,
+    ) -> TestMaster {
+        let store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (trigger, shutdown) = shutdown::channel();
         let (ticks, manual) = mpsc::channel(1_000);
         let master = Master::start(
-            setup.config,
+            config,
             Box::new(store),
-            Arc::new(replay),
+            source,
             listener,
             Clock::system(WallTime(0)),
             Ticks::Manual(manual),
@@ -88,6 +96,11 @@ impl TestMaster {
     /// Lets the master take its next snapshot.
     pub(crate) async fn tick(&self) {
         self.ticks.send(()).await.unwrap();
+    }
+
+    /// Waits for an end that nobody asked for.
+    pub(crate) async fn ended_by_itself(mut self) -> Result<(), MasterError> {
+        self.master.take().unwrap().ended().await
     }
 
     /// Ends it cleanly and gives its directory back.

@@ -7,3 +7,4 @@ mod harness;
 mod orders;
 mod prices;
 mod sessions;
+mod trouble;
