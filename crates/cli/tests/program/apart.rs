@@ -128,7 +128,7 @@ fn a_client_outlives_its_worker_and_the_master() {
     master.kill();
     two.line_with("the master cannot be reached");
     let mut master = place.start_master();
-    master.line_with("a worker is connected");
+    master.line_ever("a worker is connected");
     let sold = alice.json(&["sell", "AAPL", "4"]);
     assert_eq!(sold["state"], "filled");
     assert_eq!(alice.json(&["portfolio"])["positions"][0]["quantity"], "6");
@@ -197,7 +197,7 @@ fn a_worker_that_the_master_does_not_know_is_refused() {
     let mut master = place.start_master();
     let mut worker = serve("worker", &stranger);
     worker.line_with("the master refuses this worker");
-    master.line_with("a worker was refused");
+    master.line_ever("a worker was refused");
     assert!(!worker.text("out").contains("ready"), "{worker:?}");
     assert_eq!(worker.end_by("TERM").code(), Some(0), "{worker:?}");
 }

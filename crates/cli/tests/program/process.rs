@@ -75,6 +75,14 @@ impl Running {
         panic!("{} has closed its outputs without saying '{part}'; it said {self:?}", self.name);
     }
 
+    /// A line that holds `part`, heard already or to come: the two outputs have no order.
+    pub(crate) fn line_ever(&mut self, part: &str) -> String {
+        match self.heard.iter().find(|(_, line)| line.contains(part)) {
+            Some((_, line)) => line.clone(),
+            None => self.line_with(part),
+        }
+    }
+
     /// Hears until both outputs are closed: by this process and by all that have inherited them.
     pub(crate) fn hear_out(&mut self) {
         let until = Instant::now() + LIMIT;
