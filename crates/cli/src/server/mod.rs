@@ -124,7 +124,7 @@ pub(crate) enum ServerError {
     #[error("there is no home directory: say where the data goes with --data DIR")]
     NoHome,
     /// A part of `up` has ended by itself.
-    #[error("the {0} has ended by itself; its log is {1}")]
+    #[error("{0} has ended by itself; its log is {1}")]
     PartEnded(String, String),
     /// The machine failed.
     #[error("the machine failed: {0}")]

@@ -411,6 +411,6 @@ fn when_the_master_dies_everything_ends_and_says_so() {
     signal(up.master.process, "KILL");
     let status = up.running.wait();
     assert_eq!(status.code(), Some(1), "{:?}", up.running);
-    assert!(up.running.text("err").contains("the master has ended by itself"), "{:?}", up.running);
+    assert!(up.running.text("err").contains("master has ended by itself"), "{:?}", up.running);
     assert!(!up.processes().into_iter().any(is_alive));
 }
