@@ -145,7 +145,7 @@ fn info() -> AssetInfo {
         symbol: "AAPL".parse().unwrap(),
         name: "Apple Inc.".into(),
         kind: AssetKind::Stock,
-        source: "recorded daily bars, intraday steps derived".into(),
+        source: "replay of recorded daily bars; intraday prices are derived from them".into(),
         open: "64.20".parse().unwrap(),
         high: "65.10".parse().unwrap(),
         low: "63.95".parse().unwrap(),
@@ -203,7 +203,7 @@ fn prediction(days: u32) -> Prediction {
     };
     Prediction {
         symbol: "AAPL".parse().unwrap(),
-        model: "random walk with drift".into(),
+        model: "random walk with drift (baseline)".into(),
         based_on: 250,
         confidence: 9500,
         last: "64.78".parse().unwrap(),
@@ -441,7 +441,7 @@ async fn refusals_are_one_line_and_an_exit_code() {
             1,
             "refused: not enough cash that is not held by open orders (insufficientCash)\n",
         ),
-        (&["quote", "AAPL", "NOPE"], 1, "refused: there is no such asset (unknownAsset)\n"),
+        (&["quote", "AAPL", "NOPE"], 1, "refused: NOPE: there is no such asset (unknownAsset)\n"),
         (
             &["cancel", "gone"],
             1,

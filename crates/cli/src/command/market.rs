@@ -5,6 +5,7 @@ use tokio::task::JoinSet;
 use papertrader_client::{Client, ClientError};
 use papertrader_core::money::Price;
 use papertrader_core::names::Symbol;
+use papertrader_protocol::Failure;
 use papertrader_protocol::data::{AssetInfo, AssetList, PredictedValue, Prediction, WorkerList};
 
 use super::{Context, symbol};
@@ -89,7 +90,15 @@ where
     }
     let mut answers = tasks.join_all().await;
     answers.sort_by_key(|(i, _)| *i);
-    answers.into_iter().map(|(_, answer)| answer).collect()
+    let named = |(i, answer): (usize, Result<T, ClientError>)| match (answer, symbols.get(i)) {
+        // Of many, people want to know which.
+        (Err(ClientError::Refused(failure)), Some(symbol)) => {
+            let text = format!("{symbol}: {}", failure.text);
+            Err(ClientError::Refused(Failure::new(failure.reason, text)))
+        }
+        (answer, _) => answer,
+    };
+    answers.into_iter().map(named).collect()
 }
 
 fn quotes_text(infos: &[AssetInfo], colour: bool) -> String {
@@ -142,7 +151,7 @@ pub(super) async fn forecast(
 fn forecast_text(prediction: &Prediction, colour: bool) -> String {
     let inside = format!("{}%", rounded(i64::from(prediction.confidence) * 1_000_000, 0));
     let mut text = format!(
-        "{} at {}, market time {}\nmodel: {}, a baseline and no advice, from {} daily closes; \
+        "{} at {}, market time {}\nmodel: {}, no advice, from {} daily closes; \
          {inside} of outcomes should lie between low and high\n\n",
         prediction.symbol,
         price(prediction.last),
@@ -236,7 +245,7 @@ mod tests {
             values: (1..=60).map(value).collect(),
         };
         let text = forecast_text(&prediction, false);
-        assert!(text.contains("model: drift, a baseline"), "{text}");
+        assert!(text.contains("model: drift, no advice"), "{text}");
         assert!(text.contains("95% of outcomes"), "{text}");
         let days: Vec<u32> = some(&prediction.values).map(|value| value.day).collect();
         assert_eq!(days, [6, 12, 18, 24, 30, 36, 42, 48, 54, 60]);

@@ -8,18 +8,18 @@ use papertrader_client::{ClientError, PlacedOrder, new_order_id};
 use papertrader_core::money::Quantity;
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::Side;
-use papertrader_protocol::Reason;
 use papertrader_protocol::data::{
     History, HistoryKind, HistoryLine, HistoryPrivate, OrderLine, Orders, Portfolio,
     PortfolioPrivate,
 };
 use papertrader_protocol::returns::{FilledOrder, side_name};
+use papertrader_protocol::{Failure, Reason};
 
 use super::{Context, symbol};
 use crate::arguments::OrderArguments;
 use crate::error::CliError;
 use crate::output::json;
-use crate::output::money::{average, gain_on, money, percent, price, signed_money};
+use crate::output::money::{average, exact_price, gain_on, money, percent, price, signed_money};
 use crate::output::table::{Align, Cell, Table, Tone};
 use crate::output::time::Nanos;
 
@@ -140,7 +140,7 @@ fn fill_line(side: Side, fill: &FilledOrder) -> String {
         "{did} {} {} at {} for {} (market time {})",
         fill.quantity,
         fill.symbol,
-        price(fill.price),
+        exact_price(fill.price),
         money(fill.amount),
         fill.market.local()
     )
@@ -162,7 +162,10 @@ pub(super) async fn cancel(context: &Context<'_>, id: &str) -> Result<(), CliErr
         // A number may be that of the order, as `orders` shows it.
         Ok(number) => {
             let orders = session.client.orders(&session.user(None)?).await?;
-            named_by(&orders, number, &given)
+            named_by(&orders, number, &given).ok_or_else(|| {
+                let text = format!("you have no order with the number or the ID {given}");
+                ClientError::Refused(Failure::new(Reason::OrderNotFound, text))
+            })?
         }
         Err(_) => given,
     };
@@ -185,12 +188,12 @@ pub(super) async fn cancel(context: &Context<'_>, id: &str) -> Result<(), CliErr
 }
 
 /// A client order ID that reads like a number comes before the order with that number.
-fn named_by(orders: &Orders, number: u64, given: &ClientOrderId) -> ClientOrderId {
+fn named_by(orders: &Orders, number: u64, given: &ClientOrderId) -> Option<ClientOrderId> {
     if orders.orders.iter().any(|order| order.client_order_id == given.as_str()) {
-        return given.clone();
+        return Some(given.clone());
     }
-    let order = orders.orders.iter().find(|order| order.order == number);
-    order.and_then(|order| order.client_order_id.parse().ok()).unwrap_or_else(|| given.clone())
+    let order = orders.orders.iter().find(|order| order.order == number)?;
+    order.client_order_id.parse().ok()
 }
 
 pub(super) async fn portfolio(context: &Context<'_>, user: Option<String>) -> Result<(), CliError> {
@@ -240,7 +243,7 @@ fn portfolio_text(portfolio: &Portfolio, colour: bool) -> String {
             line.quantity.to_string().into(),
             held.into(),
             average(line.cost, line.quantity).map(price).unwrap_or_default().into(),
-            line.price.map(price).unwrap_or_else(|| "none".to_owned()).into(),
+            line.price.map(exact_price).unwrap_or_else(|| "none".to_owned()).into(),
             money(line.value).into(),
             Cell::toned(gain.map(signed_money).unwrap_or_default(), tone),
             Cell::toned(of_cost.map(percent).unwrap_or_default(), tone),
@@ -283,7 +286,7 @@ fn history_text(history: &History, colour: bool) -> String {
             line.order.map(|order| order.to_string()).unwrap_or_default().into(),
             line.symbol.map(|symbol| symbol.to_string()).unwrap_or_default().into(),
             if line.quantity.is_zero() { String::new() } else { line.quantity.to_string() }.into(),
-            line.price.map(price).unwrap_or_default().into(),
+            line.price.map(exact_price).unwrap_or_default().into(),
             if line.amount.cents() == 0 {
                 Cell::from("")
             } else {
@@ -344,7 +347,7 @@ fn orders_text(orders: &Orders, colour: bool) -> String {
             order.quantity.to_string().into(),
             order.symbol.to_string().into(),
             state(order).into(),
-            fill.map(|fill| price(fill.price)).unwrap_or_default().into(),
+            fill.map(|fill| exact_price(fill.price)).unwrap_or_default().into(),
             fill.map(|fill| money(fill.amount)).unwrap_or_default().into(),
             order.client_order_id.as_str().into(),
         ]);
@@ -419,10 +422,10 @@ mod tests {
             |lines: Vec<OrderLine>| Orders { name: "alice".into(), more: false, orders: lines };
         let given: ClientOrderId = "7".parse().unwrap();
         let by_number = orders(vec![open_order(7, "abc")]);
-        assert_eq!(named_by(&by_number, 7, &given).as_str(), "abc");
+        assert_eq!(named_by(&by_number, 7, &given).unwrap().as_str(), "abc");
         let by_id = orders(vec![open_order(7, "abc"), open_order(9, "7")]);
-        assert_eq!(named_by(&by_id, 7, &given).as_str(), "7");
-        assert_eq!(named_by(&orders(vec![]), 7, &given).as_str(), "7");
+        assert_eq!(named_by(&by_id, 7, &given).unwrap().as_str(), "7");
+        assert_eq!(named_by(&orders(vec![]), 7, &given), None);
         assert!(orders_text(&by_number, false).contains("queued (marketClosed)"));
     }
 

@@ -55,6 +55,11 @@ pub(crate) fn price(price: Price) -> String {
     text.get(..kept.max(least)).unwrap_or(&text).to_owned()
 }
 
+/// A price with all its decimals, two at least: what a sum is made of.
+pub(crate) fn exact_price(price: Price) -> String {
+    price.to_string()
+}
+
 /// A non-negative number of 10⁻⁸ with so many decimals (at most 8), rounded to the nearest.
 pub(crate) fn rounded(raw: i64, decimals: u32) -> String {
     let unit = 10u64.pow(8 - decimals.min(8));

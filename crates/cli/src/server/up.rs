@@ -37,6 +37,9 @@ pub(crate) struct UpArgs {
     /// Address to listen on; others than this machine's own need 0.0.0.0
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     listen: std::net::IpAddr,
+    /// Name or address by which clients elsewhere reach this machine
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
     /// Port of the master; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 2048)]
     master_port: u16,
@@ -86,6 +89,17 @@ pub(super) fn up(args: UpArgs) -> Result<(), ServerError> {
         Some(data) => data.clone(),
         None => default_data().ok_or(ServerError::NoHome)?,
     };
+    if args.advertise.is_some() && args.worker_port == 0 {
+        let problem = "needs a --worker-port that is not 0".into();
+        return Err(ServerError::Value { key: "--advertise", problem });
+    }
+    if args.listen.is_unspecified() && args.advertise.is_none() {
+        eprintln!(
+            "papertrader: clients elsewhere are told to come to {}: say --advertise HOST, the name \
+             or address of this machine",
+            args.listen
+        );
+    }
     // Before anything in it is touched: another `up` may be using it.
     let lock = lock_directory(&data, LOCK_WAIT)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -207,7 +221,8 @@ impl Group {
         let [master, workers @ ..] = addresses.as_slice() else { return };
         println!("ready master={master} workers={}", workers.join(","));
         let usual = workers.first().is_some_and(|first| *first == "127.0.0.1:2049");
-        let server = match workers.first() {
+        let elsewhere = self.advertised(1);
+        let server = match elsewhere.as_deref().or(workers.first().copied()) {
             Some(first) if !usual => format!(" --server {first}"),
             _ => String::new(),
         };
@@ -276,7 +291,7 @@ impl Group {
             (Some(address), _) => address.clone(),
             (None, 0) => std::net::SocketAddr::new(self.args.listen, 0).to_string(),
             (None, first) => {
-                let port = first.saturating_add(PORT_STEP * (n as u16 - 1));
+                let port = worker_port(first, n);
                 std::net::SocketAddr::new(self.args.listen, port).to_string()
             }
         };
@@ -284,9 +299,10 @@ impl Group {
             "# Written by `papertrader up` at each start.\n\
              master = \"{}:{port}\"\n\
              uuid = \"{}\"\n\
-             listen = \"{listen}\"\n",
+             listen = \"{listen}\"\n{}",
             if own.is_ipv6() { format!("[{own}]") } else { own.to_string() },
             self.uuids[n - 1],
+            self.advertised(n).map_or(String::new(), |it| format!("advertise = {}\n", quoted(&it))),
         );
         let file = dir.join("worker.toml");
         write(&file, &text)?;
@@ -340,6 +356,12 @@ impl Group {
         .await
     }
 
+    /// Where clients elsewhere reach a worker, if that was said.
+    fn advertised(&self, n: usize) -> Option<String> {
+        let host = self.args.advertise.as_ref()?;
+        Some(format!("{host}:{}", worker_port(self.args.worker_port, n)))
+    }
+
     fn worker_dir(&self, n: usize) -> PathBuf {
         self.data.join(format!("worker-{n}"))
     }
@@ -363,6 +385,11 @@ impl Group {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The port of the n-th worker.
+fn worker_port(first: u16, n: usize) -> u16 {
+    first.saturating_add(PORT_STEP.saturating_mul(n as u16 - 1))
 }
 
 /// The address by which a process on this machine reaches one that listens on `listen`.

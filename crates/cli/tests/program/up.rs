@@ -264,7 +264,7 @@ fn refusals(alice: &User, home: &Path) {
     assert!(alice.json(&["cancel", "not-yet"])["order"].is_null());
     assert_eq!(code(&["buy", "AAPL", "1", "--id", "not-yet"], 1), "orderCancelled");
     let line = alice.run_by_memory(&["quote", "NOPE"]).ended_with(1);
-    assert_eq!(line.err, "refused: there is no such asset (unknownAsset)\n");
+    assert_eq!(line.err, "refused: NOPE: there is no such asset (unknownAsset)\n");
     alice.run_by_memory(&["buy", "AAPL"]).ended_with(2);
     alice.run_by_memory(&["no-such-command"]).ended_with(2);
     let nowhere = User::new(home, "alice", &crate::process::free_address());
