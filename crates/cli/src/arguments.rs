@@ -28,15 +28,22 @@ pub(crate) struct Global {
         long,
         global = true,
         value_name = "HOST:PORT",
+        help_heading = "Client options",
         env = "PAPERTRADER_SERVER",
         value_delimiter = ','
     )]
     pub(crate) server: Vec<String>,
     /// Print JSON for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Client options")]
     pub(crate) json: bool,
     /// Where the session is kept [default: $XDG_CONFIG_HOME/papertrader or ~/.config/papertrader]
-    #[arg(long, global = true, value_name = "DIR", env = "PAPERTRADER_CONFIG_DIR")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Client options",
+        env = "PAPERTRADER_CONFIG_DIR"
+    )]
     pub(crate) config_dir: Option<PathBuf>,
 }
 
