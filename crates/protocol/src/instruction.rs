@@ -179,6 +179,8 @@ instructions! {
 
     0x1001 CancelOrder "cancelOrder" Command Command true CancelFail "`cancelOrder(clientOrderID)`";
     0x1002 Logout "logout" Command Command true CommandFail "`logout()`: ends the session";
+    0x1003 LogoutEverywhere "logoutEverywhere" Command Command true CommandFail "`logoutEverywhere()`: ends all sessions of the account";
+    0x1004 ChangePassword "changePassword" Command Command true PasswordFail "`changePassword(oldHashedPass, newHashedPass)`: ends all other sessions";
 
     0x1101 GetAssetBars "getAssetBars" DataTransfer Data true DataFail "`getAssetBars(symbol, resolution, from, to)`";
     0x1102 GetAssetList "getAssetList" DataTransfer Data true DataFail "`getAssetList()`: all assets with their latest values";
@@ -190,6 +192,8 @@ instructions! {
     0x1203 CancelFail "cancelFail" ServerReturn Never false CommandFail "The order was not cancelled";
     0x1204 LogoutSuccess "logoutSuccess" ServerReturn Never false CommandFail "The session has ended";
     0x1205 CommandFail "commandFail" ServerReturn Never false CommandFail "A message was refused that has no failure return of its own";
+    0x1206 PasswordChanged "passwordChanged" ServerReturn Never false CommandFail "The password was changed";
+    0x1207 PasswordFail "passwordFail" ServerReturn Never false CommandFail "The password was not changed";
 
     0x2001 LinkHello "linkHello" Control Never false LinkRefused "Worker to master: who it is";
     0x2002 LinkWelcome "linkWelcome" Control Never false CommandFail "Master to worker: accepted";
@@ -197,7 +201,13 @@ instructions! {
     0x2004 Snapshot "snapshot" Control Never false CommandFail "Master to worker: prices, packet n of max";
     0x2005 SessionPresence "sessionPresence" Control Never false CommandFail "Worker to master: a session's first connection opened or its last closed";
     0x2006 SessionEnded "sessionEnded" Control Never false CommandFail "Master to worker: forget a session";
-    0x2007 WorkerStatus "workerStatus" Control Never false CommandFail "Worker to master: its load";
+    0x2007 WorkerStatus "workerStatus" Control Never false CommandFail "Worker to master: how it is";
+    0x2008 LinkOpen "linkOpen" Control Never false LinkRefused "Worker to master: the first message of the proof";
+    0x2009 LinkChallenge "linkChallenge" Control Never false CommandFail "Master to worker: its proof, sealed for the worker";
+    0x200A LinkProof "linkProof" Control Never false LinkRefused "Worker to master: its proof, sealed for the master";
+    0x200B LinkProven "linkProven" Control Never false CommandFail "Master to worker: both are who they say";
+    0x200C LinkPing "linkPing" Control Never false CommandFail "Worker to master: are you there, and what is the time?";
+    0x200D LinkPong "linkPong" Control Never false CommandFail "Master to worker: the answer to `linkPing`";
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What only master and worker say to each other, over the link (4.3.1).
 //!
-//! A link has no states: it starts with `linkHello` and `linkWelcome` or `linkRefused`, then
-//! carries the clients' own instructions with a link header each, their returns, and the control
+//! A link has no states: it starts with the proof of both keys (`linkOpen`, `linkChallenge`,
+//! `linkProof`, `linkProven`), then `linkHello` and `linkWelcome` or `linkRefused`, then carries the clients' own instructions with a link header each, their returns, and the control
 //! messages here. Their content is binary.
 
 use papertrader_core::ids::WorkerId;
@@ -10,13 +10,114 @@ use papertrader_core::names::Symbol;
 use papertrader_core::time::{MarketTime, WallTime};
 
 use crate::data::AssetKind;
+use crate::fingerprint::Fingerprint;
 use crate::session::SessionId;
-use crate::wire::wire_struct;
+use crate::wire::{DecodeError, Reader, Wire, wire_struct};
+
+/// 32 bytes that nobody can guess. They never print themselves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Nonce(pub [u8; 32]);
+
+impl std::fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Nonce(32 bytes)")
+    }
+}
+
+impl Wire for Nonce {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Nonce(reader.array()?))
+    }
+}
+
+impl Wire for Fingerprint {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+    fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Fingerprint(reader.array()?))
+    }
+}
 
 wire_struct! {
-    /// `linkHello`: the first message of a worker.
-    pub struct LinkHello {
+    /// `linkOpen`: the first message of a worker.
+    pub struct LinkOpen {
         /// The worker's UUID.
+        worker: WorkerId,
+        /// Fresh random bytes.
+        nonce: Nonce,
+    }
+}
+
+wire_struct! {
+    /// `linkChallenge`: the master's proof.
+    pub struct LinkChallenge {
+        /// The master's OpenPGP public key.
+        key: Vec<u8>,
+        /// A [`LinkStatement`] of the master, signed with its key and encrypted for the worker.
+        sealed: Vec<u8>,
+    }
+}
+
+wire_struct! {
+    /// `linkProof`: the worker's proof.
+    pub struct LinkProof {
+        /// A [`LinkStatement`] of the worker, signed with its key and encrypted for the master.
+        sealed: Vec<u8>,
+    }
+}
+
+wire_struct! {
+    /// What both sign: everything that makes this link this link.
+    pub struct LinkStatement {
+        /// `papertrader-link-v1`.
+        label: String,
+        /// Who signs: `master` or `worker`.
+        role: String,
+        /// The worker's UUID.
+        worker: WorkerId,
+        /// The fingerprint of the worker's OpenPGP key, in capital hexadecimal digits.
+        worker_key: String,
+        /// The fingerprint of the master's OpenPGP key, in capital hexadecimal digits.
+        master_key: String,
+        /// The SHA-256 of the certificate of the master's TLS.
+        certificate: Fingerprint,
+        /// The nonce of `linkOpen`.
+        worker_nonce: Nonce,
+        /// Fresh random bytes of the master; they travel only sealed, so that to know them is to
+        /// own the worker's key.
+        master_nonce: Nonce,
+        /// Keying material of this TLS session (RFC 8446, 7.5), label
+        /// `EXPORTER-papertrader-link-v1`, no context.
+        exporter: Nonce,
+    }
+}
+
+wire_struct! {
+    /// `linkPing`: asked every few seconds.
+    pub struct LinkPing {
+        /// The worker's clock.
+        sent: WallTime,
+    }
+}
+
+wire_struct! {
+    /// `linkPong`: the answer.
+    pub struct LinkPong {
+        /// `sent` of the `linkPing`.
+        sent: WallTime,
+        /// The master's clock.
+        clock: WallTime,
+    }
+}
+
+wire_struct! {
+    /// `linkHello`: the first message of a worker after the proof.
+    pub struct LinkHello {
+        /// The worker's UUID: the proven one.
         worker: WorkerId,
         /// Its software version, for the operator.
         version: String,
@@ -120,9 +221,35 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// `workerStatus`: what the worker reports of itself.
+    /// `workerStatus`: what the worker reports of itself. Counters begin with its start.
     pub struct WorkerStatus {
+        /// When it was started.
+        started: WallTime,
         /// Connected clients.
         clients: u32,
+        /// Sessions that it holds as verified.
+        sessions: u32,
+        /// Orders that wait for an answer of the master.
+        orders: u32,
+        /// Bytes of answers in its cache.
+        cache_bytes: u64,
+        /// The most that it may hold.
+        cache_limit: u64,
+        /// Questions answered from the cache.
+        cache_hits: u64,
+        /// Questions that the master had to answer.
+        cache_misses: u64,
+        /// Bytes that wait for clients to read them.
+        outgoing_bytes: u64,
+        /// Connections refused because there were too many, of one address or of all.
+        refused_connections: u64,
+        /// Connections cut off: too slow, too greedy, or idle.
+        cut_connections: u64,
+        /// Requests that had to wait because their connection asked too many at once.
+        throttled_requests: u64,
+        /// How long the last `linkPing` took, in nanoseconds; 0 before the first.
+        round_trip: i64,
+        /// The master's clock minus the worker's, in nanoseconds.
+        clock_offset: i64,
     }
 }

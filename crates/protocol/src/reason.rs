@@ -55,6 +55,9 @@ reasons! {
     BadUserName "badUserName" "a user name is 1 to 24 letters, digits, '_', '-' and '.'";
     BadEmail "badEmail" "an email address is local@domain, at most 321 characters, without spaces";
     BadPasswordHash "badPasswordHash" "hashedPass is 64 lower-case hexadecimal digits";
+    TooManyAttempts "tooManyAttempts" "too many attempts: wait before the next one";
+    PasswordChangeRequired "passwordChangeRequired" "this account needs a new password before anything else";
+    SamePassword "samePassword" "the new password is the old one";
     NameTaken "nameTaken" "this user name is taken";
     BadCredentials "badCredentials" "wrong user name or password";
     UnknownUser "unknownUser" "there is no such user";
@@ -88,6 +91,8 @@ reasons! {
     NoForecast "noForecast" "there is too little history to predict from";
     BadState "badState" "a state is command or data";
     // The servers.
+    TooManyConnections "tooManyConnections" "too many connections come from this address";
+    Idle "idle" "nothing was said for too long";
     Busy "busy" "the server is busy: try again in a moment";
     Unavailable "unavailable" "the master cannot be reached just now: try again in a moment";
     ShuttingDown "shuttingDown" "the server is shutting down";

@@ -7,14 +7,24 @@ use papertrader_core::bar::{Resolution, Window};
 use papertrader_core::money::Quantity;
 use papertrader_core::names::{ClientOrderId, Email, Symbol, UserName};
 use papertrader_core::time::{Date, MarketTime};
+use subtle::ConstantTimeEq;
 
 use crate::args;
 use crate::instruction::{Instruction, State};
 use crate::reason::Reason;
 
 /// The client's hash of a password (64 lower-case hexadecimal digits). Never prints itself.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct HashedPass(String);
+
+impl PartialEq for HashedPass {
+    /// In constant time.
+    fn eq(&self, other: &HashedPass) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Eq for HashedPass {}
 
 impl HashedPass {
     /// From its 64 digits.
@@ -110,6 +120,15 @@ pub enum Request {
     SwitchState(State),
     /// logout()
     Logout,
+    /// logoutEverywhere()
+    LogoutEverywhere,
+    /// changePassword(oldHashedPass, newHashedPass)
+    ChangePassword {
+        /// The client's hash of the password so far.
+        old: HashedPass,
+        /// The client's hash of the new one.
+        new: HashedPass,
+    },
     /// getWorkerList()
     GetWorkerList,
     /// getAssetInfo(asset)
@@ -156,7 +175,11 @@ impl Request {
     pub fn parse(instruction: Instruction, count: u16, data: &[u8]) -> Result<Request, Reason> {
         use Instruction as I;
         let expected = match instruction {
-            I::LoginSession | I::Logout | I::GetWorkerList | I::GetAssetList => 0,
+            I::LoginSession
+            | I::Logout
+            | I::LogoutEverywhere
+            | I::GetWorkerList
+            | I::GetAssetList => 0,
             I::CancelOrder
             | I::SwitchState
             | I::GetAssetInfo
@@ -174,7 +197,8 @@ impl Request {
             | I::GetAssetValueWeek
             | I::GetAssetValueMonth
             | I::GetAssetValueYear
-            | I::GetAssetValuePredicted => 2,
+            | I::GetAssetValuePredicted
+            | I::ChangePassword => 2,
             I::Login | I::Register | I::PurchaseAsset | I::SellAsset => 3,
             I::GetAssetBars => 4,
             _ => return Err(Reason::NotForClients),
@@ -208,6 +232,11 @@ impl Request {
                 Request::SwitchState(State::from_name(state).ok_or(Reason::BadState)?)
             }
             (I::Logout, []) => Request::Logout,
+            (I::LogoutEverywhere, []) => Request::LogoutEverywhere,
+            (I::ChangePassword, [old, new]) => Request::ChangePassword {
+                old: HashedPass::parse(old).ok_or(Reason::BadPasswordHash)?,
+                new: HashedPass::parse(new).ok_or(Reason::BadPasswordHash)?,
+            },
             (I::GetWorkerList, []) => Request::GetWorkerList,
             (I::GetAssetInfo, [s]) => Request::AssetInfo(symbol(s)?),
             (I::GetAssetValueCurrent, [s]) => Request::AssetValue(symbol(s)?),
@@ -269,6 +298,10 @@ impl Request {
             Request::CancelOrder(id) => (I::CancelOrder, vec![id.to_string()]),
             Request::SwitchState(state) => (I::SwitchState, vec![state.name().to_owned()]),
             Request::Logout => (I::Logout, vec![]),
+            Request::LogoutEverywhere => (I::LogoutEverywhere, vec![]),
+            Request::ChangePassword { old, new } => {
+                (I::ChangePassword, vec![old.reveal().to_owned(), new.reveal().to_owned()])
+            }
             Request::GetWorkerList => (I::GetWorkerList, vec![]),
             Request::AssetInfo(symbol) => (I::GetAssetInfo, vec![symbol.to_string()]),
             Request::AssetValue(symbol) => (I::GetAssetValueCurrent, vec![symbol.to_string()]),
@@ -370,6 +403,8 @@ mod tests {
             (I::Register, &[&long_name, "a@b", &hash], Reason::BadUserName),
             (I::Register, &["alice", &long_email, &hash], Reason::BadEmail),
             (I::Register, &["alice", "nonsense", &hash], Reason::BadEmail),
+            (I::ChangePassword, &[&hash, "x"], Reason::BadPasswordHash),
+            (I::ChangePassword, &["", &hash], Reason::BadPasswordHash),
             (I::PurchaseAsset, &["AAPL", "10"], Reason::ArgumentCount),
             (I::PurchaseAsset, &["aapl", "10", "id"], Reason::BadSymbol),
             (I::PurchaseAsset, &["AAPL", "0", "id"], Reason::BadQuantity),

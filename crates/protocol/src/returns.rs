@@ -29,6 +29,8 @@ pub enum Return {
     Cancelled(ClientOrderId),
     /// `logoutSuccess`
     LoggedOut,
+    /// `passwordChanged`
+    PasswordChanged,
     /// `welcome`: version deploymentID serverName interval marketTime
     Welcome(Welcome),
     /// `pong`: text
@@ -152,6 +154,7 @@ impl Return {
             }
             Return::Cancelled(id) => (Instruction::CancelSuccess, vec![id.to_string()]),
             Return::LoggedOut => (Instruction::LogoutSuccess, vec![]),
+            Return::PasswordChanged => (Instruction::PasswordChanged, vec![]),
             Return::Welcome(welcome) => (
                 Instruction::Welcome,
                 vec![
@@ -242,6 +245,10 @@ impl Return {
                 [] => Return::LoggedOut,
                 _ => return Err(bad()),
             },
+            Instruction::PasswordChanged => match arguments()?.as_slice() {
+                [] => Return::PasswordChanged,
+                _ => return Err(bad()),
+            },
             Instruction::Welcome => match arguments()?.as_slice() {
                 [version, deployment, interval, market, server] => Return::Welcome(Welcome {
                     version: version.parse().map_err(|_| bad())?,
@@ -265,6 +272,7 @@ impl Return {
             | Instruction::DataFail
             | Instruction::CancelFail
             | Instruction::CommandFail
+            | Instruction::PasswordFail
             | Instruction::LinkRefused => {
                 Return::Failed(instruction, failure(&arguments()?).ok_or_else(bad)?)
             }

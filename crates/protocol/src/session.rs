@@ -3,9 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 
+use subtle::ConstantTimeEq;
+
 /// A session ID. All zero means "no session". It is a secret: whoever knows it is its owner.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Hash, Default)]
 pub struct SessionId([u8; 16]);
+
+impl PartialEq for SessionId {
+    /// In constant time.
+    fn eq(&self, other: &SessionId) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for SessionId {}
 
 impl SessionId {
     /// No session.

@@ -40,6 +40,29 @@ pub enum Change {
     OpenAccount(NewAccount),
     /// The account may not log in or trade any more; its open orders are cancelled before.
     DisableAccount(AccountId),
+    /// The account may log in and trade again.
+    EnableAccount(AccountId),
+    /// A new password; none is due any more. Workers have seen the old one: their exposure is
+    /// forgotten, but for the worker through which the new one came.
+    SetPassword {
+        /// Whose.
+        account: AccountId,
+        /// The Argon2id hash of the client's hash, in PHC form.
+        pass_hash: String,
+        /// The worker that it came through, if any.
+        through: Option<WorkerId>,
+    },
+    /// The account must change its password before anything else.
+    RequirePassword(AccountId),
+    /// An account's password or session passed through a worker. Repeating it changes nothing.
+    Expose {
+        /// Whose.
+        account: AccountId,
+        /// Through which.
+        worker: WorkerId,
+    },
+    /// When sessions were used last. Those that have ended meanwhile are passed over.
+    UseSessions(Vec<(SessionKey, WallTime)>),
     /// A new session.
     StartSession(StoredSession),
     /// A session that is over.
@@ -76,6 +99,8 @@ pub enum Change {
     AddInstruments(Vec<InstrumentRow>),
     /// A worker of the registry, new or changed.
     PutWorker(WorkerRow),
+    /// A worker is no longer registered. What passed through it stays recorded.
+    RemoveWorker(WorkerId),
 }
 
 /// A new account.
@@ -101,6 +126,8 @@ pub struct Profile {
     /// The Argon2id hash of the client's hash, in PHC form; `None` for an account without a
     /// password (3.1.3).
     pub pass_hash: Option<String>,
+    /// The owner must choose a new password before anything else.
+    pub password_due: bool,
     /// When the account was made.
     pub since: WallTime,
 }
@@ -136,6 +163,8 @@ pub struct StoredSession {
     pub client: IpAddr,
     /// When it was started.
     pub started: WallTime,
+    /// When it was known to be in use last: written now and then, not at every use.
+    pub used: WallTime,
 }
 
 /// An instrument.
@@ -171,6 +200,20 @@ pub struct WorkerRow {
     pub name: String,
     /// Addresses or networks (`10.0.0.0/8`) that it may connect from, separated by commas.
     pub allowed: String,
+    /// Its OpenPGP public key, binary. `None` for one that was registered before keys were needed:
+    /// it cannot connect.
+    pub key: Option<Vec<u8>>,
+    /// Set while it may not connect.
+    pub booted: Option<Boot>,
+}
+
+/// A worker that was sent away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boot {
+    /// Until when; `None` until it is registered anew.
+    pub until: Option<WallTime>,
+    /// What passed through it is in wrong hands.
+    pub compromised: bool,
 }
 
 /// Everything that the master keeps in memory, as it is stored.
@@ -194,6 +237,8 @@ pub struct Loaded {
     pub instruments: Vec<InstrumentRow>,
     /// All registered workers.
     pub workers: Vec<WorkerRow>,
+    /// Whose password or session passed through which worker, in ascending order.
+    pub exposures: Vec<(AccountId, WorkerId)>,
 }
 
 /// What is known under a client order ID.
@@ -275,7 +320,7 @@ pub trait Store: Send {
     /// [`CommitError::Contradiction`]: IDs that follow the last ones, names and client order IDs
     /// that are free, orders that are open where they are decided or cancelled, sessions that are
     /// stored where they end, no open orders where an account is disabled, bars whose prices lie
-    /// between low and high.
+    /// between low and high, accounts and workers that exist where they are changed or removed.
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError>;
 
     /// What is known under each (account, client order ID), in the same order.
