@@ -1,10 +1,11 @@
 //! Worker management (specification 3.1.5): the registry, the links, the list given to clients.
 //!
 //! Each connection on the master's port has a task that reads and one that writes; the driver
-//! owns what they mean. A connection whose first message is not a worker's is a client's: it may
-//! ask for the list of workers and for nothing else.
+//! owns what they mean. Which kind it is stands in its TLS handshake: a worker proves its key before
+//! the driver hears of it, a client may ask for the list of workers and for nothing else.
 //!
-//! Invariant: the driver never waits for a link. A link whose queue is full is cut.
+//! Invariants: the driver never waits for a link; a link whose queue is full is cut, and so is one
+//! whose worker may not have it any more.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,23 +15,25 @@ use std::time::Duration;
 
 use papertrader_core::books::Head;
 use papertrader_core::ids::WorkerId;
-use papertrader_core::time::MarketTime;
+use papertrader_core::time::{MarketTime, WallTime};
+use papertrader_node::clock::Clock;
 use papertrader_node::connection::{Inbox, write_all_from, write_patiently};
-use papertrader_node::link::{self, LinkStream, Registered};
+use papertrader_node::link::{Denied, MasterSide, PortStream, Proven, admissible, is_worker};
 use papertrader_node::{debug, info, warn};
 use papertrader_protocol::data::{WorkerLine, WorkerList};
 use papertrader_protocol::frame::VERSION;
-use papertrader_protocol::link::LinkHello;
+use papertrader_protocol::link::{LinkHello, WorkerStatus};
 use papertrader_protocol::returns::{Return, Welcome};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{
     Failure, Frame, FrameError, Header, Instruction, Reason, Request, transfer,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::driver::{Event, Events};
+use crate::registry::Registry;
 
 /// Chunks that may wait to be written to one link.
 const LINK_QUEUE: usize = 1_024;
@@ -70,23 +73,63 @@ pub(crate) struct PublicView {
     pub(crate) list: Arc<Vec<u8>>,
 }
 
+/// What the tasks of the port need.
+pub(crate) struct Port {
+    pub(crate) side: MasterSide,
+    pub(crate) registry: watch::Receiver<Registry>,
+    pub(crate) view: watch::Receiver<PublicView>,
+    pub(crate) clock: Clock,
+    pub(crate) events: Events,
+}
+
 /// All links, and who may have one.
 pub(crate) struct Workers {
-    registry: Vec<Registered>,
+    registry: watch::Sender<Registry>,
     links: BTreeMap<LinkId, Link>,
+    conduct: BTreeMap<WorkerId, Conduct>,
     view: watch::Sender<PublicView>,
 }
 
 pub(crate) struct Link {
     pub(crate) worker: WorkerId,
     pub(crate) name: String,
-    address: String,
-    web: String,
-    fingerprint: String,
-    clients: u32,
+    /// Where it comes from.
+    pub(crate) peer: SocketAddr,
+    /// Since when.
+    pub(crate) since: WallTime,
+    /// What it said of itself when it came.
+    pub(crate) hello: LinkHello,
+    /// What it said of itself last.
+    pub(crate) status: Option<WorkerStatus>,
+    /// The fingerprint of the key that it proved.
+    pub(crate) key: String,
+    /// When a key expires that its proof rests on.
+    valid_until: Option<WallTime>,
     queue: LinkQueue,
     /// What the present turn of the driver has to say.
     out: Vec<u8>,
+}
+
+/// What a worker did that a good one does not do, since the master's start. A few of some kinds
+/// happen to good ones: a session can end while a request is on its way.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Conduct {
+    /// Frames without its own UUID.
+    pub(crate) foreign_frames: u64,
+    /// Frames that mean nothing.
+    pub(crate) malformed: u64,
+    /// Requests for sessions that did not pass through it.
+    pub(crate) foreign_sessions: u64,
+    /// The latest of all these, in words, and when.
+    pub(crate) last: Option<(WallTime, String)>,
+}
+
+/// Something that a good worker does not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misconduct {
+    ForeignFrame,
+    Malformed,
+    ForeignSession,
 }
 
 /// What waits to be written to a link. Dropping it closes the link when all is written.
@@ -94,6 +137,7 @@ pub(crate) struct Link {
 pub(crate) struct LinkQueue {
     chunks: mpsc::Sender<Vec<u8>>,
     unsent: Arc<AtomicUsize>,
+    cut: Arc<Notify>,
 }
 
 impl LinkQueue {
@@ -108,8 +152,13 @@ impl LinkQueue {
 }
 
 impl Workers {
-    pub(crate) fn new(registry: Vec<Registered>, view: PublicView) -> Workers {
-        let workers = Workers { registry, links: BTreeMap::new(), view: watch::Sender::new(view) };
+    pub(crate) fn new(registry: Registry, view: PublicView) -> Workers {
+        let workers = Workers {
+            registry: watch::Sender::new(registry),
+            links: BTreeMap::new(),
+            conduct: BTreeMap::new(),
+            view: watch::Sender::new(view),
+        };
         workers.publish();
         workers
     }
@@ -117,6 +166,42 @@ impl Workers {
     /// What connections that are not workers see.
     pub(crate) fn view(&self) -> watch::Receiver<PublicView> {
         self.view.subscribe()
+    }
+
+    /// Who may have a link, as the tasks of the port see it.
+    pub(crate) fn registered(&self) -> watch::Receiver<Registry> {
+        self.registry.subscribe()
+    }
+
+    /// Who may have a link.
+    pub(crate) fn registry(&self) -> watch::Ref<'_, Registry> {
+        self.registry.borrow()
+    }
+
+    /// Changes who may have a link. The driver then cuts the links that may not be any more.
+    pub(crate) fn register(&mut self, change: impl FnOnce(&mut Registry)) {
+        self.registry.send_modify(change);
+    }
+
+    /// Links that may not be any more, with the reason: their worker was removed or booted, has
+    /// another key or other addresses now, or a key has expired.
+    pub(crate) fn forbidden(&self, now: WallTime) -> Vec<(LinkId, String)> {
+        let mut forbidden = Vec::new();
+        let registry = self.registry.borrow();
+        for (id, link) in &self.links {
+            let why = match admissible(registry.find(link.worker), link.worker, link.peer, now) {
+                Err(denied) => denied.to_string(),
+                Ok((_, key)) if key.fingerprint().to_string() != link.key => {
+                    format!("worker {} has another key now", link.name)
+                }
+                Ok(_) if link.valid_until.is_some_and(|until| until <= now) => {
+                    format!("a key has expired that the link of worker {} rests on", link.name)
+                }
+                Ok(_) => continue,
+            };
+            forbidden.push((*id, why));
+        }
+        forbidden
     }
 
     /// The market has moved.
@@ -127,25 +212,31 @@ impl Workers {
         });
     }
 
-    /// Lets a worker in, or says why not. An older link of the same worker is cut: it is dead, or
-    /// somebody runs the worker twice.
+    /// Lets a worker in that has proved its key, unless it may not be any more. An older link of
+    /// the same worker is to be cut: it is dead, or somebody runs the worker twice.
     pub(crate) fn admit(
         &mut self,
         id: LinkId,
-        hello: LinkHello,
-        peer: SocketAddr,
-        queue: LinkQueue,
-    ) -> Result<Option<LinkId>, link::Denied> {
-        let worker = link::authenticate(&self.registry, hello.worker, peer)?;
+        arrival: Arrival,
+        now: WallTime,
+    ) -> Result<Option<LinkId>, Denied> {
+        let Arrival { proven, hello, peer, queue } = arrival;
+        let registered = self.registry.borrow().find(proven.worker);
+        let (worker, key) = admissible(registered, proven.worker, peer, now)?;
+        if key.fingerprint().to_string() != proven.key || hello.worker != proven.worker {
+            return Err(Denied::Protocol("linkHello"));
+        }
         let older = self.links.iter().find(|(_, l)| l.worker == worker.id).map(|(id, _)| *id);
         info!(worker = %worker.name, %peer, version = %hello.version, "a worker is connected");
         let link = Link {
             worker: worker.id,
-            name: worker.name.clone(),
-            address: hello.address,
-            web: hello.web,
-            fingerprint: hello.fingerprint,
-            clients: 0,
+            name: worker.name,
+            peer,
+            since: now,
+            hello,
+            status: None,
+            key: proven.key,
+            valid_until: proven.valid_until,
             queue,
             out: Vec::new(),
         };
@@ -160,15 +251,55 @@ impl Workers {
         true
     }
 
+    /// Ends a link at once: what was not written yet will not be.
+    pub(crate) fn cut(&self, id: LinkId) {
+        if let Some(link) = self.links.get(&id) {
+            link.queue.cut.notify_one();
+        }
+    }
+
     pub(crate) fn link(&self, id: LinkId) -> Option<&Link> {
         self.links.get(&id)
     }
 
-    pub(crate) fn set_clients(&mut self, id: LinkId, clients: u32) {
+    /// The link of a worker.
+    pub(crate) fn link_of(&self, worker: WorkerId) -> Option<(LinkId, &Link)> {
+        let link = self.links.iter().find(|(_, link)| link.worker == worker);
+        link.map(|(id, link)| (*id, link))
+    }
+
+    pub(crate) fn set_status(&mut self, id: LinkId, status: WorkerStatus) {
         if let Some(link) = self.links.get_mut(&id) {
-            link.clients = clients;
-            self.publish();
+            let clients = link.status.as_ref().map_or(0, |before| before.clients);
+            let load_changed = clients != status.clients;
+            link.status = Some(status);
+            if load_changed {
+                self.publish();
+            }
         }
+    }
+
+    /// What a worker did that a good one does not do.
+    pub(crate) fn conduct(&self, worker: WorkerId) -> Conduct {
+        self.conduct.get(&worker).cloned().unwrap_or_default()
+    }
+
+    /// Notes something that a good worker does not do. The first of each kind, and then each
+    /// thousandth, stands in the log.
+    pub(crate) fn misconduct(&mut self, id: LinkId, kind: Misconduct, words: &str, now: WallTime) {
+        let Some(link) = self.links.get(&id) else { return };
+        // Only registered workers have links, so that this is bounded.
+        let conduct = self.conduct.entry(link.worker).or_default();
+        let count = match kind {
+            Misconduct::ForeignFrame => &mut conduct.foreign_frames,
+            Misconduct::Malformed => &mut conduct.malformed,
+            Misconduct::ForeignSession => &mut conduct.foreign_sessions,
+        };
+        *count += 1;
+        if *count % 1_000 == 1 {
+            warn!(worker = %link.name, count = *count, what = words, "a worker does what it should not");
+        }
+        conduct.last = Some((now, words.to_owned()));
     }
 
     /// Says something to one link; it leaves at the end of the turn.
@@ -212,10 +343,10 @@ impl Workers {
             .values()
             .map(|link| WorkerLine {
                 name: link.name.clone(),
-                address: link.address.clone(),
-                web: link.web.clone(),
-                fingerprint: link.fingerprint.clone(),
-                load: link.clients,
+                address: link.hello.address.clone(),
+                web: link.hello.web.clone(),
+                fingerprint: link.hello.fingerprint.clone(),
+                load: link.status.as_ref().map_or(0, |status| status.clients),
             })
             .collect();
         workers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -231,48 +362,83 @@ fn worker_list_frames(list: &[u8], request: u64, out: &mut Vec<u8>) {
     transfer::encode(header, list, out);
 }
 
+/// A worker that has proved its key and has said hello.
+pub(crate) struct Arrival {
+    pub(crate) proven: Proven,
+    pub(crate) hello: LinkHello,
+    pub(crate) peer: SocketAddr,
+    pub(crate) queue: LinkQueue,
+}
+
 /// Serves one connection on the master's port until it closes.
-pub(crate) async fn serve(
-    id: LinkId,
-    stream: TcpStream,
-    peer: SocketAddr,
-    events: Events,
-    view: watch::Receiver<PublicView>,
-) {
-    let Ok(stream) = link::accept(stream).await else { return };
-    let (reader, mut writer) = tokio::io::split(stream);
-    let mut inbox = Inbox::new(reader);
-    let Some(hello) = first_words(&mut inbox, &mut writer, peer, &view).await else {
+pub(crate) async fn serve(id: LinkId, stream: TcpStream, peer: SocketAddr, port: Arc<Port>) {
+    let mut stream = match port.side.accept(stream).await {
+        Ok(stream) => stream,
+        Err(error) => return debug!(%peer, %error, "no TLS on the master's port"),
+    };
+    if !is_worker(&stream) {
+        let (reader, mut writer) = tokio::io::split(stream);
+        answer_clients(&mut Inbox::new(reader), &mut writer, peer, &port.view).await;
         let _ = tokio::time::timeout(SILENCE, writer.shutdown()).await;
         return;
+    }
+    let find = |worker| port.registry.borrow().find(worker);
+    let proven = match port.side.prove(&mut stream, peer, find, &port.clock).await {
+        Ok(proven) => proven,
+        Err(denied) => return warn!(%peer, %denied, "a worker was refused"),
+    };
+    let (reader, writer) = tokio::io::split(stream);
+    let mut inbox = Inbox::new(reader);
+    let Ok(Some(hello)) = tokio::time::timeout(SILENCE, first_words(&mut inbox)).await else {
+        return warn!(%peer, "a worker proved its key but did not say linkHello");
     };
     let (chunks, outgoing) = mpsc::channel(LINK_QUEUE);
-    let unsent = Arc::new(AtomicUsize::new(0));
-    let queue = LinkQueue { chunks, unsent: Arc::clone(&unsent) };
-    let opened = Event::LinkOpened { link: id, hello, peer, queue };
-    if events.send(opened).await.is_ok() {
-        let writing =
+    let (unsent, cut) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let queue = LinkQueue { chunks, unsent: Arc::clone(&unsent), cut: Arc::clone(&cut) };
+    let arrival = Arrival { proven, hello, peer, queue };
+    if port.events.send(Event::LinkOpened(id, Box::new(arrival))).await.is_ok() {
+        let mut writing =
             tokio::spawn(async move { write_all_from(writer, outgoing, SILENCE, &unsent).await });
-        let reading = read_link(id, &mut inbox, &events);
-        // The driver cuts a link by dropping its queue, which ends the writing.
+        let reading = read_link(id, &mut inbox, &port.events);
+        // The driver ends a link by dropping its queue, which ends the writing, or cuts it.
         tokio::select! {
             () = reading => {}
-            _ = writing => {}
+            _ = &mut writing => {}
+            () = cut.notified() => writing.abort(),
         }
-        let _ = events.send(Event::LinkClosed(id)).await;
+        let _ = port.events.send(Event::LinkClosed(id)).await;
     }
 }
 
-type LinkInbox = Inbox<tokio::io::ReadHalf<LinkStream>>;
+type LinkInbox = Inbox<tokio::io::ReadHalf<PortStream>>;
 
-/// Answers a client until it closes, or returns a worker's hello. What was answered must be taken
-/// before more is read, so that nobody can make the master hold more than a chunk for them.
-async fn first_words(
-    inbox: &mut LinkInbox,
-    writer: &mut tokio::io::WriteHalf<LinkStream>,
+/// The hello of a worker; `None` if it says something else.
+async fn first_words(inbox: &mut LinkInbox) -> Option<LinkHello> {
+    loop {
+        if let Some(frame) = inbox.frame().ok()? {
+            let due = Instruction::LinkHello;
+            let is_hello = frame.header.instruction == due as u16
+                && frame.header.message_type == due.message_type()
+                && frame.header.max == 1;
+            return LinkHello::from_bytes(frame.data).ok().filter(|_| is_hello);
+        }
+        if inbox.fill().await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+/// Answers a client until it closes. What was answered must be taken before more is read, so that
+/// nobody can make the master hold more than a chunk for them.
+async fn answer_clients<R, W>(
+    inbox: &mut Inbox<R>,
+    writer: &mut W,
     peer: SocketAddr,
     view: &watch::Receiver<PublicView>,
-) -> Option<LinkHello> {
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     loop {
         let mut out = Vec::new();
         let mut close = false;
@@ -295,15 +461,6 @@ async fn first_words(
                 continue;
             }
             match known {
-                Some(Instruction::LinkHello) => match LinkHello::from_bytes(frame.data) {
-                    Ok(hello) => return Some(hello),
-                    Err(error) => {
-                        let failure = Failure::new(Reason::BadArguments, error.to_string());
-                        Return::Failed(Instruction::LinkRefused, failure).put(request, &mut out);
-                        close = true;
-                        break;
-                    }
-                },
                 Some(instruction) => {
                     close = answer_client(instruction, &frame, view, &mut out);
                     if close {
@@ -315,14 +472,14 @@ async fn first_words(
         }
         let is_full = out.len() >= CLIENT_CHUNK;
         if write_patiently(writer, &out, SILENCE).await.is_err() || close {
-            return None;
+            return;
         }
         if is_full {
             continue;
         }
         match tokio::time::timeout(SILENCE, inbox.fill()).await {
             Ok(Ok(read)) if read > 0 => {}
-            _ => return None,
+            _ => return,
         }
     }
 }
@@ -415,7 +572,6 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_does_not_read_is_not_read_from() {
         let (mut client, server) = tokio::io::duplex(4_096);
-        let server: LinkStream = Box::new(server);
         let (reader, mut writer) = tokio::io::split(server);
         let mut inbox = Inbox::new(reader);
         let list = Arc::new(WorkerList { workers: Vec::new() }.to_bytes());
@@ -437,7 +593,7 @@ mod tests {
             }
         };
         tokio::select! {
-            _ = first_words(&mut inbox, &mut writer, peer, &view) => panic!("it gave up"),
+            () = answer_clients(&mut inbox, &mut writer, peer, &view) => panic!("it gave up"),
             () = flood => panic!("it closed"),
             () = turns => {}
         }
@@ -448,7 +604,7 @@ mod tests {
     #[test]
     fn bytes_that_wait_for_a_link_are_bounded() {
         let (chunks, outgoing) = mpsc::channel(LINK_QUEUE);
-        let queue = LinkQueue { chunks, unsent: Arc::default() };
+        let queue = LinkQueue { chunks, unsent: Arc::default(), cut: Arc::default() };
         // A single answer may be as long as it likes.
         assert!(queue.add(vec![0; MAX_UNSENT]));
         assert!(queue.add(vec![0; 1]));
