@@ -9,3 +9,4 @@ pub mod connection;
 pub mod link;
 pub mod log;
 pub mod shutdown;
+pub mod tls;

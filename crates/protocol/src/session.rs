@@ -1,12 +1,13 @@
 //! The session ID as it travels: 128 random bits that never print themselves.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
 
 /// A session ID. All zero means "no session". It is a secret: whoever knows it is its owner.
-#[derive(Clone, Copy, Hash, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct SessionId([u8; 16]);
 
 impl PartialEq for SessionId {
@@ -17,6 +18,12 @@ impl PartialEq for SessionId {
 }
 
 impl Eq for SessionId {}
+
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl SessionId {
     /// No session.
