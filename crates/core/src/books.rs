@@ -365,6 +365,14 @@ impl Books {
         Ok(())
     }
 
+    /// Marks an account as no longer disabled.
+    pub fn enable(&mut self, id: AccountId) -> Result<(), BrokenBooks> {
+        let account = account_mut(&mut self.accounts, id)
+            .ok_or_else(|| BrokenBooks::new("enabling an unknown account").account(id))?;
+        account.disabled = false;
+        Ok(())
+    }
+
     /// Takes a settlement over: the state after it, and the prices it used.
     pub fn apply(&mut self, settlement: &Settlement) -> Result<(), BrokenBooks> {
         for decision in &settlement.decisions {

@@ -718,6 +718,13 @@ fn the_books_refuse_what_would_break_them() {
     assert!(exchange.cancel(OrderId(1)));
     exchange.books.disable(account).unwrap();
     exchange.audit();
+    let judge =
+        |exchange: &Exchange| exchange.books.judge(&request, &InFlight::default(), &exchange.rules);
+    assert_eq!(judge(&exchange), Err(OrderRefusal::AccountDisabled));
+    exchange.books.enable(account).unwrap();
+    assert_eq!(judge(&exchange), Ok(cash("10.50")));
+    assert!(exchange.books.enable(AccountId(9)).is_err(), "nobody has this number");
+    exchange.audit();
 }
 
 #[test]

@@ -20,7 +20,7 @@ use papertrader_core::names::UserName;
 use papertrader_core::time::WallTime;
 use papertrader_protocol::request::HashedPass;
 use papertrader_protocol::{Reason, SessionId};
-use papertrader_store::{Profile, SessionKey, StoredSession};
+use papertrader_store::{PassHash, Profile, SessionKey, StoredSession};
 use sha2::{Digest, Sha256};
 
 use crate::database::Guard;
@@ -99,8 +99,9 @@ impl Accounts {
         ticket: Ticket,
     ) -> Result<(), Reason> {
         let account = self.find(name);
-        let stored = account.and_then(|id| self.profile(id)?.pass_hash.as_deref());
-        let against: Arc<str> = stored.map_or_else(|| Arc::clone(&self.nobody), Arc::from);
+        let stored = account.and_then(|id| self.profile(id)?.pass_hash.as_ref());
+        let against: Arc<str> =
+            stored.map_or_else(|| Arc::clone(&self.nobody), |hash| Arc::from(hash.0.as_str()));
         let account = stored.and(account);
         self.hasher.submit(PasswordJob { ticket, pass, task: Task::Verify { against, account } })
     }
@@ -291,7 +292,7 @@ pub(crate) enum PasswordResult {
     /// The password is right, and whose it is; or it is wrong.
     Verified(Option<AccountId>),
     /// The hash in PHC form.
-    Hashed(String),
+    Hashed(PassHash),
     /// The machine could not do it.
     Failed,
 }
@@ -353,7 +354,7 @@ fn hash_loop(inbox: &Mutex<Receiver<PasswordJob>>, events: Events) {
         let pass = pass.reveal().as_bytes();
         let result = match task {
             Task::Hash => match argon2.hash_password(pass) {
-                Ok(hash) => PasswordResult::Hashed(hash.to_string()),
+                Ok(hash) => PasswordResult::Hashed(PassHash(hash.to_string())),
                 Err(_) => PasswordResult::Failed,
             },
             Task::Verify { against, account } => match PasswordHash::new(&against) {

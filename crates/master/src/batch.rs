@@ -20,7 +20,7 @@ use papertrader_protocol::link::SessionEnded;
 use papertrader_protocol::returns::{Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Header, Instruction, Reason, SessionId};
-use papertrader_store::{Batch, Change, NewAccount, Profile, SessionKey, StoredSession};
+use papertrader_store::{Batch, Change, NewAccount, PassHash, Profile, SessionKey, StoredSession};
 
 use crate::assets::Retrieved;
 use crate::database::{Done, Job};
@@ -43,7 +43,7 @@ pub(crate) enum Work {
 pub(crate) enum Command {
     Place(Placing),
     Cancel { origin: Origin, account: AccountId, client_order_id: ClientOrderId },
-    Register { origin: Origin, name: UserName, email: Email, pass_hash: String },
+    Register { origin: Origin, name: UserName, email: Email, pass_hash: PassHash },
     StartSession { origin: Origin, account: AccountId, expirable: bool },
     EndSession { key: SessionKey, origin: Option<Origin> },
 }
@@ -187,7 +187,13 @@ impl Driver {
                         judging.effects.push(Effect::Refuse(origin, Reason::NameTaken.into()));
                         continue;
                     }
-                    let profile = Profile { name, email, pass_hash: Some(pass_hash), since: now };
+                    let profile = Profile {
+                        name,
+                        email,
+                        pass_hash: Some(pass_hash),
+                        password_due: false,
+                        since: now,
+                    };
                     let moment = Moment { wall: now, market: self.books.head().market };
                     let grant = self.config.starting_cash;
                     let account = NewAccount { id: next_account, profile, grant, moment };
@@ -208,6 +214,7 @@ impl Driver {
                         expirable,
                         client: origin.client.ip(),
                         started: now,
+                        used: now,
                     };
                     judging.changes.push(Change::StartSession(session.clone()));
                     judging.effects.push(Effect::Started(id, Box::new(session), origin));

@@ -157,8 +157,14 @@ fn prepare(
     }
     for worker in &config.workers {
         let allowed: Vec<String> = worker.allowed.iter().map(ToString::to_string).collect();
-        let row =
-            WorkerRow { id: worker.id, name: worker.name.clone(), allowed: allowed.join(",") };
+        let stored = loaded.workers.iter().find(|row| row.id == worker.id);
+        let row = WorkerRow {
+            id: worker.id,
+            name: worker.name.clone(),
+            allowed: allowed.join(","),
+            key: stored.and_then(|row| row.key.clone()),
+            booted: stored.and_then(|row| row.booted),
+        };
         if !loaded.workers.contains(&row) {
             changes.push(Change::PutWorker(row));
         }
@@ -577,6 +583,9 @@ impl Driver {
             Request::Order(client_order_id) => {
                 let (viewer, _) = account(self)?;
                 self.read_order(origin, viewer, client_order_id)?;
+            }
+            Request::LogoutEverywhere | Request::ChangePassword { .. } => {
+                return Err(Reason::Unavailable);
             }
             // A worker answers these itself.
             Request::SwitchState(_)

@@ -99,6 +99,7 @@ impl Measured {
                 name: format!("trader-{id}").parse()?,
                 email: format!("{id}@example.org").parse()?,
                 pass_hash: None,
+                password_due: false,
                 since: moment.wall,
             };
             changes.push(Change::OpenAccount(NewAccount { id, profile, grant, moment }));

@@ -47,8 +47,8 @@ pub enum Change {
     SetPassword {
         /// Whose.
         account: AccountId,
-        /// The Argon2id hash of the client's hash, in PHC form.
-        pass_hash: String,
+        /// The new hash.
+        pass_hash: PassHash,
         /// The worker that it came through, if any.
         through: Option<WorkerId>,
     },
@@ -116,16 +116,25 @@ pub struct NewAccount {
     pub moment: Moment,
 }
 
-/// Who an account belongs to. The password's hash never prints itself.
+/// The Argon2id hash of the client's hash of a password, in PHC form. It never prints itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PassHash(pub String);
+
+impl std::fmt::Debug for PassHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PassHash(hidden)")
+    }
+}
+
+/// Who an account belongs to.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Profile {
     /// The name as its owner writes it; unique without regard to case.
     pub name: UserName,
     /// Where mail reaches them.
     pub email: Email,
-    /// The Argon2id hash of the client's hash, in PHC form; `None` for an account without a
-    /// password (3.1.3).
-    pub pass_hash: Option<String>,
+    /// `None` for an account without a password (3.1.3).
+    pub pass_hash: Option<PassHash>,
     /// The owner must choose a new password before anything else.
     pub password_due: bool,
     /// When the account was made.
@@ -208,7 +217,7 @@ pub struct WorkerRow {
 }
 
 /// A worker that was sent away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Boot {
     /// Until when; `None` until it is registered anew.
     pub until: Option<WallTime>,
@@ -320,7 +329,8 @@ pub trait Store: Send {
     /// [`CommitError::Contradiction`]: IDs that follow the last ones, names and client order IDs
     /// that are free, orders that are open where they are decided or cancelled, sessions that are
     /// stored where they end, no open orders where an account is disabled, bars whose prices lie
-    /// between low and high, accounts and workers that exist where they are changed or removed.
+    /// between low and high, accounts and workers that exist where they are changed or removed,
+    /// accounts that are disabled where they are enabled and the other way round.
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError>;
 
     /// What is known under each (account, client order ID), in the same order.

@@ -18,8 +18,8 @@ use rusqlite::{Connection, Params, Row, Transaction, params};
 use super::failure::of_read;
 use super::rows::{self, BAR_COLUMNS, JOURNAL_COLUMNS, ORDER_COLUMNS, Reading};
 use crate::{
-    Found, HistoryRow, InstrumentRow, Loaded, Profile, SessionKey, StoreError, StoreReader,
-    StoredSession, WorkerRow,
+    Boot, Found, HistoryRow, InstrumentRow, Loaded, PassHash, Profile, SessionKey, StoreError,
+    StoreReader, StoredSession, WorkerRow,
 };
 
 /// The rows of a query, each converted.
@@ -86,6 +86,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         sessions: sessions(connection)?,
         instruments,
         workers: workers(connection)?,
+        exposures: exposures(connection)?,
     })
 }
 
@@ -134,7 +135,8 @@ pub(super) fn instruments(connection: &Connection) -> Result<Vec<InstrumentRow>,
 
 /// All profiles and accounts, without positions; their IDs have no gaps.
 fn accounts(connection: &Connection) -> Result<(Vec<Profile>, Vec<Account>), StoreError> {
-    let sql = "SELECT id, name, name_key, email, pass_hash, since, cash, granted, disabled
+    let sql = "SELECT id, name, name_key, email, pass_hash, since, cash, granted, disabled,
+                      password_due
                FROM account ORDER BY id";
     let mut expected = 0;
     let all = rows(connection, sql, [], |row| {
@@ -146,7 +148,8 @@ fn accounts(connection: &Connection) -> Result<(Vec<Profile>, Vec<Account>), Sto
         let profile = Profile {
             name: row.parsed(1)?,
             email: row.parsed(3)?,
-            pass_hash: row.optional_text(4)?.map(str::to_owned),
+            pass_hash: row.optional_text(4)?.map(|hash| PassHash(hash.to_owned())),
+            password_due: row.flag(9)?,
             since: row.wall(5)?,
         };
         if profile.name.key() != row.text(2)? {
@@ -260,7 +263,8 @@ pub(super) fn named_accounts(connection: &Connection) -> Result<NamedAccounts, S
 }
 
 fn sessions(connection: &Connection) -> Result<Vec<StoredSession>, StoreError> {
-    let sql = "SELECT key, account, expires, expirable, client, started FROM session ORDER BY key";
+    let sql = "SELECT key, account, expires, expirable, client, started, used FROM session
+               ORDER BY key";
     rows(connection, sql, [], |row| {
         let row = Reading::new(row, "session", 1);
         Ok(StoredSession {
@@ -270,15 +274,36 @@ fn sessions(connection: &Connection) -> Result<Vec<StoredSession>, StoreError> {
             expirable: row.flag(3)?,
             client: row.parsed(4)?,
             started: row.wall(5)?,
+            used: row.wall(6)?,
         })
     })
 }
 
 fn workers(connection: &Connection) -> Result<Vec<WorkerRow>, StoreError> {
-    rows(connection, "SELECT id, name, allowed FROM worker ORDER BY id", [], |row| {
+    let sql = "SELECT id, name, allowed, key, booted, booted_until, compromised FROM worker
+               ORDER BY id";
+    rows(connection, sql, [], |row| {
         let row = Reading::new(row, "worker", 1);
-        let (name, allowed) = (row.text(1)?.to_owned(), row.text(2)?.to_owned());
-        Ok(WorkerRow { id: WorkerId(row.bytes(0)?), name, allowed })
+        let boot = Boot { until: row.optional(5)?.map(WallTime), compromised: row.flag(6)? };
+        let booted = row.flag(4)?;
+        if !booted && boot != Boot::default() {
+            return Err(row.corrupt("it is not booted, but how is stored"));
+        }
+        Ok(WorkerRow {
+            id: WorkerId(row.bytes(0)?),
+            name: row.text(1)?.to_owned(),
+            allowed: row.text(2)?.to_owned(),
+            key: row.optional_bytes(3)?.map(<[u8]>::to_vec),
+            booted: booted.then_some(boot),
+        })
+    })
+}
+
+fn exposures(connection: &Connection) -> Result<Vec<(AccountId, WorkerId)>, StoreError> {
+    let sql = "SELECT account, worker FROM exposure ORDER BY account, worker";
+    rows(connection, sql, [], |row| {
+        let row = Reading::new(row, "exposure", 2);
+        Ok((row.account(0)?, WorkerId(row.bytes(1)?)))
     })
 }
 

@@ -165,6 +165,15 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Bytes of any length, or nothing for NULL.
+    pub(super) fn optional_bytes(&self, column: usize) -> Result<Option<&'a [u8]>, StoreError> {
+        match self.value(column)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Blob(bytes) => Ok(Some(bytes)),
+            _ => Err(self.wrong(column, "is not bytes")),
+        }
+    }
+
     /// An account's ID.
     pub(super) fn account(&self, column: usize) -> Result<AccountId, StoreError> {
         self.number(column).map(AccountId)

@@ -14,7 +14,10 @@ use crate::StoreError;
 use crate::directory::private;
 
 /// All migrations: entry n brings version n to version n + 1.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_books.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0001_books.sql"),
+    include_str!("../../migrations/sqlite/0002_lock.sql"),
+];
 
 /// Marks the file as one of ours ("PTRD"), so that another program's file is never migrated.
 const APPLICATION_ID: i32 = 0x5054_5244;

@@ -5,7 +5,7 @@
 //! whole batch.
 
 use papertrader_core::books::Head;
-use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
+use papertrader_core::ids::{AccountId, InstrumentId, OrderId, WorkerId};
 use papertrader_core::ledger::{JournalEntry, NamedAccounts};
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::{OrderRecord, OrderState};
@@ -18,7 +18,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, params};
 use super::failure::WriteError;
 use super::rows::{CANCELLED, EXPIRED, FILLED, GRANT, QUEUED, REJECTED, SPLIT, side_number};
 use crate::{
-    BarRow, Batch, Change, InstrumentRow, NewAccount, SessionKey, StoredSession, WorkerRow,
+    BarRow, Batch, Change, InstrumentRow, NewAccount, PassHash, SessionKey, StoredSession,
+    WorkerRow,
 };
 
 type Written = Result<(), WriteError>;
@@ -60,6 +61,13 @@ impl Writer<'_> {
         match change {
             Change::OpenAccount(account) => self.open_account(account),
             Change::DisableAccount(account) => self.disable_account(*account),
+            Change::EnableAccount(account) => self.enable_account(*account),
+            Change::SetPassword { account, pass_hash, through } => {
+                self.set_password(*account, pass_hash, *through)
+            }
+            Change::RequirePassword(account) => self.require_password(*account),
+            Change::Expose { account, worker } => self.expose(*account, *worker),
+            Change::UseSessions(used) => self.use_sessions(used),
             Change::StartSession(session) => self.start_session(session),
             Change::EndSession(key) => self.end_session(*key),
             Change::PlaceOrder(record) => self.place_order(record),
@@ -74,6 +82,7 @@ impl Writer<'_> {
             Change::PutBars(bars) => self.put_bars(bars),
             Change::AddInstruments(instruments) => self.add_instruments(instruments),
             Change::PutWorker(worker) => self.put_worker(worker),
+            Change::RemoveWorker(worker) => self.remove_worker(*worker),
         }
     }
 
@@ -95,17 +104,19 @@ impl Writer<'_> {
         let cash = new.grant.cents();
         self.prepare(
             "INSERT INTO account
-                (id, name, name_key, email, pass_hash, since, cash, granted, disabled)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 0)",
+                (id, name, name_key, email, pass_hash, since, cash, granted, disabled,
+                 password_due)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 0, ?8)",
         )?
         .execute(params![
             new.id.0,
             profile.name.as_str(),
             profile.name.key(),
             profile.email.as_str(),
-            profile.pass_hash,
+            profile.pass_hash.as_ref().map(|hash| &hash.0),
             profile.since.0,
             cash,
+            profile.password_due,
         ])?;
         let entry = JournalEntry::Grant { account: new.id, cash: new.grant };
         self.journal(&[entry], 0, new.moment)?;
@@ -131,11 +142,60 @@ impl Writer<'_> {
         })
     }
 
+    fn enable_account(&mut self, account: AccountId) -> Written {
+        let mut update =
+            self.prepare("UPDATE account SET disabled = 0 WHERE id = ?1 AND disabled = 1")?;
+        one(&mut update, [account.0], || format!("account {account} is unknown or not disabled"))
+    }
+
+    fn set_password(
+        &mut self,
+        account: AccountId,
+        pass_hash: &PassHash,
+        through: Option<WorkerId>,
+    ) -> Written {
+        let mut update =
+            self.prepare("UPDATE account SET pass_hash = ?2, password_due = 0 WHERE id = ?1")?;
+        one(&mut update, params![account.0, pass_hash.0], || {
+            format!("account {account} gets a password but is unknown")
+        })?;
+        self.prepare("DELETE FROM exposure WHERE account = ?1")?.execute([account.0])?;
+        through.map_or(Ok(()), |worker| self.expose(account, worker))
+    }
+
+    fn require_password(&mut self, account: AccountId) -> Written {
+        let mut update = self.prepare("UPDATE account SET password_due = 1 WHERE id = ?1")?;
+        one(&mut update, [account.0], || {
+            format!("account {account} is to change its password but is unknown")
+        })
+    }
+
+    fn expose(&self, account: AccountId, worker: WorkerId) -> Written {
+        self.prepare(
+            "INSERT INTO exposure (account, worker) VALUES (?1, ?2)
+             ON CONFLICT (account, worker) DO NOTHING",
+        )?
+        .execute(params![account.0, worker.0.as_slice()])?;
+        Ok(())
+    }
+
+    fn use_sessions(&mut self, used: &[(SessionKey, WallTime)]) -> Written {
+        if let Some(latest) = used.iter().map(|(_, when)| *when).max() {
+            self.seen(latest);
+        }
+        let mut update = self.prepare("UPDATE session SET used = max(used, ?2) WHERE key = ?1")?;
+        for (key, when) in used {
+            update.execute(params![key.0.as_slice(), when.0])?;
+        }
+        Ok(())
+    }
+
     fn start_session(&mut self, session: &StoredSession) -> Written {
         self.seen(session.started);
+        self.seen(session.used);
         self.prepare(
-            "INSERT INTO session (key, account, expires, expirable, client, started)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO session (key, account, expires, expirable, client, started, used)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
             session.key.0.as_slice(),
@@ -144,6 +204,7 @@ impl Writer<'_> {
             session.expirable,
             session.client.to_string(),
             session.started.0,
+            session.used.0,
         ])?;
         Ok(())
     }
@@ -467,11 +528,27 @@ impl Writer<'_> {
 
     fn put_worker(&self, worker: &WorkerRow) -> Written {
         self.prepare(
-            "INSERT INTO worker (id, name, allowed) VALUES (?1, ?2, ?3)
-             ON CONFLICT (id) DO UPDATE SET name = excluded.name, allowed = excluded.allowed",
+            "INSERT INTO worker (id, name, allowed, key, booted, booted_until, compromised)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (id) DO UPDATE SET name = excluded.name, allowed = excluded.allowed,
+                key = excluded.key, booted = excluded.booted,
+                booted_until = excluded.booted_until, compromised = excluded.compromised",
         )?
-        .execute(params![worker.id.0.as_slice(), worker.name, worker.allowed])?;
+        .execute(params![
+            worker.id.0.as_slice(),
+            worker.name,
+            worker.allowed,
+            worker.key,
+            worker.booted.is_some(),
+            worker.booted.and_then(|boot| boot.until).map(|until| until.0),
+            worker.booted.is_some_and(|boot| boot.compromised),
+        ])?;
         Ok(())
+    }
+
+    fn remove_worker(&mut self, worker: WorkerId) -> Written {
+        let mut delete = self.prepare("DELETE FROM worker WHERE id = ?1")?;
+        one(&mut delete, [worker.0.as_slice()], || format!("worker {worker} is not registered"))
     }
 
     /// That an ID is one more than the table's last.

@@ -12,8 +12,8 @@ use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::{OrderRecord, OrderState, Side};
 use papertrader_core::time::{MarketTime, SECOND, WallTime};
 use papertrader_store::{
-    BarRow, Batch, Change, CommitError, Found, HistoryRow, NewAccount, Profile, SessionKey, Store,
-    WorkerRow,
+    BarRow, Batch, Boot, Change, CommitError, Found, HistoryRow, NewAccount, PassHash, Profile,
+    SessionKey, Store, WorkerRow,
 };
 use trading::Trading;
 
@@ -42,6 +42,10 @@ macro_rules! contract_tests {
             a_new_connection_sees_the_same,
             the_books_verify_after_any_trading,
             the_largest_values_are_kept,
+            a_disabled_account_is_enabled_again,
+            a_new_password_forgets_who_saw_the_old_one,
+            the_last_use_of_a_session_never_goes_back,
+            a_worker_keeps_all_that_is_known_of_it_until_it_is_removed,
         );
     };
     (@cases $backend:expr; $($case:ident),* $(,)?) => {
@@ -105,6 +109,10 @@ pub(crate) fn everything_written_is_loaded_again(backend: &dyn Backend) {
     assert!(trading.books.accounts().any(|(_, account)| account.positions.len() > 1));
     assert!(trading.books.named().fractions != 0);
     assert!(!trading.sessions.is_empty() && trading.workers.len() > 1);
+    assert!(trading.sessions.values().any(|session| session.used > session.started));
+    assert!(trading.profiles.iter().any(|profile| profile.password_due));
+    assert!(trading.exposures.len() > 1);
+    assert!(trading.workers.values().any(|worker| worker.booted.is_some()));
 }
 
 pub(crate) fn every_kind_of_order_is_found_again(backend: &dyn Backend) {
@@ -243,6 +251,7 @@ fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Cha
             name: name.parse().unwrap(),
             email: "a@b".parse().unwrap(),
             pass_hash: None,
+            password_due: false,
             since: moment.wall,
         };
         vec![Change::OpenAccount(NewAccount {
@@ -253,6 +262,7 @@ fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Cha
         })]
     };
     let next = trading.books.next_account().0 + 1;
+    let disabled = trading.books.accounts().find(|(_, account)| account.disabled).unwrap().0;
     let mark = trading.marks.first().unwrap().clone();
     let cancel = |order| vec![Change::CancelOrder { order, moment }];
     let mark_of = |account, id: &ClientOrderId| {
@@ -280,6 +290,10 @@ fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Cha
         change(&mut session);
         vec![Change::StartSession(session)]
     };
+    let password = |account| {
+        let pass_hash = PassHash("$argon2id$fresh".to_owned());
+        Change::SetPassword { account, pass_hash, through: None }
+    };
     let instrument = |id: u32, symbol: &str| {
         let mut row = trading.instruments[0].clone();
         row.id = InstrumentId(id);
@@ -295,6 +309,16 @@ fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Cha
         ("a name that differs only in case", account(next, "tRADER-1")),
         ("disabling nobody", vec![Change::DisableAccount(AccountId(9_999))]),
         ("disabling with open orders", vec![Change::DisableAccount(open_account)]),
+        ("disabling twice", vec![Change::DisableAccount(disabled)]),
+        ("enabling nobody", vec![Change::EnableAccount(AccountId(9_999))]),
+        ("enabling what is enabled", vec![Change::EnableAccount(AccountId(1))]),
+        ("a password of nobody", vec![password(AccountId(9_999))]),
+        ("a password that nobody must change", vec![Change::RequirePassword(AccountId(9_999))]),
+        (
+            "an exposure of nobody",
+            vec![Change::Expose { account: AccountId(9_999), worker: WorkerId([1; 16]) }],
+        ),
+        ("removing no worker", vec![Change::RemoveWorker(WorkerId([9; 16]))]),
         ("a session twice", with_session(&|_| {})),
         (
             "a session of nobody",
@@ -386,6 +410,8 @@ fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Cha
                 id: WorkerId([9; 16]),
                 name: "seventh".to_owned(),
                 allowed: String::new(),
+                key: None,
+                booted: None,
             })],
         ),
     ];
@@ -611,4 +637,102 @@ pub(crate) fn the_largest_values_are_kept(backend: &dyn Backend) {
     let held = &trading.books.account(AccountId(1)).unwrap().positions;
     assert_eq!(held[0].quantity, Quantity::from_raw(5 * i64::from(u32::MAX)));
     assert_verified(&mut *store);
+}
+
+pub(crate) fn a_disabled_account_is_enabled_again(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 23, 1);
+    let alice = AccountId(1);
+    trading.books.disable(alice).unwrap();
+    let batch = trading.batch_of(vec![Change::DisableAccount(alice)]);
+    store.commit(&batch).unwrap();
+    trading.assert_loaded(&store.load().unwrap());
+    trading.books.enable(alice).unwrap();
+    let batch = trading.batch_of(vec![Change::EnableAccount(alice)]);
+    store.commit(&batch).unwrap();
+    trading.assert_loaded(&store.load().unwrap());
+}
+
+pub(crate) fn a_new_password_forgets_who_saw_the_old_one(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 24, 1);
+    let (alice, bob) = (AccountId(1), AccountId(2));
+    let worker = |number| WorkerId([number; 16]);
+    let mut commit = |changes: Vec<Change>| {
+        store.commit(&trading.batch_of(changes)).unwrap();
+        let loaded = store.load().unwrap();
+        (loaded.profiles[0].clone(), loaded.exposures)
+    };
+    let expose = |account, number| Change::Expose { account, worker: worker(number) };
+    let password = |text: &str, through: Option<u8>| Change::SetPassword {
+        account: alice,
+        pass_hash: PassHash(text.to_owned()),
+        through: through.map(worker),
+    };
+    // Worker 9 is not registered: exposures outlive that.
+    let all = [(alice, 1), (alice, 9), (bob, 1)].map(|(account, n)| (account, worker(n)));
+    let changes = vec![expose(bob, 1), expose(alice, 9), expose(alice, 1), expose(alice, 9)];
+    assert_eq!(commit(changes).1, all);
+    assert_eq!(commit(vec![expose(alice, 1)]).1, all);
+
+    let (profile, exposures) = commit(vec![Change::RequirePassword(alice)]);
+    assert!(profile.password_due);
+    assert_eq!(exposures, all);
+    assert!(commit(vec![Change::RequirePassword(alice)]).0.password_due);
+    // Through one of those that saw the old one, then through another, then through none.
+    let (profile, exposures) = commit(vec![password("$new", Some(9))]);
+    assert_eq!(profile.pass_hash, Some(PassHash("$new".to_owned())));
+    assert!(!profile.password_due);
+    assert_eq!(exposures, all[1..]);
+    assert_eq!(commit(vec![password("$newer", Some(2))]).1, [(alice, worker(2)), all[2]]);
+    assert_eq!(commit(vec![password("$newest", None)]).1, all[2..]);
+}
+
+pub(crate) fn the_last_use_of_a_session_never_goes_back(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 25, 1);
+    let (first, second) = (trading.start_session(), trading.start_session());
+    let keys: Vec<SessionKey> = trading.sessions.keys().copied().collect();
+    store.commit(&trading.batch_of(vec![first, second])).unwrap();
+    let mut use_at = |used: &[(SessionKey, i64)]| {
+        let used = used.iter().map(|(key, when)| (*key, WallTime(*when))).collect();
+        store.commit(&trading.batch_of(vec![Change::UseSessions(used)])).unwrap();
+        let loaded = store.load().unwrap();
+        // The next batch must be later than all that is stored.
+        trading.wall = loaded.last_wall.0;
+        let used: Vec<i64> = loaded.sessions.iter().map(|session| session.used.0).collect();
+        (used, loaded.last_wall.0)
+    };
+    let gone = SessionKey([0; 32]);
+    let (used, last_wall) = use_at(&[(gone, 70_000), (keys[1], 60_000), (keys[0], 50_000)]);
+    assert_eq!(used, [50_000, 60_000]);
+    assert_eq!(last_wall, 70_000);
+    assert_eq!(use_at(&[(keys[0], 49_999), (keys[1], 60_001)]).0, [50_000, 60_001]);
+    assert_eq!(use_at(&[]).0, [50_000, 60_001]);
+}
+
+pub(crate) fn a_worker_keeps_all_that_is_known_of_it_until_it_is_removed(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 26, 1);
+    let id = WorkerId([5; 16]);
+    let boot = |until, compromised| Some(Boot { until, compromised });
+    let rows = [
+        (Some(vec![0, 1, 255]), None),
+        (Some(vec![7; 3_000]), boot(None, false)),
+        (Some(vec![7; 3_000]), boot(Some(WallTime(i64::MIN)), true)),
+        (None, boot(None, true)),
+        (None, None),
+    ];
+    for (key, booted) in rows {
+        let (name, allowed) = ("fifth".to_owned(), "::/0".to_owned());
+        let row = WorkerRow { id, name, allowed, key, booted };
+        trading.workers.insert(id, row.clone());
+        store.commit(&trading.batch_of(vec![Change::PutWorker(row)])).unwrap();
+        trading.assert_loaded(&store.load().unwrap());
+    }
+    trading.workers.remove(&id);
+    let removed = || vec![Change::RemoveWorker(id)];
+    store.commit(&trading.batch_of(removed())).unwrap();
+    trading.assert_loaded(&store.load().unwrap());
+    assert_contradiction(store.commit(&trading.batch_of(removed())), "not registered");
 }

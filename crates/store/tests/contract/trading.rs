@@ -20,8 +20,8 @@ use papertrader_core::settle::{Settlement, settle};
 use papertrader_core::snapshot::{Mark, PricePoint, Snapshot, Split};
 use papertrader_core::time::{DAY, MarketTime, Moment, SECOND, WallTime};
 use papertrader_store::{
-    BarRow, Batch, Change, InstrumentRow, Loaded, NewAccount, Profile, SessionKey, StoredSession,
-    WorkerRow,
+    BarRow, Batch, Boot, Change, InstrumentRow, Loaded, NewAccount, PassHash, Profile, SessionKey,
+    StoredSession, WorkerRow,
 };
 
 /// How many instruments there are.
@@ -30,6 +30,7 @@ pub(crate) const INSTRUMENTS: u32 = 4;
 /// The exchange and its memory.
 pub(crate) struct Trading {
     random: u64,
+    guard_random: u64,
     rules: Rules,
     pub(crate) books: Books,
     pub(crate) batch: u64,
@@ -43,6 +44,7 @@ pub(crate) struct Trading {
     pub(crate) sessions: BTreeMap<SessionKey, StoredSession>,
     pub(crate) instruments: Vec<InstrumentRow>,
     pub(crate) workers: BTreeMap<WorkerId, WorkerRow>,
+    pub(crate) exposures: BTreeSet<(AccountId, WorkerId)>,
     pub(crate) bars: BTreeMap<(InstrumentId, Resolution, MarketTime), Bar>,
 }
 
@@ -50,6 +52,7 @@ impl Trading {
     pub(crate) fn new(seed: u64) -> Trading {
         Trading {
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            guard_random: seed | 1 << 40,
             rules: Rules { max_open_orders: 12, max_price_age: DAY, expire_after_days: 2 },
             books: Books::new(),
             batch: 0,
@@ -63,6 +66,7 @@ impl Trading {
             sessions: BTreeMap::new(),
             instruments: Vec::new(),
             workers: BTreeMap::new(),
+            exposures: BTreeSet::new(),
             bars: BTreeMap::new(),
         }
     }
@@ -122,6 +126,17 @@ impl Trading {
                 }
             }
         }
+        // Of their own seed, so that they change nothing about the trading.
+        let random = std::mem::replace(&mut self.random, self.guard_random);
+        match self.below(12) {
+            0 => changes.extend(self.remove_worker()),
+            1..=3 => changes.push(self.set_password()),
+            4 => changes.push(self.require_password()),
+            5..=7 => changes.push(self.expose()),
+            8 | 9 => changes.push(self.use_sessions()),
+            _ => {}
+        }
+        self.guard_random = std::mem::replace(&mut self.random, random);
         self.batch_of(changes)
     }
 
@@ -151,7 +166,18 @@ impl Trading {
 
     pub(crate) fn put_worker(&mut self, number: u8, name: &str) -> Change {
         let id = WorkerId([number; 16]);
-        let row = WorkerRow { id, name: name.to_owned(), allowed: "10.0.0.0/8, ::1".to_owned() };
+        let boot = |until| Boot { until, compromised: self.batch.is_multiple_of(2) };
+        let row = WorkerRow {
+            id,
+            name: name.to_owned(),
+            allowed: "10.0.0.0/8, ::1".to_owned(),
+            key: (!self.batch.is_multiple_of(3)).then(|| vec![0, number, 255]),
+            booted: match self.batch % 5 {
+                0 => Some(boot(None)),
+                1 => Some(boot(Some(WallTime(self.wall + 7)))),
+                _ => None,
+            },
+        };
         self.workers.insert(id, row.clone());
         Change::PutWorker(row)
     }
@@ -162,7 +188,8 @@ impl Trading {
         let profile = Profile {
             name: format!("Trader-{id}").parse().unwrap(),
             email: format!("trader{id}@example.org").parse().unwrap(),
-            pass_hash: id.0.is_multiple_of(2).then(|| format!("$argon2id$v=19$hash-of-{id}")),
+            pass_hash: id.0.is_multiple_of(2).then(|| pass_hash(id, "first")),
+            password_due: id.0.is_multiple_of(5),
             since: moment.wall,
         };
         self.profiles.push(profile.clone());
@@ -177,13 +204,15 @@ impl Trading {
         }
         let addresses = ["127.0.0.1", "::1", "2001:db8::7", "198.51.100.4"];
         let client: IpAddr = addresses[self.below(4) as usize].parse().unwrap();
+        let started = self.moment().wall;
         let session = StoredSession {
             key: SessionKey(key),
             account: self.any_account(),
             expires: WallTime(self.wall + self.below(1_000) as i64 * SECOND),
             expirable: self.below(2) == 0,
             client,
-            started: self.moment().wall,
+            started,
+            used: started,
         };
         self.sessions.insert(session.key, session.clone());
         Change::StartSession(session)
@@ -208,6 +237,60 @@ impl Trading {
         self.books.disable(account).unwrap();
         changes.push(Change::DisableAccount(account));
         changes
+    }
+
+    pub(crate) fn profile(&mut self, account: AccountId) -> &mut Profile {
+        &mut self.profiles[account.0 as usize - 1]
+    }
+
+    fn set_password(&mut self) -> Change {
+        let account = self.any_account();
+        let through = (self.below(3) != 0).then(|| self.any_worker());
+        let pass_hash = pass_hash(account, &self.batch.to_string());
+        let profile = self.profile(account);
+        profile.pass_hash = Some(pass_hash.clone());
+        profile.password_due = false;
+        self.exposures.retain(|(whose, _)| *whose != account);
+        self.exposures.extend(through.map(|worker| (account, worker)));
+        Change::SetPassword { account, pass_hash, through }
+    }
+
+    fn require_password(&mut self) -> Change {
+        let account = self.any_account();
+        self.profile(account).password_due = true;
+        Change::RequirePassword(account)
+    }
+
+    fn expose(&mut self) -> Change {
+        let (account, worker) = (self.any_account(), self.any_worker());
+        self.exposures.insert((account, worker));
+        Change::Expose { account, worker }
+    }
+
+    /// Uses of sessions: later and earlier ones, and one of a session that is not there.
+    fn use_sessions(&mut self) -> Change {
+        let mut used = vec![(SessionKey([7; 32]), WallTime(self.wall))];
+        let wall = self.moment().wall;
+        for (index, session) in self.sessions.values_mut().enumerate() {
+            let when = if index % 3 == 0 { WallTime(wall.0 - 500) } else { wall };
+            session.used = session.used.max(when);
+            used.push((session.key, when));
+        }
+        Change::UseSessions(used)
+    }
+
+    fn remove_worker(&mut self) -> Option<Change> {
+        let id = WorkerId([1 + self.below(3) as u8; 16]);
+        // Somebody must be left.
+        if self.workers.len() < 3 {
+            return None;
+        }
+        self.workers.remove(&id).map(|worker| Change::RemoveWorker(worker.id))
+    }
+
+    /// A worker that is, was or will be registered.
+    fn any_worker(&mut self) -> WorkerId {
+        WorkerId([1 + self.below(3) as u8; 16])
     }
 
     fn mark_cancelled(&mut self) -> Option<Change> {
@@ -395,5 +478,10 @@ impl Trading {
         assert_eq!(loaded.sessions, self.sessions.values().cloned().collect::<Vec<_>>());
         assert_eq!(loaded.instruments, self.instruments);
         assert_eq!(loaded.workers, self.workers.values().cloned().collect::<Vec<_>>());
+        assert_eq!(loaded.exposures, self.exposures.iter().copied().collect::<Vec<_>>());
     }
+}
+
+fn pass_hash(account: AccountId, which: &str) -> PassHash {
+    PassHash(format!("$argon2id$v=19$hash-of-{account}-{which}"))
 }

@@ -194,6 +194,20 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     ),
     (
         AtLoading,
+        "table account, row 1: password_due",
+        "UPDATE account SET password_due = 2 WHERE id = 1",
+    ),
+    (AtLoading, "table exposure", "INSERT INTO exposure (account, worker) VALUES (1, x'01')"),
+    (
+        ByVerifying,
+        "table exposure",
+        "INSERT INTO exposure (account, worker) VALUES (9999, zeroblob(16))",
+    ),
+    (AtLoading, "booted is neither", "UPDATE worker SET booted = 2"),
+    (AtLoading, "it is not booted", "UPDATE worker SET booted = 0, booted_until = 1"),
+    (AtLoading, "it is not booted", "UPDATE worker SET booted = 0, compromised = 1"),
+    (
+        AtLoading,
         "id has the wrong length",
         "UPDATE worker SET id = x'01' WHERE id = (SELECT max(id) FROM worker)",
     ),

@@ -143,6 +143,8 @@ fn serve(
         | Request::LoginSession
         | Request::Register { .. }
         | Request::Logout
+        | Request::LogoutEverywhere
+        | Request::ChangePassword { .. }
         | Request::PurchaseAsset(_)
         | Request::SellAsset(_)
         | Request::CancelOrder(_)

@@ -283,7 +283,23 @@ impl Exchange {
         }
         if self.up {
             let clients = u32::try_from(self.shared.clients()).unwrap_or(u32::MAX);
-            self.control(Instruction::WorkerStatus, &WorkerStatus { clients });
+            let status = WorkerStatus {
+                started: WallTime(0),
+                clients,
+                sessions: 0,
+                orders: 0,
+                cache_bytes: 0,
+                cache_limit: 0,
+                cache_hits: 0,
+                cache_misses: 0,
+                outgoing_bytes: 0,
+                refused_connections: 0,
+                cut_connections: 0,
+                throttled_requests: 0,
+                round_trip: 0,
+                clock_offset: self.clock_offset,
+            };
+            self.control(Instruction::WorkerStatus, &status);
             let mut ping = self.own_header(Instruction::Ping);
             ping.argument_count = 1;
             ping.encode(&[], &mut self.output);
