@@ -11,10 +11,10 @@
 mod network;
 mod proof;
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use papertrader_core::ids::WorkerId;
@@ -100,8 +100,10 @@ pub enum ConnectError {
     #[error("the master refuses this worker: {0}")]
     Refused(String),
     /// The master has another OpenPGP key than it should.
-    #[error("the master's OpenPGP key is {seen}, not {expected}: somebody else has its TLS key, or \
-             the operator has replaced it")]
+    #[error(
+        "the master's OpenPGP key is {seen}, not {expected}: somebody else has its TLS key, or \
+             the operator has replaced it"
+    )]
     MasterKey {
         /// The fingerprint of the known key.
         expected: String,
@@ -268,9 +270,8 @@ impl MasterKey {
             return Ok(());
         }
         if let Some(file) = &self.file {
-            let text = proven.to_armored();
-            let text = text.map_err(|p| ConnectError::MasterKeyProblem(p.to_string()))?;
-            std::fs::write(file, text).map_err(|e| ConnectError::Keep(file.clone(), e))?;
+            std::fs::write(file, proven.to_armored())
+                .map_err(|e| ConnectError::Keep(file.clone(), e))?;
             crate::info!(file = %file.display(), key = %proven.fingerprint(),
                 "the master's OpenPGP key was seen for the first time: it is kept");
         }

@@ -22,13 +22,15 @@ use papertrader_core::time::WallTime;
 use papertrader_protocol::link::{LinkChallenge, LinkOpen, LinkProof, LinkStatement, Nonce};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
-use papertrader_protocol::{Failure, Fingerprint, Header, Instruction, Reason};
+use papertrader_protocol::{Failure, Header, Instruction, Reason};
 use rand::RngCore;
 use rand::rngs::OsRng;
 use subtle::ConstantTimeEq;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::{ConnectError, Denied, MasterSide, PortStream, Proven, Registered, WorkerSide, admissible};
+use super::{
+    ConnectError, Denied, MasterSide, PortStream, Proven, Registered, WorkerSide, admissible,
+};
 use crate::clock::Clock;
 use crate::connection::Inbox;
 use crate::openpgp::{Certificate, Identity, OpenError, open, seal};
@@ -74,9 +76,10 @@ async fn converse(
     let name = worker.name;
     // What follows costs work of the processor: in turns, and beside the network's threads.
     let _turn = side.proofs.acquire().await.map_err(|_| Denied::Protocol("linkOpen"))?;
-    let usable = key.usable(clock.now()).map_err(|p| Denied::Key(name.clone(), p))?;
+    let until = key.usable(clock.now()).map_err(|p| Denied::Key(name.clone(), p))?.valid_until();
     let own = side.identity.certificate();
-    let own_usable = own.usable(clock.now()).map_err(|p| Denied::OwnKey(p.to_string()))?;
+    let own_until = own.usable(clock.now()).map_err(|p| Denied::OwnKey(p.to_string()))?;
+    let own_until = own_until.valid_until();
     let mut statement = LinkStatement {
         label: LABEL.into(),
         role: "master".into(),
@@ -90,7 +93,7 @@ async fn converse(
     };
     let sealed = sealed(&side.identity, &key, &statement, clock.now()).await;
     let sealed = sealed.map_err(Denied::OwnKey)?;
-    let shown = own.to_bytes().map_err(|p| Denied::OwnKey(p.to_string()))?;
+    let shown = own.to_bytes().to_vec();
     say(stream, Instruction::LinkChallenge, &LinkChallenge { key: shown, sealed }).await?;
 
     let proof = message::<LinkProof>(stream, Instruction::LinkProof).await?;
@@ -102,7 +105,7 @@ async fn converse(
         return Err(Denied::Statement(name, other));
     }
     say(stream, Instruction::LinkProven, &Nothing).await?;
-    let valid_until = [usable.valid_until, own_usable.valid_until].into_iter().flatten().min();
+    let valid_until = [until, own_until].into_iter().flatten().min();
     Ok(Proven { worker: opened.worker, key: statement.worker_key, valid_until })
 }
 
@@ -122,10 +125,11 @@ where
     let problem = |p: &dyn std::fmt::Display| ConnectError::MasterKeyProblem(p.to_string());
     let key = Certificate::parse(&challenge.key).map_err(|p| problem(&p))?;
     side.master_key.check(&key)?;
-    let usable = key.usable(clock.now()).map_err(|p| problem(&p))?;
+    let until = key.usable(clock.now()).map_err(|p| problem(&p))?.valid_until();
     let key = Arc::new(key);
     let own = side.identity.certificate();
-    let own_usable = own.usable(clock.now()).map_err(|p| ConnectError::OwnKey(p.to_string()))?;
+    let own_until = own.usable(clock.now());
+    let own_until = own_until.map_err(|p| ConnectError::OwnKey(p.to_string()))?.valid_until();
     let said = opened_by(&side.identity, &key, challenge.sealed, clock.now()).await?;
     let mut statement = LinkStatement {
         label: LABEL.into(),
@@ -149,7 +153,7 @@ where
     let proven = message::<Nothing>(stream, Instruction::LinkProven).await?;
     proven.map_err(|unexpected| unexpected.of("linkProven"))?;
     side.master_key.keep(&key)?;
-    Ok([usable.valid_until, own_usable.valid_until].into_iter().flatten().min())
+    Ok([until, own_until].into_iter().flatten().min())
 }
 
 /// The first field in which two statements differ.
@@ -287,6 +291,8 @@ async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io:
 
 #[cfg(test)]
 mod tests {
+    use papertrader_protocol::Fingerprint;
+
     use super::*;
 
     #[test]
