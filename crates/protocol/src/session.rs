@@ -6,7 +6,7 @@ use std::str::FromStr;
 use subtle::ConstantTimeEq;
 
 /// A session ID. All zero means "no session". It is a secret: whoever knows it is its owner.
-#[derive(Clone, Copy, Hash, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct SessionId([u8; 16]);
 
 impl PartialEq for SessionId {
@@ -17,6 +17,12 @@ impl PartialEq for SessionId {
 }
 
 impl Eq for SessionId {}
+
+impl std::hash::Hash for SessionId {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl SessionId {
     /// No session.
