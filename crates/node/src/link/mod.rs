@@ -37,6 +37,9 @@ pub type PortStream = tls::ServerStream<TcpStream>;
 
 /// How long the handshake of TLS may take, and the proof after it, each.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// What a refused worker is told, whatever the cause.
+const REFUSED: &str = "its UUID, its address or its key is not as registered; the master's log says \
+                       which, and `papertrader admin workers add` registers it";
 /// Proofs that the master works at at the same time; others wait their turn.
 const PROOFS: usize = 4;
 
@@ -55,7 +58,7 @@ pub struct Registered {
     pub booted: Option<Option<WallTime>>,
 }
 
-/// Why a worker is not let in. The words are for the operator, and the worker is told the same.
+/// Why a worker is not let in, in words for the master's operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Denied {
     /// Its UUID is not registered.
@@ -176,7 +179,7 @@ impl MasterSide {
     }
 
     /// Lets a worker prove who it is, within [`HANDSHAKE`]. `find` looks a worker up in the
-    /// registry. If it is denied it has been told so.
+    /// registry. If it is denied it has been told so, but not why.
     pub async fn prove(
         &self,
         stream: &mut PortStream,

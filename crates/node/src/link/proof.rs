@@ -53,7 +53,8 @@ pub(super) async fn master(
     if let Err(denied) = &result
         && !matches!(denied, Denied::Ended(_))
     {
-        let failure = Failure::new(Reason::NotAuthorized, denied.to_string());
+        // The cause is the operator's to know, and stands in the master's log.
+        let failure = Failure::new(Reason::NotAuthorized, super::REFUSED);
         let mut bytes = Vec::new();
         Return::Failed(Instruction::LinkRefused, failure).put(0, &mut bytes);
         // It may be gone; the log has it in any case.
