@@ -10,6 +10,7 @@
 
 pub mod args;
 pub mod data;
+pub mod fingerprint;
 pub mod frame;
 pub mod instruction;
 pub mod link;
@@ -20,6 +21,7 @@ pub mod session;
 pub mod transfer;
 pub mod wire;
 
+pub use fingerprint::Fingerprint;
 pub use frame::{Frame, FrameError, Header};
 pub use instruction::Instruction;
 pub use reason::{Failure, Reason};
