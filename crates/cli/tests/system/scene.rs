@@ -137,6 +137,11 @@ impl Scene {
         self.workers[worker].as_ref().unwrap().worker.address()
     }
 
+    /// The same for the SDK: the workers here speak plain TCP.
+    pub(crate) fn server(&self, worker: usize) -> String {
+        format!("tcp://{}", self.address(worker))
+    }
+
     /// A client without a session.
     pub(crate) async fn peer(&self, worker: usize) -> Peer {
         Peer::connect(self.address(worker)).await
