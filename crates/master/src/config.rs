@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use papertrader_core::books::Rules;
-use papertrader_core::ids::WorkerId;
 use papertrader_core::money::Cash;
-use papertrader_node::link::Network;
 
 /// The master's settings. The configuration file has the same in words.
 #[derive(Debug, Clone)]
@@ -28,19 +26,6 @@ pub struct Config {
     pub read_threads: usize,
     /// Commands that may wait for the store; more are told `busy`.
     pub command_queue: usize,
-    /// Workers that may connect.
-    pub workers: Vec<ConfiguredWorker>,
-}
-
-/// A worker of the registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfiguredWorker {
-    /// Its UUID.
-    pub id: WorkerId,
-    /// Its name.
-    pub name: String,
-    /// Where it may connect from.
-    pub allowed: Vec<Network>,
 }
 
 impl Default for Config {
@@ -55,7 +40,6 @@ impl Default for Config {
             password_queue: 64,
             read_threads: 2,
             command_queue: 100_000,
-            workers: Vec::new(),
         }
     }
 }

@@ -19,16 +19,16 @@ use papertrader_core::ids::{BatchNumber, SnapshotNumber, WorkerId};
 use papertrader_core::time::{MarketTime, Moment, WallTime};
 use papertrader_market::{PriceSource, SourceError, Step};
 use papertrader_node::clock::Clock;
-use papertrader_node::link::Registered;
+use papertrader_node::link::MasterSide;
 use papertrader_node::shutdown::Shutdown;
 use papertrader_node::{error, info, warn};
-use papertrader_protocol::link::{LinkHello, LinkWelcome, SessionPresence, WorkerStatus};
+use papertrader_protocol::link::{LinkPing, LinkPong, LinkWelcome, SessionPresence, WorkerStatus};
 use papertrader_protocol::returns::{Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Header, Instruction, Reason, Request};
-use papertrader_store::{Batch, Change, Store, StoreError, WorkerRow};
+use papertrader_store::{Batch, Store, StoreError};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::accounts::{Accounts, Hasher, PasswordDone, PasswordResult, Ticket};
@@ -36,13 +36,13 @@ use crate::assets::{Assets, preparation};
 use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
 use crate::database::{Done, Readers, Writer};
+use crate::port::{self, OwnedFrame, Port};
+use crate::registry::Registry;
 use crate::trading::{Placing, Trading};
-use crate::workers::{LinkId, LinkQueue, Origin, OwnedFrame, PublicView, Workers, serve};
+use crate::workers::{Arrival, LinkId, Misconduct, Origin, PublicView, Workers};
 
 /// Events that one turn of the loop takes at most before it answers.
 const TURN: usize = 4_096;
-/// Connections on the master's port at a time.
-const CONNECTIONS: usize = 1_024;
 
 /// Why the master stops.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,15 @@ pub enum Ticks {
     Manual(mpsc::Receiver<()>),
 }
 
+/// Where workers come in, and how the master proves to them who it is.
+#[derive(Debug)]
+pub struct Entrance {
+    /// The port.
+    pub listener: TcpListener,
+    /// Its certificate and key.
+    pub side: MasterSide,
+}
+
 /// A running master.
 #[derive(Debug)]
 pub struct Master {
@@ -84,18 +93,20 @@ pub struct Master {
 }
 
 impl Master {
-    /// Loads the store, prepares it, and starts to serve `listener`. Returns when workers can
+    /// Loads the store, prepares it, and starts to serve `entrance`. Returns when workers can
     /// connect and the first prices are there.
     pub async fn start(
         config: Config,
         mut store: Box<dyn Store>,
         source: Arc<dyn PriceSource>,
-        listener: TcpListener,
+        entrance: Entrance,
         clock: Clock,
         ticks: Ticks,
         shutdown: Shutdown,
     ) -> Result<Master, MasterError> {
+        let Entrance { listener, side } = entrance;
         let address = listener.local_addr()?;
+        let port_clock = clock.clone();
         let (events, inbox) = mpsc::channel(TURN);
         let sender = events.clone();
         let interval = match &ticks {
@@ -103,12 +114,13 @@ impl Master {
             Ticks::Manual(_) => 0,
         };
         let driver = tokio::task::spawn_blocking(move || {
-            prepare(store.as_mut(), source.as_ref(), &config, &clock)?;
+            prepare(store.as_mut(), source.as_ref(), &clock)?;
             Driver::new(config, store, source, clock, interval, sender)
         })
         .await
         .map_err(std::io::Error::other)??;
         let mut view = driver.workers.view();
+        let registry = driver.workers.registered();
         let running = tokio::spawn(driver.run(inbox, ticks, shutdown));
         // The first prices: a fresh store has none until its first settlement. If the driver ends
         // before, its view closes.
@@ -116,7 +128,8 @@ impl Master {
             running.await.map_err(std::io::Error::other)??;
             return Err(MasterError::NoPrices);
         }
-        let accepting = tokio::spawn(accept(listener, events, view));
+        let port = Port { side, registry, view, clock: port_clock, events };
+        let accepting = tokio::spawn(port::accept(listener, Arc::new(port)));
         let running = tokio::spawn(async move {
             let result = running.await;
             accepting.abort();
@@ -136,39 +149,15 @@ impl Master {
     }
 }
 
-/// Stores what must be there before the first command: instruments with their history, and the
-/// workers of the configuration.
+/// Stores what must be there before the first command: instruments with their history.
 fn prepare(
     store: &mut dyn Store,
     source: &dyn PriceSource,
-    config: &Config,
     clock: &Clock,
 ) -> Result<(), MasterError> {
     let loaded = store.load()?;
     clock.raise(loaded.last_wall);
-    let mut changes = preparation(source, &loaded)?;
-    // A name belongs to one worker: whoever bore one before that is another's now, as after a
-    // worker was set up anew, goes by its UUID.
-    let passed_on = |row: &&WorkerRow| {
-        config.workers.iter().any(|worker| worker.name == row.name && worker.id != row.id)
-    };
-    for row in loaded.workers.iter().filter(passed_on) {
-        changes.push(Change::PutWorker(WorkerRow { name: row.id.to_string(), ..row.clone() }));
-    }
-    for worker in &config.workers {
-        let allowed: Vec<String> = worker.allowed.iter().map(ToString::to_string).collect();
-        let stored = loaded.workers.iter().find(|row| row.id == worker.id);
-        let row = WorkerRow {
-            id: worker.id,
-            name: worker.name.clone(),
-            allowed: allowed.join(","),
-            key: stored.and_then(|row| row.key.clone()),
-            booted: stored.and_then(|row| row.booted),
-        };
-        if !loaded.workers.contains(&row) {
-            changes.push(Change::PutWorker(row));
-        }
-    }
+    let changes = preparation(source, &loaded)?;
     if changes.is_empty() {
         return Ok(());
     }
@@ -178,41 +167,13 @@ fn prepare(
         .map_err(|error| MasterError::Writing(error.to_string()))
 }
 
-/// Takes connections on the master's port.
-async fn accept(
-    listener: TcpListener,
-    events: Events,
-    view: tokio::sync::watch::Receiver<PublicView>,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut next = 0;
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                next += 1;
-                let serving = serve(LinkId(next), stream, peer, events.clone(), view.clone());
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                // Out of descriptors, usually: others must close before it can go on.
-                warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
 /// What reports to the driver.
 pub(crate) type Events = mpsc::Sender<Event>;
 
 /// Everything that can happen to the master.
 pub(crate) enum Event {
-    /// A worker says who it is.
-    LinkOpened { link: LinkId, hello: LinkHello, peer: SocketAddr, queue: LinkQueue },
+    /// A worker has proved who it is.
+    LinkOpened(LinkId, Box<Arrival>),
     /// A worker says something.
     Frame(LinkId, OwnedFrame),
     /// A link is gone.
@@ -280,11 +241,7 @@ impl Driver {
             *last = (*last).max(open.order.worker_time);
         }
         let head = loaded.books.head();
-        let registry = config
-            .workers
-            .iter()
-            .map(|w| Registered { id: w.id, name: w.name.clone(), allowed: w.allowed.clone() })
-            .collect();
+        let registry = Registry::new(loaded.workers);
         let view = PublicView {
             deployment: loaded.deployment.clone(),
             interval,
@@ -346,7 +303,10 @@ impl Driver {
                     None => return Ok(()),
                 },
                 () = ticks.next(&mut timer), if !draining => self.poll(),
-                _ = housekeeping.tick() => self.end_sessions(),
+                _ = housekeeping.tick() => {
+                    self.end_sessions();
+                    self.cut_forbidden();
+                }
                 () = shutdown.wait(), if !draining => {
                     draining = true;
                     info!(waiting = self.queue.len(), "draining");
@@ -393,9 +353,7 @@ impl Driver {
         match event {
             Event::Frame(link, frame) if !draining => self.frame(link, frame),
             Event::Frame(..) => {}
-            Event::LinkOpened { link, hello, peer, queue } => {
-                self.open_link(link, hello, peer, queue);
-            }
+            Event::LinkOpened(link, arrival) => self.open_link(link, *arrival),
             Event::LinkClosed(link) => self.close_link(link),
             Event::Database(done) => self.written(done)?,
             Event::Password(done) => self.password(done),
@@ -410,9 +368,9 @@ impl Driver {
 
     // Links.
 
-    fn open_link(&mut self, id: LinkId, hello: LinkHello, peer: SocketAddr, queue: LinkQueue) {
-        let refusal = queue.clone();
-        match self.workers.admit(id, hello, peer, queue) {
+    fn open_link(&mut self, id: LinkId, arrival: Arrival) {
+        let (refusal, peer) = (arrival.queue.clone(), arrival.peer);
+        match self.workers.admit(id, arrival, self.clock.now()) {
             Ok(older) => {
                 if let Some(older) = older {
                     warn!("the worker had a link already: the older one is cut");
@@ -446,6 +404,15 @@ impl Driver {
         }
     }
 
+    /// Cuts the links that may not be any more, at once.
+    pub(crate) fn cut_forbidden(&mut self) {
+        for (id, why) in self.workers.forbidden(self.clock.now()) {
+            warn!(%why, "a link is cut");
+            self.workers.cut(id);
+            self.close_link(id);
+        }
+    }
+
     fn close_link(&mut self, id: LinkId) {
         if self.workers.remove(id) {
             self.accounts.link_closed(id, self.clock.now());
@@ -467,7 +434,9 @@ impl Driver {
         let header = frame.header;
         let request = header.request;
         let proven = link.worker;
+        let now = self.clock.now();
         let Some(instruction) = Instruction::from_number(header.instruction) else {
+            self.workers.misconduct(id, Misconduct::Malformed, "an unknown instruction", now);
             self.refuse_on(id, request, Instruction::CommandFail, Reason::UnknownInstruction);
             return;
         };
@@ -476,23 +445,43 @@ impl Driver {
         let link_header = match header.link {
             Some(link_header) if link_header.worker == proven => link_header,
             _ => {
-                warn!(link = id.0, ?instruction, "a frame without the worker's own UUID");
+                let words = format!("{} without its own UUID", instruction.name());
+                self.workers.misconduct(id, Misconduct::ForeignFrame, &words, now);
                 self.refuse_on(id, request, failure, Reason::NotAuthorized);
                 return;
             }
         };
+        if header.message_type != instruction.message_type() || header.max != 1 {
+            self.malformed(id, instruction);
+            self.refuse_on(id, request, failure, Reason::BadFrame);
+            return;
+        }
         // What the worker says for itself.
         match instruction {
             Instruction::SessionPresence => {
-                if let Ok(presence) = SessionPresence::from_bytes(&frame.data) {
-                    let now = self.clock.now();
-                    self.accounts.presence(id, presence.session, presence.present, now);
+                match SessionPresence::from_bytes(&frame.data) {
+                    Ok(said) => self.accounts.presence(id, said.session, said.present, now),
+                    Err(_) => self.malformed(id, instruction),
                 }
                 return;
             }
             Instruction::WorkerStatus => {
-                if let Ok(status) = WorkerStatus::from_bytes(&frame.data) {
-                    self.workers.set_clients(id, status.clients);
+                match WorkerStatus::from_bytes(&frame.data) {
+                    Ok(status) => self.workers.set_status(id, status),
+                    Err(_) => self.malformed(id, instruction),
+                }
+                return;
+            }
+            Instruction::LinkPing => {
+                match LinkPing::from_bytes(&frame.data) {
+                    Ok(ping) => {
+                        let pong = LinkPong { sent: ping.sent, clock: now }.to_bytes();
+                        let instruction = Instruction::LinkPong;
+                        let number = instruction as u16;
+                        let header = Header::new(instruction.message_type(), number, request);
+                        self.workers.say(id, |out| header.encode(&pong, out));
+                    }
+                    Err(_) => self.malformed(id, instruction),
                 }
                 return;
             }
@@ -504,11 +493,25 @@ impl Driver {
         let parsed = Request::parse(instruction, header.argument_count, &frame.data);
         let parsed = match parsed {
             Ok(parsed) => parsed,
-            Err(reason) => return self.refuse(origin, reason),
+            Err(reason) => {
+                // A good worker has refused it before.
+                self.malformed(id, instruction);
+                return self.refuse(origin, reason);
+            }
         };
         if let Err(reason) = self.request(origin, parsed, header, link_header) {
+            // Of `loginSession` a worker cannot know better.
+            if reason == Reason::SessionUnknown && instruction != Instruction::LoginSession {
+                let words = format!("{} for a session that it has not shown", instruction.name());
+                self.workers.misconduct(id, Misconduct::ForeignSession, &words, now);
+            }
             self.refuse(origin, reason);
         }
+    }
+
+    fn malformed(&mut self, id: LinkId, instruction: Instruction) {
+        let words = format!("{} that is not as the protocol says", instruction.name());
+        self.workers.misconduct(id, Misconduct::Malformed, &words, self.clock.now());
     }
 
     /// Starts to serve a request, or says why not.

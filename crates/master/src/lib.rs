@@ -7,7 +7,7 @@
 //! | 3.1.2 database | `database`: one thread that writes, a few that read |
 //! | 3.1.3 accounts and authorization | `accounts` |
 //! | 3.1.4 event log | `papertrader_node::log` |
-//! | 3.1.5 workers | `workers` |
+//! | 3.1.5 workers | `workers`, `registry`, `port` |
 //! | 3.1.6 assets data retrieval | `assets` |
 //! | 3.1.7 assets buy and sell | `trading` |
 //!
@@ -21,9 +21,11 @@ mod batch;
 pub mod config;
 mod database;
 pub mod driver;
+mod port;
 mod reads;
+mod registry;
 mod trading;
 mod workers;
 
-pub use config::{Config, ConfiguredWorker};
-pub use driver::{Master, MasterError, Ticks};
+pub use config::Config;
+pub use driver::{Entrance, Master, MasterError, Ticks};

@@ -120,7 +120,9 @@ pub async fn write_patiently<W: AsyncWrite + Unpin>(
             count => bytes = bytes.get(count..).unwrap_or_default(),
         }
     }
-    Ok(())
+    // What TLS has taken may still be with it.
+    let flushed = tokio::time::timeout(patience, writer.flush());
+    flushed.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 #[cfg(test)]

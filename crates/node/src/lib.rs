@@ -8,5 +8,6 @@ pub mod config;
 pub mod connection;
 pub mod link;
 pub mod log;
+pub mod openpgp;
 pub mod shutdown;
 pub mod tls;

@@ -1,8 +1,10 @@
 //! What only master and worker say to each other, over the link (4.3.1).
 //!
 //! A link has no states: it starts with the proof of both keys (`linkOpen`, `linkChallenge`,
-//! `linkProof`, `linkProven`), then `linkHello` and `linkWelcome` or `linkRefused`, then carries the clients' own instructions with a link header each, their returns, and the control
-//! messages here. Their content is binary.
+//! `linkProof`, `linkProven`), then `linkHello` and `linkWelcome` or `linkRefused`, then carries
+//! the clients' own instructions with a link header each, their returns, and the control messages
+//! here. Their content is binary. Keys and what is sealed are bytes here: nothing is proved in this
+//! crate.
 
 use papertrader_core::ids::WorkerId;
 use papertrader_core::money::{Price, Volume};
@@ -251,5 +253,30 @@ wire_struct! {
         round_trip: i64,
         /// The master's clock minus the worker's, in nanoseconds.
         clock_offset: i64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_prints_none_of_its_secrets() {
+        let statement = LinkStatement {
+            label: "papertrader-link-v1".into(),
+            role: "master".into(),
+            worker: WorkerId([1; 16]),
+            worker_key: "AA".into(),
+            master_key: "BB".into(),
+            certificate: Fingerprint([2; 32]),
+            worker_nonce: Nonce([213; 32]),
+            master_nonce: Nonce([214; 32]),
+            exporter: Nonce([215; 32]),
+        };
+        let printed = format!("{statement:?}");
+        assert!(printed.contains("papertrader-link-v1"));
+        for secret in ["213", "214", "215", "d5", "d6", "d7"] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
     }
 }

@@ -404,7 +404,7 @@ mod tests {
             (I::Register, &["alice", &long_email, &hash], Reason::BadEmail),
             (I::Register, &["alice", "nonsense", &hash], Reason::BadEmail),
             (I::ChangePassword, &[&hash, "x"], Reason::BadPasswordHash),
-            (I::ChangePassword, &["", &hash], Reason::BadPasswordHash),
+            (I::ChangePassword, &["x", &hash], Reason::BadPasswordHash),
             (I::PurchaseAsset, &["AAPL", "10"], Reason::ArgumentCount),
             (I::PurchaseAsset, &["aapl", "10", "id"], Reason::BadSymbol),
             (I::PurchaseAsset, &["AAPL", "0", "id"], Reason::BadQuantity),

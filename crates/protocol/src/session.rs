@@ -1,7 +1,6 @@
 //! The session ID as it travels: 128 random bits that never print themselves.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
@@ -19,8 +18,8 @@ impl PartialEq for SessionId {
 
 impl Eq for SessionId {}
 
-impl Hash for SessionId {
-    fn hash<H: Hasher>(&self, state: &mut H) {
+impl std::hash::Hash for SessionId {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.0.hash(state);
     }
 }

@@ -7,7 +7,8 @@
 //! | text | u16 length, then UTF-8 |
 //! | optional | one byte 0 or 1, then the value if 1 |
 //! | list | u32 count, then the values |
-//! | 32 bytes (a nonce) | as they are |
+//! | bytes (a key, what is sealed) | a list of u8 |
+//! | 32 bytes (a nonce, a certificate's fingerprint) | as they are |
 //! | cash | i64, cents |
 //! | price, quantity, volume | i64, 10⁻⁸ |
 //! | time | i64, nanoseconds since 1970 in UTC |

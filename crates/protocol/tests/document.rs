@@ -404,6 +404,11 @@ impl Tables {
             "price" => json!(decimal(bytes.number(8) as i64, 8, 2)),
             "quantity" | "volume" => json!(decimal(bytes.number(8) as i64, 8, 0)),
             "session" => json!(hex(bytes.take(16))),
+            "bytes32" => json!(hex(bytes.take(32))),
+            "bytes" => {
+                let length = bytes.number(4) as usize;
+                json!(hex(bytes.take(length)))
+            }
             "uuid" => {
                 let digits = hex(bytes.take(16));
                 let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20]];
@@ -484,6 +489,16 @@ fn the_documents_tables_decode_every_vector() {
                 if count == 0 { Vec::new() } else { text.splitn(count, ' ').collect() };
             assert_eq!(json!(arguments), fields["arguments"], "{name}");
         }
+    }
+    let all: Vec<Value> = serde_json::from_str(VECTORS).unwrap();
+    for vector in all.iter().filter(|vector| vector["kind"] == "data") {
+        let (name, fields) = (&vector["name"], &vector["fields"]);
+        let data_type = fields["dataType"].as_str().unwrap();
+        let all = unhex(vector["hex"].as_str().unwrap());
+        let mut data = Bytes(&all);
+        assert_eq!(tables.decode(data_type, &mut data), fields["data"], "{name}");
+        assert!(data.0.is_empty(), "{name}: bytes are left over");
+        types.insert(data_type.to_owned());
     }
     // No table is there that nothing leads to.
     let mut reached = types;

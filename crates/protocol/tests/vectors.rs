@@ -21,11 +21,9 @@ use vector_format::{DATA_TYPES, Json, decode_data, describe, encode_data, frames
 
 fn vectors(kind: &str) -> Vec<Value> {
     let all: Vec<Value> = serde_json::from_str(include_str!("../vectors/vectors.json")).unwrap();
-    assert!(
-        all.iter().all(|v| {
-            ["message", "refused", "hashedPass"].contains(&v["kind"].as_str().unwrap())
-        })
-    );
+    assert!(all.iter().all(|v| {
+        ["message", "data", "refused", "hashedPass"].contains(&v["kind"].as_str().unwrap())
+    }));
     all.into_iter().filter(|vector| vector["kind"] == kind).collect()
 }
 
@@ -96,6 +94,17 @@ fn the_fields_of_every_message_encode_to_its_bytes() {
     }
 }
 
+#[test]
+fn data_inside_of_a_message_decodes_and_encodes() {
+    for vector in vectors("data") {
+        let (name, fields) = (text(&vector, "name"), &vector["fields"]);
+        let data_type = text(fields, "dataType");
+        let decoded = decode_data(data_type, &unhex(text(&vector, "hex"))).unwrap();
+        assert_eq!(decoded, fields["data"], "{name}");
+        assert_eq!(hex(&encode_data(data_type, &fields["data"])), text(&vector, "hex"), "{name}");
+    }
+}
+
 /// Requests and returns through their types, which servers and clients use.
 #[test]
 fn text_messages_survive_their_types() {
@@ -127,7 +136,8 @@ fn text_messages_survive_their_types() {
             answer.put(frame.header.request, &mut again);
             assert_eq!(hex(&again), text(&vector, "hex"), "{name}");
         } else {
-            assert!(vector["fields"].get("dataType").is_some(), "{name}");
+            let is_binary = vector["fields"].get("dataType").is_some();
+            assert!(is_binary || instruction == Instruction::LinkProven, "{name}");
         }
     }
 }
@@ -140,8 +150,9 @@ fn every_instruction_and_every_type_of_data_is_covered() {
     for instruction in Instruction::ALL {
         assert!(said.contains(instruction.name()), "no vector of {}", instruction.name());
     }
+    let inside = vectors("data");
     let types: HashSet<&str> =
-        messages.iter().filter_map(|v| v["fields"]["dataType"].as_str()).collect();
+        messages.iter().chain(&inside).filter_map(|v| v["fields"]["dataType"].as_str()).collect();
     for name in DATA_TYPES {
         assert!(types.contains(name), "no vector with data {name}");
     }
@@ -319,4 +330,34 @@ fn a_failure_by_hand() {
         hex(words.as_bytes()),
     );
     assert_eq!(by_hand.replace(' ', ""), of("loginFail: badCredentials"));
+}
+
+#[test]
+fn a_statement_by_hand() {
+    let by_hand = [
+        "0013",                                 // label: 19 bytes
+        "7061706572747261646572",               // papertrader
+        "2d6c696e6b2d7631",                     // -link-v1
+        "0006",                                 // role: 6 bytes
+        "6d6173746572",                         // master
+        "4f9d2a106b3c4e8fa1570cd2339b71e4",     // worker
+        "0028",                                 // workerKey: 40 digits
+        "30313233343536373839414243444546",     // 0123456789ABCDEF
+        "30313233343536373839414243444546",     // 0123456789ABCDEF
+        "3031323334353637",                     // 01234567
+        "0028",                                 // masterKey: 40 digits
+        "383941424344454630313233343536373839", // 89ABCDEF0123456789
+        "414243444546",                         // ABCDEF
+        "30313233343536373839414243444546",     // 0123456789ABCDEF
+        "181204a70d7f0e28c6afc641a6195af9",     // certificate
+        "89d663f297eb77da69e696c4cff254a6",
+        "000102030405060708090a0b0c0d0e0f", // workerNonce
+        "101112131415161718191a1b1c1d1e1f",
+        "404142434445464748494a4b4c4d4e4f", // masterNonce
+        "505152535455565758595a5b5c5d5e5f",
+        "808182838485868788898a8b8c8d8e8f", // exporter
+        "909192939495969798999a9b9c9d9e9f",
+    ];
+    let found = vectors("data").into_iter().find(|v| v["name"] == "LinkStatement of the master");
+    assert_eq!(by_hand.concat(), text(&found.unwrap(), "hex"));
 }

@@ -4,12 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use papertrader_core::ids::WorkerId;
+use papertrader_node::link::WorkerSide;
 
-/// The configuration of a worker. `worker` and `master` have no default.
+/// The configuration of a worker. `link` and `master` have no default.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The UUID under which the master knows this worker.
-    pub worker: WorkerId,
+    /// Who this worker is, and by what it knows the master.
+    pub link: WorkerSide,
     /// The name that clients see. Default: the name in the master's registry.
     pub name: Option<String>,
     /// Where the master is: `host:port`.
@@ -61,10 +62,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Defaults for the worker `worker` of the master at `master` (`host:port`).
-    pub fn new(worker: WorkerId, master: impl Into<String>) -> Config {
+    /// Defaults for a worker of the master at `master` (`host:port`).
+    pub fn new(link: WorkerSide, master: impl Into<String>) -> Config {
         Config {
-            worker,
+            link,
             name: None,
             master: master.into(),
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 2049)),
@@ -104,6 +105,11 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// The UUID under which the master knows this worker.
+    pub(crate) fn worker(&self) -> WorkerId {
+        self.link.worker
+    }
+
     /// Whether the values fit together.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let above_zero = [
@@ -129,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused() {
-        let good = Config::new(WorkerId([1; 16]), "a:1");
+        let good = Config::new(side(), "a:1");
         assert_eq!(good.check(), Ok(()));
         let still = Config { ping_interval: Duration::ZERO, ..good.clone() };
         assert_eq!(still.check(), Err(ConfigError::Zero("ping_interval")));

@@ -143,7 +143,7 @@ impl Worker {
         if address.ip().is_unspecified() && shared.config.advertise.is_none() {
             warn!(%address, "clients cannot reach a worker at this address: configure 'advertise'");
         }
-        info!(%address, threads, worker = %shared.config.worker, "the worker starts");
+        info!(%address, threads, worker = %shared.config.worker(), "the worker starts");
 
         // The worker's own end: pulled by the caller's, or by a thread that fails.
         let (trigger, stop) = shutdown::channel();

@@ -19,13 +19,13 @@ use std::time::Duration;
 use papertrader_core::time::WallTime;
 use papertrader_node::clock::Clock;
 use papertrader_node::connection::Inbox;
-use papertrader_node::link::{LinkStream, connect};
+use papertrader_node::link::{ConnectError, LinkStream};
 use papertrader_node::shutdown::Shutdown;
 use papertrader_node::{error, info, warn};
 use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::returns::SessionGrant;
 use papertrader_protocol::{FrameError, Reason, SessionId};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -177,6 +177,8 @@ pub(crate) enum LinkError {
     Closed,
     #[error("the master said nothing for too long")]
     Silent,
+    #[error("a key has expired that the link rests on")]
+    Expired,
     #[error("the master says goodbye: {0}")]
     Goodbye(String),
     #[error("the master refuses this worker: {0}")]
@@ -227,8 +229,8 @@ impl Link {
         // The very first try is made at once.
         let mut delay = Duration::ZERO;
         loop {
-            let Some(stream) = self.away(delay).await else { return };
-            let error = match self.linked(stream).await {
+            let Some((stream, until)) = self.away(delay).await else { return };
+            let error = match self.linked(stream, until).await {
                 End::Ended => return,
                 End::Lost(error) => error,
             };
@@ -246,16 +248,18 @@ impl Link {
     }
 
     /// Without a link: tries to make one, and answers what comes meanwhile. `None` at the end.
-    async fn away(&mut self, first_delay: Duration) -> Option<LinkStream> {
+    async fn away(&mut self, first_delay: Duration) -> Option<(LinkStream, Option<WallTime>)> {
         let config = self.shared.config.clone();
         let mut delay = first_delay.max(config.reconnect_delay_min);
+        let own_clock = self.shared.clock.clone();
         let attempt = |wait: Duration| {
             let (master, limit) = (config.master.clone(), config.link_timeout);
+            let (side, clock) = (config.link.clone(), own_clock.clone());
             async move {
                 sleep(wait).await;
-                match timeout(limit, connect(master)).await {
+                match timeout(limit, side.connect(master, &clock)).await {
                     Ok(result) => result,
-                    Err(_) => Err(io::ErrorKind::TimedOut.into()),
+                    Err(_) => Err(ConnectError::Io(io::ErrorKind::TimedOut.into())),
                 }
             }
         };
@@ -277,10 +281,15 @@ impl Link {
                     self.exchange.give_up();
                 }
                 made = &mut connecting => match made {
-                    Ok(stream) => return Some(stream),
+                    Ok(made) => return Some(made),
                     Err(error) => {
+                        let is_away = matches!(error, ConnectError::Io(_));
+                        if !is_away {
+                            // Somebody must do something: there is no hurry to try again.
+                            delay = config.reconnect_delay_max;
+                        }
                         warn!(master = %config.master, %error, retry_ms = delay.as_millis() as u64,
-                            "the master cannot be reached");
+                            "there is no link to the master");
                         connecting = Box::pin(attempt(delay));
                         delay = (delay * 2).min(config.reconnect_delay_max);
                     }
@@ -291,7 +300,8 @@ impl Link {
     }
 
     /// With a link: sends and receives until it is lost, or until the end.
-    async fn linked(&mut self, stream: LinkStream) -> End {
+    /// It ends `until`, when a key expires that it rests on.
+    async fn linked(&mut self, stream: LinkStream, until: Option<WallTime>) -> End {
         let (reader, mut writer) = tokio::io::split(stream);
         let mut inbox = Inbox::new(reader);
         let (every, patience) = (self.shared.config.ping_interval, self.shared.config.link_timeout);
@@ -300,6 +310,9 @@ impl Link {
         let mut silence = now + patience;
         // What is being written, and how much of it is.
         let (mut chunk, mut written) = (Vec::new(), 0);
+        // What TLS has taken may still be with it.
+        let mut flushing = false;
+        let expiry = until.map(|until| self.instant_of(until));
         self.exchange.opened();
         loop {
             if written == chunk.len() {
@@ -310,9 +323,15 @@ impl Link {
             let due = self.exchange.next_deadline().map(|at| self.instant_of(at));
             tokio::select! {
                 biased;
-                result = writer.write(&chunk[written..]), if !chunk.is_empty() => match result {
-                    Ok(0) => return End::Lost(LinkError::Closed),
-                    Ok(count) => written += count,
+                result = write_or_flush(&mut writer, &chunk[written..]),
+                    if flushing || !chunk.is_empty() => match result
+                {
+                    Ok(None) => flushing = false,
+                    Ok(Some(0)) => return End::Lost(LinkError::Closed),
+                    Ok(Some(count)) => {
+                        written += count;
+                        flushing = true;
+                    }
                     Err(error) => return End::Lost(error.into()),
                 },
                 result = inbox.fill() => {
@@ -370,6 +389,9 @@ impl Link {
                     self.exchange.give_up();
                 }
                 () = sleep_until(silence) => return End::Lost(LinkError::Silent),
+                () = sleep_until(expiry.unwrap_or(silence)), if expiry.is_some() => {
+                    return End::Lost(LinkError::Expired);
+                }
             }
             self.deliver().await;
         }
@@ -390,6 +412,18 @@ impl Link {
         let left = at.0.saturating_sub(self.shared.clock.now().0);
         Instant::now() + Duration::from_nanos(u64::try_from(left).unwrap_or(0))
     }
+}
+
+/// Writes some of `rest`, and says how much; without a rest, sees that everything is on its way.
+/// Dropping the future loses nothing.
+async fn write_or_flush<W>(writer: &mut W, rest: &[u8]) -> io::Result<Option<usize>>
+where
+    W: AsyncWrite + Unpin,
+{
+    if rest.is_empty() {
+        return writer.flush().await.map(|()| None);
+    }
+    writer.write(rest).await.map(Some)
 }
 
 /// Returns when the end has started and the time for answers on their way is over.

@@ -8,6 +8,7 @@
 #[path = "../../tests/vector_format/mod.rs"]
 mod vector_format;
 
+mod later;
 mod refusals;
 
 use papertrader_core::bar::{Bar, Resolution};
@@ -24,7 +25,7 @@ use papertrader_protocol::returns::put_args;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction as I, Reason, SessionId, args, transfer};
 use serde_json::{Value, json};
-use vector_format::{describe, hex};
+use vector_format::{decode_data, describe, hex};
 
 const DEPLOYMENT: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
 const HASH: &str = "181204a70d7f0e28c6afc641a6195af989d663f297eb77da69e696c4cff254a6";
@@ -70,11 +71,21 @@ impl Vectors {
     fn data<T: Wire>(&mut self, name: &str, instruction: I, is_final: bool, data: &T) {
         let type_name = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
         let push = matches!(instruction, I::Snapshot | I::SessionEnded | I::LinkWelcome);
-        let request = if push { 0 } else { self.next() };
+        let opening = matches!(instruction, I::LinkOpen | I::LinkChallenge | I::LinkProof);
+        let request = if push || opening { 0 } else { self.next() };
         let header = Header::new(instruction.message_type(), instruction as u16, request);
         let mut bytes = Vec::new();
         transfer::encode(Header { is_final, ..header }, &data.to_bytes(), &mut bytes);
         self.message(name, &bytes, Some(type_name));
+    }
+
+    /// Data that is the data of no message, but stands inside of it.
+    fn content<T: Wire>(&mut self, name: &str, data: &T) {
+        let type_name = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
+        let bytes = data.to_bytes();
+        let value = decode_data(type_name, &bytes).expect("data of its type");
+        let fields = json!({"dataType": type_name, "data": value});
+        self.all.push(json!({"name": name, "kind": "data", "hex": hex(&bytes), "fields": fields}));
     }
 
     fn refused(&mut self, name: &str, read_as: &str, error: &str, bytes: &[u8]) {
@@ -128,6 +139,7 @@ fn main() {
     link(&mut vectors);
     passwords(&mut vectors);
     refusals::refusals(&mut vectors);
+    later::later(&mut vectors);
     let lines: Vec<String> = vectors.all.iter().map(Value::to_string).collect();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/vectors.json");
     std::fs::write(path, format!("[\n{}\n]\n", lines.join(",\n")))
@@ -638,7 +650,23 @@ fn link(v: &mut Vectors) {
         &SessionPresence { session: SESSION, present: true },
     );
     v.data("sessionEnded", I::SessionEnded, false, &SessionEnded { session: SESSION });
-    v.data("workerStatus", I::WorkerStatus, false, &WorkerStatus { clients: 1_000 });
+    let status = WorkerStatus {
+        started: WallTime(WALL.0 - 3_600 * SECOND),
+        clients: 1_000,
+        sessions: 900,
+        orders: 3,
+        cache_bytes: 12_345_678,
+        cache_limit: 67_108_864,
+        cache_hits: 5_000_000_000,
+        cache_misses: 1_234,
+        outgoing_bytes: 65_536,
+        refused_connections: 12,
+        cut_connections: 34,
+        throttled_requests: 56,
+        round_trip: 1_500_000,
+        clock_offset: -250_000,
+    };
+    v.data("workerStatus", I::WorkerStatus, false, &status);
 }
 
 /// Computed with another implementation, Python's `hashlib.pbkdf2_hmac`.

@@ -14,7 +14,7 @@ use papertrader_protocol::data::*;
 use papertrader_protocol::link::*;
 use papertrader_protocol::returns::side_name;
 use papertrader_protocol::wire::{DecodeError, Wire};
-use papertrader_protocol::{Frame, SessionId};
+use papertrader_protocol::{Fingerprint, Frame, SessionId};
 use serde_json::{Map, Value, json};
 
 /// Lower-case hexadecimal digits.
@@ -96,6 +96,9 @@ json_values! {
     SessionId: |v| json!(hex(v.bytes())), |j| text(j).parse().expect("a session ID");
     WorkerId: |v| json!(v.to_string()), |j| WorkerId(
         unhex(&text(j).replace('-', "")).try_into().expect("16 bytes"));
+    Vec<u8>: |v| json!(hex(v)), |j| unhex(text(j));
+    Nonce: |v| json!(hex(&v.0)), |j| Nonce(unhex(text(j)).try_into().expect("32 bytes"));
+    Fingerprint: |v| json!(v.to_string()), |j| text(j).parse().expect("a fingerprint");
     Side: |v| json!(side_name(*v)), |j| match text(j) {
         "buy" => Side::Buy,
         "sell" => Side::Sell,
@@ -206,6 +209,16 @@ json_structs! {
         name "name", address "address", web "web", fingerprint "fingerprint", load "load",
     }
     WorkerList { workers "workers", }
+    LinkOpen { worker "worker", nonce "nonce", }
+    LinkChallenge { key "key", sealed "sealed", }
+    LinkProof { sealed "sealed", }
+    LinkStatement {
+        label "label", role "role", worker "worker", worker_key "workerKey",
+        master_key "masterKey", certificate "certificate", worker_nonce "workerNonce",
+        master_nonce "masterNonce", exporter "exporter",
+    }
+    LinkPing { sent "sent", }
+    LinkPong { sent "sent", clock "clock", }
     LinkHello {
         worker "worker", version "version", address "address", web "web",
         fingerprint "fingerprint", clock "clock",
@@ -225,10 +238,17 @@ json_structs! {
     }
     SessionPresence { session "session", present "present", }
     SessionEnded { session "session", }
-    WorkerStatus { clients "clients", }
+    WorkerStatus {
+        started "started", clients "clients", sessions "sessions", orders "orders",
+        cache_bytes "cacheBytes", cache_limit "cacheLimit", cache_hits "cacheHits",
+        cache_misses "cacheMisses", outgoing_bytes "outgoingBytes",
+        refused_connections "refusedConnections", cut_connections "cutConnections",
+        throttled_requests "throttledRequests", round_trip "roundTrip",
+        clock_offset "clockOffset",
+    }
 }
 
-/// What a message's data can be: every type that stands alone.
+/// What a message's data, or what is sealed in it, can be: every type that stands alone.
 macro_rules! data_types {
     ($($name:ident)*) => {
         /// The names of all types of data.
@@ -257,6 +277,7 @@ macro_rules! data_types {
 data_types! {
     AssetInfo AssetValue Bars AssetList Prediction UserInfo Portfolio History Orders OrderLine
     WorkerList LinkHello LinkWelcome SnapshotPush SessionPresence SessionEnded WorkerStatus
+    LinkOpen LinkChallenge LinkProof LinkStatement LinkPing LinkPong
 }
 
 /// All frames of some bytes, which must be whole.

@@ -128,7 +128,7 @@ impl Exchange {
     pub(super) fn opened(&mut self) {
         let config = &self.shared.config;
         let hello = LinkHello {
-            worker: config.worker,
+            worker: config.worker(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: self.shared.advertised.clone(),
             web: config.web.clone(),
@@ -592,7 +592,7 @@ impl Exchange {
     fn own_header(&self, instruction: Instruction) -> Header {
         let now = self.shared.clock.now();
         let link = LinkHeader {
-            worker: self.shared.config.worker,
+            worker: self.shared.config.worker(),
             received_at: now,
             sequence: u64::try_from(now.0).unwrap_or(0),
             deadline: WallTime(0),
@@ -633,7 +633,7 @@ fn client_header(shared: &Shared, number: u64, ask: &Ask, deadline: WallTime) ->
     header.argument_count = ask.arguments;
     header.session = ask.session;
     header.link = Some(LinkHeader {
-        worker: shared.config.worker,
+        worker: shared.config.worker(),
         received_at: ask.received_at,
         sequence: ask.sequence,
         deadline,

@@ -1,0 +1,393 @@
+//! The master's port (specification 4.3.1): who comes, and their bytes.
+//!
+//! Each connection has a task that reads and one that writes; the driver owns what they mean. Which
+//! kind it is stands in its TLS handshake: a worker proves its key before the driver hears of it, a
+//! client may ask for the list of workers (3.1.5) and for nothing else.
+//!
+//! Invariant: addresses that no worker may come from share places of their own, so that strangers
+//! cannot keep workers out.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use papertrader_node::clock::Clock;
+use papertrader_node::connection::{Inbox, write_all_from, write_patiently};
+use papertrader_node::link::{MasterSide, PortStream, is_worker};
+use papertrader_node::{debug, warn};
+use papertrader_protocol::frame::VERSION;
+use papertrader_protocol::link::LinkHello;
+use papertrader_protocol::returns::{Return, Welcome};
+use papertrader_protocol::wire::Wire;
+use papertrader_protocol::{Failure, Frame, FrameError, Header, Instruction, Reason, Request};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::driver::{Event, Events};
+use crate::registry::Registry;
+use crate::workers::{Arrival, LinkId, LinkQueue, PublicView, worker_list_frames};
+
+/// Connections from addresses that a worker may have, at a time.
+const EXPECTED: usize = 512;
+/// Connections from all other addresses, at a time.
+const STRANGERS: usize = 512;
+/// Connections from one address that no worker may have, at a time.
+const STRANGERS_PER_ADDRESS: usize = 16;
+/// Chunks that may wait to be written to one link.
+const LINK_QUEUE: usize = 1_024;
+/// About how many bytes are answered to a client before it must have taken them.
+const CLIENT_CHUNK: usize = 64 * 1024;
+/// How long a proven worker may take to say hello, a client to say the next thing, and either to
+/// take some of what is said to it.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// What the tasks of the port need.
+pub(crate) struct Port {
+    pub(crate) side: MasterSide,
+    pub(crate) registry: watch::Receiver<Registry>,
+    pub(crate) view: watch::Receiver<PublicView>,
+    pub(crate) clock: Clock,
+    pub(crate) events: Events,
+}
+
+/// Takes connections until it is aborted.
+pub(crate) async fn accept(listener: TcpListener, port: Arc<Port>) {
+    let places = Arc::new(Places::default());
+    let mut next = 0;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let expected = port.registry.borrow().expects(peer.ip());
+                let Some(place) = places.take(peer.ip(), expected) else {
+                    debug!(%peer, expected, "no place on the master's port");
+                    continue;
+                };
+                next += 1;
+                let serving = serve(LinkId(next), stream, peer, Arc::clone(&port));
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, usually: others must close before it can go on.
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Who is connected.
+#[derive(Debug, Default)]
+struct Places(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    expected: usize,
+    strangers: usize,
+    by_stranger: HashMap<IpAddr, usize>,
+}
+
+/// A connection's place; dropping it frees the place.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+    expected: bool,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>, address: IpAddr, expected: bool) -> Option<Place> {
+        let address = address.to_canonical();
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if expected {
+            if taken.expected >= EXPECTED {
+                return None;
+            }
+            taken.expected += 1;
+        } else {
+            let own = taken.by_stranger.get(&address).copied().unwrap_or(0);
+            if taken.strangers >= STRANGERS || own >= STRANGERS_PER_ADDRESS {
+                return None;
+            }
+            taken.strangers += 1;
+            taken.by_stranger.insert(address, own + 1);
+        }
+        Some(Place { places: Arc::clone(self), address, expected })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.expected {
+            taken.expected -= 1;
+            return;
+        }
+        taken.strangers -= 1;
+        let left = taken.by_stranger.get(&self.address).copied().unwrap_or(0);
+        if left > 1 {
+            taken.by_stranger.insert(self.address, left - 1);
+        } else {
+            taken.by_stranger.remove(&self.address);
+        }
+    }
+}
+
+/// Serves one connection on the master's port until it closes.
+pub(crate) async fn serve(id: LinkId, stream: TcpStream, peer: SocketAddr, port: Arc<Port>) {
+    let mut stream = match port.side.accept(stream).await {
+        Ok(stream) => stream,
+        Err(error) => return debug!(%peer, %error, "no TLS on the master's port"),
+    };
+    if !is_worker(&stream) {
+        let (reader, mut writer) = tokio::io::split(stream);
+        answer_clients(&mut Inbox::new(reader), &mut writer, peer, &port.view).await;
+        let _ = tokio::time::timeout(SILENCE, writer.shutdown()).await;
+        return;
+    }
+    let find = |worker| port.registry.borrow().find(worker);
+    let proven = match port.side.prove(&mut stream, peer, find, &port.clock).await {
+        Ok(proven) => proven,
+        Err(denied) => return warn!(%peer, %denied, "a worker was refused"),
+    };
+    let (reader, writer) = tokio::io::split(stream);
+    let mut inbox = Inbox::new(reader);
+    let Ok(Some(hello)) = tokio::time::timeout(SILENCE, first_words(&mut inbox)).await else {
+        return warn!(%peer, "a worker proved its key but did not say linkHello");
+    };
+    let (chunks, outgoing) = mpsc::channel(LINK_QUEUE);
+    let (unsent, cut) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let queue = LinkQueue { chunks, unsent: Arc::clone(&unsent), cut: Arc::clone(&cut) };
+    let arrival = Arrival { proven, hello, peer, queue };
+    if port.events.send(Event::LinkOpened(id, Box::new(arrival))).await.is_ok() {
+        let mut writing =
+            tokio::spawn(async move { write_all_from(writer, outgoing, SILENCE, &unsent).await });
+        let reading = read_link(id, &mut inbox, &port.events);
+        // The driver ends a link by dropping its queue, which ends the writing, or cuts it.
+        tokio::select! {
+            () = reading => {}
+            _ = &mut writing => {}
+            () = cut.notified() => writing.abort(),
+        }
+        let _ = port.events.send(Event::LinkClosed(id)).await;
+    }
+}
+
+type LinkInbox = Inbox<tokio::io::ReadHalf<PortStream>>;
+
+/// The hello of a worker; `None` if it says something else.
+async fn first_words(inbox: &mut LinkInbox) -> Option<LinkHello> {
+    loop {
+        if let Some(frame) = inbox.frame().ok()? {
+            let due = Instruction::LinkHello;
+            let is_hello = frame.header.instruction == due as u16
+                && frame.header.message_type == due.message_type()
+                && frame.header.max == 1;
+            return LinkHello::from_bytes(frame.data).ok().filter(|_| is_hello);
+        }
+        if inbox.fill().await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+/// Answers a client until it closes. What was answered must be taken before more is read, so that
+/// nobody can make the master hold more than a chunk for them.
+async fn answer_clients<R, W>(
+    inbox: &mut Inbox<R>,
+    writer: &mut W,
+    peer: SocketAddr,
+    view: &watch::Receiver<PublicView>,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    loop {
+        let mut out = Vec::new();
+        let mut close = false;
+        while out.len() < CLIENT_CHUNK {
+            let frame = match inbox.frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => {
+                    debug!(%peer, %error, "bytes that are no frame on the master's port");
+                    refuse_bytes(&error, &mut out);
+                    close = true;
+                    break;
+                }
+            };
+            let request = frame.header.request;
+            let known = Instruction::from_number(frame.header.instruction);
+            let whole = frame.header.max == 1 && frame.header.link.is_none();
+            if known.is_some_and(|i| i.message_type() != frame.header.message_type) || !whole {
+                fail(Reason::BadFrame, request, &mut out);
+                continue;
+            }
+            match known {
+                Some(instruction) => {
+                    close = answer_client(instruction, &frame, view, &mut out);
+                    if close {
+                        break;
+                    }
+                }
+                None => fail(Reason::UnknownInstruction, request, &mut out),
+            }
+        }
+        let is_full = out.len() >= CLIENT_CHUNK;
+        if write_patiently(writer, &out, SILENCE).await.is_err() || close {
+            return;
+        }
+        if is_full {
+            continue;
+        }
+        match tokio::time::timeout(SILENCE, inbox.fill()).await {
+            Ok(Ok(read)) if read > 0 => {}
+            _ => return,
+        }
+    }
+}
+
+/// Answers what a client may ask the master. True if the connection is to close.
+fn answer_client(
+    instruction: Instruction,
+    frame: &Frame<'_>,
+    view: &watch::Receiver<PublicView>,
+    out: &mut Vec<u8>,
+) -> bool {
+    let request = frame.header.request;
+    match Request::parse(instruction, frame.header.argument_count, frame.data) {
+        Ok(Request::Hello) => {
+            let view = view.borrow();
+            Return::Welcome(Welcome {
+                version: VERSION,
+                deployment: view.deployment.clone(),
+                interval: view.interval,
+                market: view.market,
+                server: "master".into(),
+            })
+            .put(request, out);
+        }
+        Ok(Request::Ping(text)) => Return::Pong(text).put(request, out),
+        Ok(Request::GetWorkerList) => worker_list_frames(&view.borrow().list, request, out),
+        Ok(Request::Goodbye) => return true,
+        Ok(_) => {
+            let text = "the master answers clients only the list of workers: ask a worker";
+            let failure = Failure::new(Reason::NotAuthorized, text);
+            Return::Failed(Instruction::CommandFail, failure).put(request, out);
+        }
+        Err(reason) => fail(reason, request, out),
+    }
+    false
+}
+
+fn fail(reason: Reason, request: u64, out: &mut Vec<u8>) {
+    Return::Failed(Instruction::CommandFail, reason.into()).put(request, out);
+}
+
+fn refuse_bytes(error: &FrameError, out: &mut Vec<u8>) {
+    let reason = match error {
+        FrameError::Version(_) => Reason::BadVersion,
+        FrameError::TooLarge(_) => Reason::FrameTooLarge,
+        FrameError::Field(_) => Reason::BadFrame,
+    };
+    fail(reason, 0, out);
+}
+
+/// A frame of a worker, taken out of the buffer. Its data may be a secret: it never prints itself.
+pub(crate) struct OwnedFrame {
+    pub(crate) header: Header,
+    pub(crate) data: Box<[u8]>,
+}
+
+async fn read_link(id: LinkId, inbox: &mut LinkInbox, events: &Events) {
+    loop {
+        loop {
+            match inbox.frame() {
+                Ok(Some(frame)) => {
+                    let frame = OwnedFrame { header: frame.header, data: frame.data.into() };
+                    if events.send(Event::Frame(id, frame)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    warn!(link = id.0, %error, "a worker sent bytes that are no frame: cutting its link");
+                    return;
+                }
+            }
+        }
+        match inbox.fill().await {
+            Ok(read) if read > 0 => {}
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use papertrader_protocol::SessionId;
+    use papertrader_protocol::data::WorkerList;
+    use papertrader_protocol::returns::put_args;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_not_read_from() {
+        let (mut client, server) = tokio::io::duplex(4_096);
+        let (reader, mut writer) = tokio::io::split(server);
+        let mut inbox = Inbox::new(reader);
+        let list = Arc::new(WorkerList { workers: Vec::new() }.to_bytes());
+        let view = watch::Sender::new(PublicView { list, ..PublicView::default() });
+        let view = view.subscribe();
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let mut request = Vec::new();
+        put_args(Instruction::GetWorkerList, &[], 1, SessionId::NONE, &mut request);
+        let sent = Cell::new(0);
+        let flood = async {
+            while client.write_all(&request).await.is_ok() {
+                sent.set(sent.get() + request.len());
+            }
+        };
+        // Either goes on as far as it can.
+        let turns = async {
+            for _ in 0..20_000 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = answer_clients(&mut inbox, &mut writer, peer, &view) => panic!("it gave up"),
+            () = flood => panic!("it closed"),
+            () = turns => {}
+        }
+        // What one chunk of answers takes, and the buffers on the way.
+        assert!(sent.get() > 4_096 && sent.get() < 2 * CLIENT_CHUNK, "{}", sent.get());
+    }
+
+    #[test]
+    fn strangers_cannot_take_the_places_of_workers() {
+        let places = Arc::new(Places::default());
+        let address = |n: usize| IpAddr::from([10, 0, (n / 256) as u8, (n % 256) as u8]);
+        let mut strangers = Vec::new();
+        for _ in 0..STRANGERS_PER_ADDRESS {
+            strangers.push(places.take(address(0), false).unwrap());
+        }
+        assert!(places.take(address(0), false).is_none(), "one address has enough");
+        for n in strangers.len()..STRANGERS {
+            strangers.push(places.take(address(n), false).unwrap());
+        }
+        assert!(places.take(address(9_999), false).is_none(), "all strangers have enough");
+        let workers: Vec<_> = (0..EXPECTED).map(|_| places.take(address(1), true)).collect();
+        assert!(workers.iter().all(Option::is_some));
+        assert!(places.take(address(1), true).is_none());
+        drop((workers, strangers));
+        let taken = places.0.lock().unwrap();
+        assert_eq!((taken.expected, taken.strangers, taken.by_stranger.len()), (0, 0, 0));
+    }
+}

@@ -1,0 +1,107 @@
+//! The registry of workers (specification 2.4.5): who may have a link.
+//!
+//! It mirrors the table `worker` of the store: the driver changes it after the commit. The tasks
+//! of the port look workers up in a copy that is always the latest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use papertrader_core::ids::WorkerId;
+use papertrader_core::time::WallTime;
+use papertrader_node::link::{Network, Registered};
+use papertrader_node::openpgp::Certificate;
+use papertrader_node::warn;
+use papertrader_store::WorkerRow;
+
+/// A row that does not mean anything.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadRow {
+    /// Its addresses cannot be read.
+    #[error("{0}")]
+    Network(#[from] papertrader_node::link::NotANetwork),
+    /// Its key cannot be read.
+    #[error("{0}")]
+    Key(String),
+}
+
+/// Every registered worker.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Registry {
+    workers: BTreeMap<WorkerId, Entry>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    row: WorkerRow,
+    registered: Registered,
+}
+
+impl Registry {
+    /// From the stored rows. One that cannot be read is kept, but may not connect.
+    pub(crate) fn new(rows: Vec<WorkerRow>) -> Registry {
+        let mut registry = Registry::default();
+        for row in rows {
+            let (id, name) = (row.id, row.name.clone());
+            if let Err(error) = registry.put(row.clone()) {
+                warn!(worker = %name, %error, "a registered worker cannot be read: add it again");
+                let registered =
+                    Registered { id, name, allowed: Vec::new(), key: None, booted: None };
+                registry.workers.insert(id, Entry { row, registered });
+            }
+        }
+        registry
+    }
+
+    /// Adds or replaces a worker.
+    pub(crate) fn put(&mut self, row: WorkerRow) -> Result<(), BadRow> {
+        let registered = registered(&row)?;
+        self.workers.insert(row.id, Entry { row, registered });
+        Ok(())
+    }
+
+    /// Takes a worker out.
+    pub(crate) fn remove(&mut self, id: WorkerId) {
+        self.workers.remove(&id);
+    }
+
+    /// A worker as the link judges it.
+    pub(crate) fn find(&self, id: WorkerId) -> Option<Registered> {
+        self.workers.get(&id).map(|entry| entry.registered.clone())
+    }
+
+    /// A worker as it is stored, by its name.
+    pub(crate) fn by_name(&self, name: &str) -> Option<&WorkerRow> {
+        self.rows().find(|row| row.name == name)
+    }
+
+    /// All workers as they are stored, in the order of their UUIDs.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &WorkerRow> {
+        self.workers.values().map(|entry| &entry.row)
+    }
+
+    /// Whether any worker may come from this address: strangers get fewer places.
+    pub(crate) fn expects(&self, address: std::net::IpAddr) -> bool {
+        let mut workers = self.workers.values();
+        workers.any(|entry| entry.registered.allowed.iter().any(|n| n.contains(address)))
+    }
+}
+
+/// What a row means.
+pub(crate) fn registered(row: &WorkerRow) -> Result<Registered, BadRow> {
+    let allowed = row.allowed.split(',').map(str::trim).filter(|text| !text.is_empty());
+    let allowed = allowed.map(str::parse::<Network>).collect::<Result<_, _>>()?;
+    let key = row.key.as_deref().map(Certificate::parse).transpose();
+    let key = key.map_err(|problem| BadRow::Key(problem.to_string()))?;
+    Ok(Registered {
+        id: row.id,
+        name: row.name.clone(),
+        allowed,
+        key: key.map(Arc::new),
+        booted: row.booted.map(|boot| boot.until),
+    })
+}
+
+/// Whether a boot is still in force.
+pub(crate) fn is_booted(row: &WorkerRow, now: WallTime) -> bool {
+    row.booted.is_some_and(|boot| boot.until.is_none_or(|until| now < until))
+}
