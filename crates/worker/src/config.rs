@@ -131,7 +131,24 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use papertrader_core::time::WallTime;
+    use papertrader_node::link::MasterKey;
+    use papertrader_node::openpgp::Identity;
+    use papertrader_protocol::Fingerprint;
+
     use super::*;
+
+    fn side() -> WorkerSide {
+        let identity = Identity::generate("worker", WallTime(0)).unwrap();
+        WorkerSide {
+            worker: WorkerId([1; 16]),
+            identity: Arc::new(identity),
+            master: Fingerprint([0; 32]),
+            master_key: Arc::new(MasterKey::first_seen("nowhere".into())),
+        }
+    }
 
     #[test]
     fn what_cannot_work_is_refused() {

@@ -1,9 +1,17 @@
 //! A scripted master: it speaks the link, and does only what the test tells it.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock};
 
+use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{MarketTime, WallTime};
+use papertrader_node::clock::Clock;
 use papertrader_node::connection::Inbox;
+use papertrader_node::link::{
+    MasterKey, MasterSide, PortStream, Registered, WorkerSide, is_worker,
+};
+use papertrader_node::openpgp::Identity;
+use papertrader_node::tls;
 use papertrader_protocol::data::{AssetKind, WorkerLine, WorkerList};
 use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
@@ -12,9 +20,8 @@ use papertrader_protocol::link::{
 use papertrader_protocol::returns::{self, QueuedOrder, Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Reason, SessionId, transfer};
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpListener;
 
 use crate::soon;
 
@@ -35,6 +42,36 @@ impl Message {
     }
 }
 
+/// The UUID of the worker.
+pub(crate) const WORKER: WorkerId = WorkerId([7; 16]);
+
+/// Keys and certificate of both, made once.
+struct Keys {
+    master: MasterSide,
+    worker: WorkerSide,
+}
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let now = Clock::system(WallTime(0)).now();
+    let identity = |name| Arc::new(Identity::generate(name, now).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let protocols = [tls::LINK_PROTOCOL, tls::CLIENT_PROTOCOL];
+    let certificate = tls::Certificate::self_made(directory.path(), &protocols).unwrap();
+    let master = MasterSide::new(certificate, identity("master"));
+    let worker = WorkerSide {
+        worker: WORKER,
+        identity: identity("worker"),
+        master: master.fingerprint(),
+        master_key: Arc::new(MasterKey::known(master.key().clone())),
+    };
+    Keys { master, worker }
+});
+
+/// What the worker proves itself with.
+pub(crate) fn worker_side() -> WorkerSide {
+    KEYS.worker.clone()
+}
+
 pub(crate) struct Master {
     listener: TcpListener,
 }
@@ -50,7 +87,17 @@ impl Master {
 
     /// Takes the next link, up to its hello.
     pub(crate) async fn accept(&self) -> (Link, LinkHello) {
-        let (stream, _) = soon(self.listener.accept()).await.unwrap();
+        let (stream, from) = soon(self.listener.accept()).await.unwrap();
+        let mut stream = soon(KEYS.master.accept(stream)).await.unwrap();
+        assert!(is_worker(&stream));
+        let find = |id| {
+            let key = Arc::new(KEYS.worker.identity.certificate().clone());
+            let allowed = vec!["127.0.0.1".parse().unwrap()];
+            Some(Registered { id, name: "one".into(), allowed, key: Some(key), booted: None })
+        };
+        let clock = Clock::system(WallTime(0));
+        let proven = KEYS.master.prove(&mut stream, from, find, &clock).await.unwrap();
+        assert_eq!(proven.worker, WORKER);
         let mut link = Link::new(stream);
         let hello = link.next().await;
         assert_eq!(hello.instruction(), Instruction::LinkHello);
@@ -91,15 +138,15 @@ pub(crate) fn tick(raw: i64) -> Tick {
 }
 
 pub(crate) struct Link {
-    inbox: Inbox<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    inbox: Inbox<ReadHalf<PortStream>>,
+    writer: WriteHalf<PortStream>,
     /// Presences and states that came in between.
     pub(crate) asides: VecDeque<Message>,
 }
 
 impl Link {
-    fn new(stream: TcpStream) -> Link {
-        let (reader, writer) = stream.into_split();
+    fn new(stream: PortStream) -> Link {
+        let (reader, writer) = tokio::io::split(stream);
         Link { inbox: Inbox::new(reader), writer, asides: VecDeque::new() }
     }
 
@@ -173,6 +220,7 @@ impl Link {
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         soon(self.writer.write_all(bytes)).await.unwrap();
+        soon(self.writer.flush()).await.unwrap();
     }
 
     pub(crate) async fn returned(&mut self, request: u64, what: &Return) {
