@@ -76,7 +76,10 @@ async fn answer(peer: &mut Peer, here: &(String, String)) -> Option<()> {
             peer.raw(&script::list_frames(asked.number, &list)).await;
         }
         Request::SwitchState(state) => peer.answer(&asked, Return::StateSwitched(*state)).await,
-        Request::Logout => peer.answer(&asked, Return::LoggedOut).await,
+        Request::Logout | Request::LogoutEverywhere => {
+            peer.answer(&asked, Return::LoggedOut).await;
+        }
+        Request::ChangePassword { .. } => peer.answer(&asked, Return::PasswordChanged).await,
         Request::Goodbye => {}
         Request::PurchaseAsset(args) => order(peer, &asked, Side::Buy, args).await,
         Request::SellAsset(args) => order(peer, &asked, Side::Sell, args).await,
