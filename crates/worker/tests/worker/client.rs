@@ -96,6 +96,19 @@ impl Client {
         }
     }
 
+    /// Reads until the worker has closed its end; how many bytes came. An error if it was not
+    /// closed in order.
+    pub(crate) async fn read_to_end(&mut self) -> std::io::Result<usize> {
+        let mut bytes = 0;
+        loop {
+            match soon(self.inbox.fill()).await? {
+                0 => return Ok(bytes),
+                count => bytes += count,
+            }
+            self.inbox.clear();
+        }
+    }
+
     pub(crate) async fn next(&mut self) -> Message {
         self.read().await.expect("the connection is open")
     }

@@ -8,6 +8,7 @@ use papertrader_protocol::data::{AssetKind, WorkerLine, WorkerList};
 use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
     LinkHello, LinkInstrument, LinkPing, LinkPong, LinkWelcome, SessionEnded, SnapshotPush, Tick,
+    WorkerStatus,
 };
 use papertrader_protocol::returns::{self, QueuedOrder, Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
@@ -150,6 +151,28 @@ impl Link {
             }
         })
         .await
+    }
+
+    /// The next state of the worker of which `condition` is true.
+    pub(crate) async fn status(
+        &mut self,
+        condition: impl Fn(&WorkerStatus) -> bool,
+    ) -> WorkerStatus {
+        let mut last = None;
+        let found = async {
+            loop {
+                let message = self.aside(Instruction::WorkerStatus).await;
+                let status = WorkerStatus::from_bytes(&message.data).unwrap();
+                if condition(&status) {
+                    return status;
+                }
+                last = Some(status);
+            }
+        };
+        match tokio::time::timeout(std::time::Duration::from_secs(30), found).await {
+            Ok(status) => status,
+            Err(_) => panic!("a test hangs at {last:?}"),
+        }
     }
 
     pub(crate) async fn expect(&mut self, instruction: Instruction) -> Message {
