@@ -10,23 +10,23 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use papertrader_core::books::InFlight;
-use papertrader_core::ids::{AccountId, BatchNumber, OrderId};
+use papertrader_core::ids::{AccountId, BatchNumber, OrderId, WorkerId};
 use papertrader_core::names::{ClientOrderId, Email, UserName};
 use papertrader_core::order::OrderRecord;
 use papertrader_core::settle::{Settlement, settle};
-use papertrader_core::time::{Moment, WallTime};
+use papertrader_core::time::WallTime;
 use papertrader_node::{error, warn};
-use papertrader_protocol::link::SessionEnded;
-use papertrader_protocol::returns::{Return, SessionGrant};
-use papertrader_protocol::wire::Wire;
-use papertrader_protocol::{Failure, Header, Instruction, Reason, SessionId};
+use papertrader_protocol::returns::Return;
+use papertrader_protocol::{Failure, Reason, SessionId};
 use papertrader_store::{Batch, Change, NewAccount, PassHash, Profile, SessionKey, StoredSession};
 
+use crate::access::{Asker, NewPassword, Outcome};
 use crate::admin::changes::Administering;
 use crate::admin::{AdminRequest, Answer};
 use crate::assets::Retrieved;
 use crate::database::{Done, Job};
 use crate::driver::{Driver, Event, MasterError};
+use crate::hasher::Checked;
 use crate::trading::{Known, Placing};
 use crate::workers::Origin;
 
@@ -46,10 +46,62 @@ pub(crate) enum Work {
 /// A command that changes something durable.
 pub(crate) enum Command {
     Place(Placing),
-    Cancel { origin: Origin, account: AccountId, client_order_id: ClientOrderId },
-    Register { origin: Origin, name: UserName, email: Email, pass_hash: PassHash },
-    StartSession { origin: Origin, account: AccountId, expirable: bool },
-    EndSession { key: SessionKey, origin: Option<Origin> },
+    Cancel {
+        origin: Origin,
+        account: AccountId,
+        client_order_id: ClientOrderId,
+    },
+    Register {
+        origin: Origin,
+        worker: WorkerId,
+        name: UserName,
+        email: Email,
+        pass_hash: PassHash,
+    },
+    StartSession {
+        origin: Origin,
+        worker: WorkerId,
+        checked: Checked,
+        expirable: bool,
+    },
+    /// Ends sessions that are marked as ending.
+    EndSessions {
+        keys: Vec<SessionKey>,
+        asker: Asker,
+    },
+    /// Ends all sessions that an account has when this is judged.
+    EndAllSessions {
+        account: AccountId,
+        asker: Asker,
+    },
+    UseSessions(Vec<(SessionKey, WallTime)>),
+    Expose {
+        account: AccountId,
+        worker: WorkerId,
+    },
+    ChangePassword(Box<NewPassword>),
+    DisableAccount {
+        account: AccountId,
+        asker: Asker,
+    },
+    EnableAccount {
+        account: AccountId,
+        asker: Asker,
+    },
+}
+
+impl Command {
+    /// Whether it has a batch to itself, because commands beside it would be judged by what it
+    /// changes.
+    fn is_alone(&self) -> bool {
+        matches!(
+            self,
+            Command::EndAllSessions { .. }
+                | Command::ChangePassword(_)
+                | Command::DisableAccount { .. }
+                | Command::EnableAccount { .. }
+        )
+    }
 }
 
 /// What a batch does to the memory, and says, once it is durable. In order.
@@ -59,9 +111,21 @@ pub(crate) enum Effect {
     Present(Box<OrderRecord>, Origin),
     Placed(Box<OrderRecord>, Origin),
     Cancelled(OrderId, Origin, ClientOrderId),
-    Opened(Box<NewAccount>, Origin),
-    Started(SessionId, Box<StoredSession>, Origin),
-    Ended(SessionKey, Option<Origin>),
+    Opened(Box<NewAccount>, WorkerId, Origin),
+    Started(SessionId, Box<StoredSession>, WorkerId, Origin),
+    Ended(Vec<SessionKey>, Asker),
+    Exposed(AccountId, WorkerId),
+    /// A new password, and the sessions that end with the old one.
+    PasswordSet(Box<NewPassword>, Vec<SessionKey>),
+    Disabled {
+        account: AccountId,
+        orders: Vec<OrderId>,
+        sessions: Vec<SessionKey>,
+        asker: Asker,
+    },
+    Enabled(AccountId, Asker),
+    /// A command of the operator changes nothing.
+    Unchanged(Asker),
 }
 
 /// What the writer is doing.
@@ -87,6 +151,12 @@ pub(crate) struct Judging {
     pub(crate) known: Known,
     /// What its own orders hold.
     pub(crate) in_flight: InFlight,
+    /// The ID that the next account gets.
+    pub(crate) next_account: AccountId,
+    /// Names that it registers.
+    pub(crate) names: HashSet<String>,
+    /// Sessions that it ends.
+    pub(crate) ended: HashSet<SessionKey>,
     /// What is to be written.
     pub(crate) changes: Vec<Change>,
     /// What is to be done afterwards.
@@ -112,9 +182,14 @@ impl Driver {
                 Some(Work::Settle(retrieved)) => self.settle(retrieved)?,
                 Some(Work::Admin(request, answer)) => self.administer(*request, answer)?,
                 Some(Work::Command(first)) => {
+                    let is_alone = first.is_alone();
                     let mut commands = vec![first];
-                    while commands.len() < BATCH
-                        && matches!(self.queue.front(), Some(Work::Command(_)))
+                    while !is_alone
+                        && commands.len() < BATCH
+                        && matches!(
+                            self.queue.front(),
+                            Some(Work::Command(next)) if !next.is_alone()
+                        )
                     {
                         if let Some(Work::Command(next)) = self.queue.pop_front() {
                             commands.push(next);
@@ -177,58 +252,43 @@ impl Driver {
             now,
             known,
             in_flight: InFlight::default(),
+            next_account: self.books.next_account(),
+            names: HashSet::new(),
+            ended: HashSet::new(),
             changes: Vec::new(),
             effects: Vec::new(),
         };
-        let mut next_account = self.books.next_account();
-        let mut names: HashSet<String> = HashSet::new();
         for command in commands {
             match command {
                 Command::Place(placing) => self.judge_order(placing, &mut judging),
                 Command::Cancel { origin, account, client_order_id } => {
                     self.judge_cancel(origin, account, client_order_id, &mut judging);
                 }
-                Command::Register { origin, name, email, pass_hash } => {
-                    let taken = self.accounts.find(&name).is_some();
-                    if taken || !names.insert(name.key()) {
-                        judging.effects.push(Effect::Refuse(origin, Reason::NameTaken.into()));
-                        continue;
-                    }
-                    let profile = Profile {
-                        name,
-                        email,
-                        pass_hash: Some(pass_hash),
-                        password_due: false,
-                        since: now,
-                    };
-                    let moment = Moment { wall: now, market: self.books.head().market };
-                    let grant = self.config.starting_cash;
-                    let account = NewAccount { id: next_account, profile, grant, moment };
-                    next_account = AccountId(next_account.0 + 1);
-                    judging.changes.push(Change::OpenAccount(account.clone()));
-                    judging.effects.push(Effect::Opened(Box::new(account), origin));
+                Command::Register { origin, worker, name, email, pass_hash } => {
+                    let pass_hash = Some(pass_hash);
+                    let profile =
+                        Profile { name, email, pass_hash, password_due: false, since: now };
+                    self.judge_registration(origin, worker, profile, &mut judging);
                 }
-                Command::StartSession { origin, account, expirable } => {
-                    let mut bytes = [0; 16];
-                    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
-                    let id = SessionId::from_bytes(bytes);
-                    let life = self.config.session_lifetime.as_nanos();
-                    let life = i64::try_from(life).unwrap_or(i64::MAX);
-                    let session = StoredSession {
-                        key: crate::accounts::session_key(&id),
-                        account,
-                        expires: now.plus_nanos(life),
-                        expirable,
-                        client: origin.client.ip(),
-                        started: now,
-                        used: now,
-                    };
-                    judging.changes.push(Change::StartSession(session.clone()));
-                    judging.effects.push(Effect::Started(id, Box::new(session), origin));
+                Command::StartSession { origin, worker, checked, expirable } => {
+                    self.judge_login(origin, worker, &checked, expirable, &mut judging)?;
                 }
-                Command::EndSession { key, origin } => {
-                    judging.changes.push(Change::EndSession(key));
-                    judging.effects.push(Effect::Ended(key, origin));
+                Command::EndSessions { keys, asker } => self.judge_ends(keys, asker, &mut judging),
+                Command::EndAllSessions { account, asker } => {
+                    let keys = self.accounts.sessions_of(account).to_vec();
+                    self.judge_ends(keys, asker, &mut judging);
+                }
+                Command::UseSessions(used) => judging.changes.push(Change::UseSessions(used)),
+                Command::Expose { account, worker } => {
+                    judging.changes.push(Change::Expose { account, worker });
+                    judging.effects.push(Effect::Exposed(account, worker));
+                }
+                Command::ChangePassword(new) => self.judge_password(new, &mut judging),
+                Command::DisableAccount { account, asker } => {
+                    self.judge_disabling(account, asker, &mut judging);
+                }
+                Command::EnableAccount { account, asker } => {
+                    self.judge_enabling(account, asker, &mut judging);
                 }
             }
         }
@@ -270,7 +330,7 @@ impl Driver {
             (Writing::Finding(commands, _), Done::Failed(why)) => {
                 error!(%why, commands = commands.len(), "the store cannot be read: refusing");
                 for command in commands {
-                    self.unavailable(&command);
+                    self.unavailable(command);
                 }
             }
             (Writing::Committing(effects), Done::Failed(why)) => {
@@ -310,38 +370,25 @@ impl Driver {
                 Effect::Present(record, origin) => self.present(&record, origin),
                 Effect::Placed(record, origin) => self.placed(&record, origin)?,
                 Effect::Cancelled(order, origin, id) => self.cancelled(order, origin, id)?,
-                Effect::Opened(account, origin) => {
-                    self.books.open_account(account.grant)?;
-                    let name = account.profile.name.to_string();
-                    self.accounts.opened(account.id, account.profile);
-                    self.answer(origin, &Return::Registered(name));
+                Effect::Opened(account, worker, origin) => self.opened(*account, worker, origin)?,
+                Effect::Started(id, session, worker, origin) => {
+                    self.started(id, *session, worker, origin);
                 }
-                Effect::Started(id, session, origin) => {
-                    let (account, expires) = (session.account, session.expires);
-                    if self.workers.link(origin.link).is_some() {
-                        self.accounts.started(id, *session, origin.link);
-                    } else {
-                        // Nobody was told its ID: it ends like any session without a connection.
-                        self.accounts.started_unheard(*session, self.clock.now());
-                    }
-                    let name = self.accounts.profile(account).map(|p| p.name.to_string());
-                    let name = name.unwrap_or_default();
-                    let grant = SessionGrant { session: id, expires, name };
-                    self.answer(origin, &Return::Session(grant));
+                Effect::Ended(keys, asker) => {
+                    self.ended(keys);
+                    self.tell(asker, Outcome::Done);
                 }
-                Effect::Ended(key, origin) => {
-                    if let Some((session, links)) = self.accounts.ended(key) {
-                        let instruction = Instruction::SessionEnded;
-                        let header = Header::new(instruction.message_type(), instruction as u16, 0);
-                        let data = SessionEnded { session }.to_bytes();
-                        for link in links {
-                            self.workers.say(link, |out| header.encode(&data, out));
-                        }
-                    }
-                    if let Some(origin) = origin {
-                        self.answer(origin, &Return::LoggedOut);
-                    }
+                Effect::Exposed(account, worker) => self.accounts.exposed(account, worker),
+                Effect::PasswordSet(new, others) => self.password_set(*new, others),
+                Effect::Disabled { account, orders, sessions, asker } => {
+                    self.disabled(account, orders, sessions)?;
+                    self.tell(asker, Outcome::Done);
                 }
+                Effect::Enabled(account, asker) => {
+                    self.books.enable(account)?;
+                    self.tell(asker, Outcome::Done);
+                }
+                Effect::Unchanged(asker) => self.tell(asker, Outcome::AsBefore),
             }
         }
         Ok(())
@@ -349,37 +396,49 @@ impl Driver {
 
     /// A batch was not stored: whoever asked for something is told so.
     pub(crate) fn undone(&mut self, effect: Effect) {
-        let origin = match effect {
+        match effect {
             Effect::Answer(origin, _)
             | Effect::Refuse(origin, _)
             | Effect::Present(_, origin)
             | Effect::Placed(_, origin)
             | Effect::Cancelled(_, origin, _)
-            | Effect::Opened(_, origin)
-            | Effect::Started(_, _, origin) => Some(origin),
-            Effect::Ended(key, origin) => {
-                self.accounts.end_failed(key);
-                origin
+            | Effect::Opened(_, _, origin)
+            | Effect::Started(_, _, _, origin) => self.refuse(origin, Reason::Unavailable),
+            Effect::Ended(keys, asker) => {
+                self.go_on(&keys);
+                self.tell(asker, Outcome::NotStored);
             }
-        };
-        if let Some(origin) = origin {
-            self.refuse(origin, Reason::Unavailable);
+            Effect::Exposed(..) => {}
+            Effect::PasswordSet(new, others) => {
+                self.go_on(&others);
+                self.refuse(new.origin, Reason::Unavailable);
+            }
+            Effect::Disabled { sessions, asker, .. } => {
+                self.go_on(&sessions);
+                self.tell(asker, Outcome::NotStored);
+            }
+            Effect::Enabled(_, asker) | Effect::Unchanged(asker) => {
+                self.tell(asker, Outcome::NotStored);
+            }
         }
     }
 
-    fn unavailable(&mut self, command: &Command) {
-        let origin = match command {
-            Command::Place(placing) => Some(placing.origin),
-            Command::Cancel { origin, .. }
+    /// What is known about a command's orders could not be read: it is refused.
+    fn unavailable(&mut self, command: Command) {
+        match command {
+            Command::Place(Placing { origin, .. })
+            | Command::Cancel { origin, .. }
             | Command::Register { origin, .. }
-            | Command::StartSession { origin, .. } => Some(*origin),
-            Command::EndSession { key, origin } => {
-                self.accounts.end_failed(*key);
-                *origin
+            | Command::StartSession { origin, .. } => self.refuse(origin, Reason::Unavailable),
+            Command::ChangePassword(new) => self.refuse(new.origin, Reason::Unavailable),
+            Command::EndSessions { keys, asker } => {
+                self.go_on(&keys);
+                self.tell(asker, Outcome::NotStored);
             }
-        };
-        if let Some(origin) = origin {
-            self.refuse(origin, Reason::Unavailable);
+            Command::EndAllSessions { asker, .. }
+            | Command::DisableAccount { asker, .. }
+            | Command::EnableAccount { asker, .. } => self.tell(asker, Outcome::NotStored),
+            Command::UseSessions(_) | Command::Expose { .. } => {}
         }
     }
 

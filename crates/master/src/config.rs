@@ -17,8 +17,13 @@ pub struct Config {
     pub clamp_window: Duration,
     /// How long a session lives.
     pub session_lifetime: Duration,
+    /// How long a session lives without any connection.
+    pub session_idle: Duration,
     /// How long an `isExpirable` session outlives its last connection.
     pub session_grace: Duration,
+    /// Sessions that an account may have, at least 1: when it starts another, the one that was
+    /// unused for longest ends.
+    pub sessions_per_account: usize,
     /// Threads that hash passwords, each with 19 MiB.
     pub password_threads: usize,
     /// Log-ins and registrations that may wait for them; more are told `busy`.
@@ -39,7 +44,9 @@ impl Default for Config {
             rules: Rules::default(),
             clamp_window: Duration::from_secs(2),
             session_lifetime: Duration::from_secs(30 * 86_400),
+            session_idle: Duration::from_secs(7 * 86_400),
             session_grace: Duration::from_secs(30),
+            sessions_per_account: 32,
             password_threads: 2,
             password_queue: 64,
             read_threads: 2,

@@ -23,7 +23,7 @@ use papertrader_node::link::MasterSide;
 use papertrader_node::shutdown::Shutdown;
 use papertrader_node::{error, info, warn};
 use papertrader_protocol::link::{LinkPing, LinkPong, LinkWelcome, SessionPresence, WorkerStatus};
-use papertrader_protocol::returns::{Return, SessionGrant};
+use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Header, Instruction, Reason, Request};
 use papertrader_store::{Batch, Store, StoreError};
@@ -31,12 +31,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::accounts::{Accounts, Hasher, PasswordDone, PasswordResult, Ticket};
+use crate::accounts::Accounts;
 use crate::admin::{AdminRequest, AdminSocket, Answer, SocketError};
 use crate::assets::{Assets, preparation};
 use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
 use crate::database::{Done, Readers, Writer};
+use crate::hasher::{Hasher, PasswordDone};
 use crate::port::{self, OwnedFrame, Port};
 use crate::registry::Registry;
 use crate::trading::{Placing, Trading};
@@ -265,8 +266,9 @@ impl Driver {
         };
         let hasher = Hasher::start(config.password_threads, config.password_queue, &events)?;
         let now = clock.now();
-        let accounts = Accounts::new(loaded.profiles, loaded.sessions, hasher, now)
-            .map_err(std::io::Error::other)?;
+        let accounts =
+            Accounts::new(loaded.profiles, loaded.sessions, loaded.exposures, hasher, now)
+                .map_err(std::io::Error::other)?;
         let mut clamped: HashMap<WorkerId, WallTime> = HashMap::new();
         for open in loaded.books.open_orders() {
             let last = clamped.entry(open.order.worker).or_default();
@@ -337,7 +339,7 @@ impl Driver {
                 },
                 () = ticks.next(&mut timer), if !draining => self.poll(),
                 _ = housekeeping.tick() => {
-                    self.end_sessions();
+                    self.tend_sessions();
                     self.cut_forbidden();
                 }
                 () = shutdown.wait(), if !draining => {
@@ -557,35 +559,24 @@ impl Driver {
         link: papertrader_protocol::frame::LinkHeader,
     ) -> Result<(), Reason> {
         let now = self.clock.now();
-        let session = header.session;
+        let (session, worker) = (header.session, link.worker);
         let account = |driver: &Driver| driver.accounts.authorize(origin.link, session, now);
         match request {
             Request::Login { name, pass, expirable } => {
-                let ticket = Ticket::Login { origin, expirable };
-                self.accounts.verify(&name, pass, ticket)?;
+                self.login(origin, worker, &name, pass, expirable)?;
             }
-            Request::LoginSession => {
-                let (account, expires) = self.accounts.resume(origin.link, session, now)?;
-                let name = self.accounts.profile(account).map(|p| p.name.to_string());
-                let name = name.unwrap_or_default();
-                self.answer(origin, &Return::Session(SessionGrant { session, expires, name }));
-            }
+            Request::LoginSession => self.resume(origin, worker, session)?,
             Request::Register { name, email, pass } => {
-                if self.accounts.find(&name).is_some() {
-                    return Err(Reason::NameTaken);
-                }
-                self.accounts.hash(pass, Ticket::Register { origin, name, email })?;
+                self.register(origin, worker, name, email, pass)?;
             }
-            Request::Logout => {
-                let (_, key) = account(self)?;
-                if !self.accounts.end(key) {
-                    return Err(Reason::SessionExpired);
-                }
-                self.enqueue(Command::EndSession { key, origin: Some(origin) });
+            Request::ChangePassword { old, new } => {
+                self.change_password(origin, worker, session, old, new)?;
             }
+            Request::Logout => self.logout(origin, session)?,
+            Request::LogoutEverywhere => self.logout_everywhere(origin, session)?,
             Request::PurchaseAsset(args) | Request::SellAsset(args) => {
                 use papertrader_core::order::Side;
-                let (account, _) = account(self)?;
+                let account = account(self)?;
                 let buy = origin.instruction == Instruction::PurchaseAsset;
                 let side = if buy { Side::Buy } else { Side::Sell };
                 let received = Moment { wall: now, market: self.last_time };
@@ -594,7 +585,7 @@ impl Driver {
                 self.enqueue(Command::Place(placing));
             }
             Request::CancelOrder(client_order_id) => {
-                let (account, _) = account(self)?;
+                let account = account(self)?;
                 self.room()?;
                 self.enqueue(Command::Cancel { origin, account, client_order_id });
             }
@@ -602,27 +593,24 @@ impl Driver {
             Request::Bars(symbol, span) => self.read_bars(origin, symbol, span)?,
             Request::Predicted(symbol, days) => self.read_prediction(origin, symbol, days)?,
             Request::UserInfo(name) => {
-                let (viewer, _) = account(self)?;
+                let viewer = account(self)?;
                 self.user_info(origin, viewer, &name)?;
             }
             Request::Portfolio(name) => {
-                let (viewer, _) = account(self)?;
+                let viewer = account(self)?;
                 self.portfolio(origin, viewer, &name)?;
             }
             Request::History(name) => {
-                let (viewer, _) = account(self)?;
+                let viewer = account(self)?;
                 self.read_history(origin, viewer, &name)?;
             }
             Request::Orders(name) => {
-                let (viewer, _) = account(self)?;
+                let viewer = account(self)?;
                 self.read_orders(origin, viewer, &name)?;
             }
             Request::Order(client_order_id) => {
-                let (viewer, _) = account(self)?;
+                let viewer = account(self)?;
                 self.read_order(origin, viewer, client_order_id)?;
-            }
-            Request::LogoutEverywhere | Request::ChangePassword { .. } => {
-                return Err(Reason::Unavailable);
             }
             // A worker answers these itself.
             Request::SwitchState(_)
@@ -656,41 +644,6 @@ impl Driver {
     fn refuse_on(&mut self, link: LinkId, request: u64, failure: Instruction, reason: Reason) {
         let answer = Return::Failed(failure, reason.into());
         self.workers.say(link, |out| answer.put(request, out));
-    }
-
-    /// A password is checked or hashed.
-    fn password(&mut self, done: PasswordDone) {
-        match (done.ticket, done.result) {
-            (Ticket::Login { origin, expirable }, PasswordResult::Verified(Some(account))) => {
-                if self.books.account(account).is_none_or(|account| account.disabled) {
-                    self.refuse(origin, Reason::AccountDisabled);
-                } else if let Err(busy) = self.room() {
-                    self.refuse(origin, busy);
-                } else {
-                    self.enqueue(Command::StartSession { origin, account, expirable });
-                }
-            }
-            (Ticket::Login { origin, .. }, PasswordResult::Verified(None)) => {
-                self.refuse(origin, Reason::BadCredentials);
-            }
-            (Ticket::Register { origin, name, email }, PasswordResult::Hashed(pass_hash)) => {
-                if let Err(busy) = self.room() {
-                    return self.refuse(origin, busy);
-                }
-                self.enqueue(Command::Register { origin, name, email, pass_hash });
-            }
-            (Ticket::Login { origin, .. } | Ticket::Register { origin, .. }, _) => {
-                error!("a password could not be hashed");
-                self.refuse(origin, Reason::Unavailable);
-            }
-        }
-    }
-
-    /// Sessions whose time is over end.
-    fn end_sessions(&mut self) {
-        for key in self.accounts.over(self.clock.now(), self.config.session_grace) {
-            self.enqueue(Command::EndSession { key, origin: None });
-        }
     }
 
     /// The price source has answered.

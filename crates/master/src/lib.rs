@@ -5,7 +5,7 @@
 //! |---|---|
 //! | 3.1.1 main, the driver | [`driver`]: one loop that owns all state |
 //! | 3.1.2 database | `database`: one thread that writes, a few that read |
-//! | 3.1.3 accounts and authorization | `accounts` |
+//! | 3.1.3 accounts and authorization | `accounts`, `sessions`, `hasher`, `access` |
 //! | 3.1.4 event log | `papertrader_node::log` |
 //! | 3.1.5 workers | `workers`, `registry`, `port` |
 //! | 3.1.6 assets data retrieval | `assets` |
@@ -15,6 +15,7 @@
 //! Invariant: memory changes only after the commit that made the change durable, and every answer
 //! that promises something leaves after that commit.
 
+mod access;
 mod accounts;
 pub mod admin;
 mod assets;
@@ -23,9 +24,11 @@ mod batch;
 pub mod config;
 mod database;
 pub mod driver;
+mod hasher;
 mod port;
 mod reads;
 mod registry;
+mod sessions;
 mod trading;
 mod workers;
 

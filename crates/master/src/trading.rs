@@ -77,7 +77,7 @@ impl Trading {
 impl Driver {
     /// Judges one order; `known` holds every ID that this batch asks about.
     pub(crate) fn judge_order(&mut self, placing: Placing, judging: &mut Judging) {
-        let Judging { now, known, in_flight, changes, effects } = judging;
+        let Judging { now, known, in_flight, changes, effects, .. } = judging;
         let now = *now;
         let Placing { origin, account, side, args, received, link } = placing;
         let key = (account, args.client_order_id.clone());
@@ -155,7 +155,7 @@ impl Driver {
         client_order_id: ClientOrderId,
         judging: &mut Judging,
     ) {
-        let Judging { now, known, in_flight, changes, effects } = judging;
+        let Judging { now, known, in_flight, changes, effects, .. } = judging;
         let now = *now;
         let moment = Moment { wall: now, market: self.books.head().market };
         let key = (account, client_order_id.clone());
@@ -259,9 +259,13 @@ impl Driver {
         origin: Origin,
         client_order_id: ClientOrderId,
     ) -> Result<(), MasterError> {
-        let order = self.books.cancel(id)?;
         self.answer(origin, &Return::Cancelled(client_order_id));
-        if let Some(order) = order {
+        self.cancelled_by_master(id)
+    }
+
+    /// An order is cancelled without its client having asked for it.
+    pub(crate) fn cancelled_by_master(&mut self, id: OrderId) -> Result<(), MasterError> {
+        if let Some(order) = self.books.cancel(id)? {
             self.tell_waiters(&order, OrderState::Cancelled, None);
         }
         Ok(())

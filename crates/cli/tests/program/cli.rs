@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::process::{Running, address, command};
+use crate::process::{Running, address, command, server};
 
 pub(crate) const PASSWORD: &str = "secret-pw-of-a-test";
 
@@ -108,8 +108,9 @@ pub(crate) struct Done {
 }
 
 impl User {
-    pub(crate) fn new(home: &Path, name: &str, server: &str) -> User {
-        User { name: name.into(), config: home.join(name), server: server.into() }
+    /// Of the worker at `address`.
+    pub(crate) fn new(home: &Path, name: &str, address: &str) -> User {
+        User { name: name.into(), config: home.join(name), server: server(address) }
     }
 
     /// Runs a command that names the server.

@@ -1,17 +1,20 @@
 //! A real master on loopback with a real store, and a worker written out by hand.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{Date, SECOND, WallTime};
 use papertrader_market::{PriceSource, Replay, ReplayConfig};
-use papertrader_master::{Config, ConfiguredWorker, Master, MasterError, Ticks};
+use papertrader_master::{Config, Entrance, Master, MasterError, Ticks};
 use papertrader_node::clock::Clock;
 use papertrader_node::connection::Inbox;
+use papertrader_node::link::{ConnectError, LinkStream, MasterKey, MasterSide, WorkerSide};
+use papertrader_node::openpgp::Identity;
 use papertrader_node::shutdown::{self, Trigger};
+use papertrader_node::tls;
 use papertrader_protocol::data::WorkerList;
 use papertrader_protocol::frame::LinkHeader;
 use papertrader_protocol::link::{LinkHello, LinkWelcome, SnapshotPush};
@@ -20,15 +23,41 @@ use papertrader_protocol::transfer::Assembly;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, Reason, Request, SessionId, args};
 use papertrader_store::sqlite::SqliteStore;
+use papertrader_store::{Batch, Change, Store, WorkerRow};
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// The UUIDs of the workers that the master knows.
 pub(crate) const WORKERS: [WorkerId; 2] = [WorkerId([1; 16]), WorkerId([2; 16])];
+
+/// The keys of the master and of the workers, made once.
+pub(crate) struct Keys {
+    pub(crate) master: Arc<Identity>,
+    pub(crate) workers: [Arc<Identity>; 2],
+    pub(crate) certificate: tls::Certificate,
+}
+
+pub(crate) static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let now = Clock::system(WallTime(0)).now();
+    let identity = |name| Arc::new(Identity::generate(name, now).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let protocols = [tls::LINK_PROTOCOL, tls::CLIENT_PROTOCOL];
+    let certificate = tls::Certificate::self_made(directory.path(), &protocols).unwrap();
+    let workers = [identity("worker-0"), identity("worker-1")];
+    Keys { master: identity("master"), workers, certificate }
+});
+
+/// What a worker proves itself with.
+pub(crate) fn side(id: WorkerId, identity: &Arc<Identity>) -> WorkerSide {
+    WorkerSide {
+        worker: id,
+        identity: Arc::clone(identity),
+        master: KEYS.certificate.fingerprint(),
+        master_key: Arc::new(MasterKey::known(KEYS.master.certificate().clone())),
+    }
+}
 
 /// A master, its store's directory, and the means to move its market.
 pub(crate) struct TestMaster {
@@ -48,13 +77,7 @@ pub(crate) struct Setup {
 
 impl Default for Setup {
     fn default() -> Setup {
-        let worker = |n: usize| ConfiguredWorker {
-            id: WORKERS[n],
-            name: format!("worker-{n}"),
-            allowed: vec!["127.0.0.1".parse().unwrap()],
-        };
-        let config = Config { workers: vec![worker(0), worker(1)], ..Config::default() };
-        Setup { config, start: "2005-02-25", step: 1_800 * SECOND }
+        Setup { config: Config::default(), start: "2005-02-25", step: 1_800 * SECOND }
     }
 }
 
@@ -74,7 +97,8 @@ impl TestMaster {
         config: Config,
         source: Arc<dyn PriceSource>,
     ) -> TestMaster {
-        let store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
+        let mut store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
+        register_workers(&mut store);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (trigger, shutdown) = shutdown::channel();
         let (ticks, manual) = mpsc::channel(1_000);
@@ -82,7 +106,10 @@ impl TestMaster {
             config,
             Box::new(store),
             source,
-            listener,
+            Entrance {
+                listener,
+                side: MasterSide::new(KEYS.certificate.clone(), Arc::clone(&KEYS.master)),
+            },
             Clock::system(WallTime(0)),
             Ticks::Manual(manual),
             shutdown,
@@ -111,6 +138,26 @@ impl TestMaster {
     }
 }
 
+/// Puts the workers into the registry of a new store.
+fn register_workers(store: &mut SqliteStore) {
+    let loaded = store.load().unwrap();
+    if !loaded.workers.is_empty() {
+        return;
+    }
+    let rows = (0..2).map(|n| WorkerRow {
+        id: WORKERS[n],
+        name: format!("worker-{n}"),
+        allowed: "127.0.0.1".into(),
+        key: Some(KEYS.workers[n].certificate().to_bytes().to_vec()),
+        booted: None,
+    });
+    let mut number = loaded.last_batch;
+    number.0 += 1;
+    let changes = rows.map(Change::PutWorker).collect();
+    let wall = loaded.last_wall.plus_nanos(1);
+    store.commit(&Batch { number, wall, changes }).unwrap();
+}
+
 /// A frame of the master, taken out of the buffer.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
@@ -122,8 +169,8 @@ pub(crate) struct Received {
 /// A link to the master.
 pub(crate) struct FakeWorker {
     id: WorkerId,
-    inbox: Inbox<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    inbox: Inbox<ReadHalf<LinkStream>>,
+    writer: WriteHalf<LinkStream>,
     next_request: u64,
     sequence: AtomicU64,
     /// What arrived while something else was awaited.
@@ -149,8 +196,31 @@ impl FakeWorker {
         worker
     }
 
+    /// A link whose proof is done, without a hello.
     pub(crate) async fn connect_raw(address: SocketAddr, id: WorkerId) -> FakeWorker {
-        let (reader, writer) = TcpStream::connect(address).await.unwrap().into_split();
+        let nth = WORKERS.iter().position(|known| *known == id).unwrap_or(0);
+        FakeWorker::try_connect(address, &side(id, &KEYS.workers[nth])).await.unwrap()
+    }
+
+    /// The proof of whoever `side` is.
+    pub(crate) async fn try_connect(
+        address: SocketAddr,
+        side: &WorkerSide,
+    ) -> Result<FakeWorker, ConnectError> {
+        let (stream, _) = side.connect(address, &Clock::system(WallTime(0))).await?;
+        Ok(FakeWorker::over(stream, side.worker))
+    }
+
+    /// A client that speaks to the master itself.
+    pub(crate) async fn connect_as_client(address: SocketAddr) -> FakeWorker {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let expected = KEYS.certificate.fingerprint();
+        let stream = tls::connect(stream, expected, tls::CLIENT_PROTOCOL).await.unwrap();
+        FakeWorker::over(stream, WORKERS[0])
+    }
+
+    fn over(stream: LinkStream, id: WorkerId) -> FakeWorker {
+        let (reader, writer) = tokio::io::split(stream);
         FakeWorker {
             id,
             inbox: Inbox::new(reader),
@@ -163,6 +233,7 @@ impl FakeWorker {
 
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.writer.write_all(bytes).await.unwrap();
+        self.writer.flush().await.unwrap();
     }
 
     pub(crate) async fn send_control(&mut self, instruction: Instruction, data: &[u8]) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use papertrader_core::time::WallTime;
+use papertrader_node::link::ConnectError;
 use papertrader_protocol::data::{History, Orders, Portfolio, UserInfo};
 use papertrader_protocol::link::{LinkHello, SessionEnded, SessionPresence};
 use papertrader_protocol::returns::Return;
@@ -14,10 +15,17 @@ use crate::harness::*;
 #[tokio::test]
 async fn only_registered_workers_are_let_in() {
     let master = TestMaster::start(Setup::default()).await;
-    let stranger = papertrader_core::ids::WorkerId([9; 16]);
-    let mut worker = FakeWorker::connect_raw(master.address, stranger).await;
+    let stranger = side(papertrader_core::ids::WorkerId([9; 16]), &KEYS.workers[0]);
+    let refused = FakeWorker::try_connect(master.address, &stranger).await;
+    assert!(matches!(refused, Err(ConnectError::Refused(_))));
+    // The right key under the UUID of another worker, and the other way round.
+    let other = side(WORKERS[1], &KEYS.workers[0]);
+    let refused = FakeWorker::try_connect(master.address, &other).await;
+    assert!(refused.is_err());
+    // Proved, but then under another name.
+    let mut worker = FakeWorker::connect_raw(master.address, WORKERS[0]).await;
     let hello = LinkHello {
-        worker: stranger,
+        worker: WORKERS[1],
         version: String::new(),
         address: String::new(),
         web: String::new(),
@@ -36,30 +44,11 @@ async fn only_registered_workers_are_let_in() {
 }
 
 #[tokio::test]
-async fn a_name_passes_to_the_worker_that_was_set_up_anew() {
-    let master = TestMaster::start(Setup::default()).await;
-    let (mut dir, result) = master.end().await;
-    result.unwrap();
-    let anew = papertrader_core::ids::WorkerId([9; 16]);
-    // Another UUID for the first name, then both names the other way round.
-    for ids in [[anew, WORKERS[1]], [WORKERS[1], anew]] {
-        let mut setup = Setup::default();
-        for (worker, id) in setup.config.workers.iter_mut().zip(ids) {
-            worker.id = id;
-        }
-        let master = TestMaster::start_in(dir, setup).await;
-        let mut worker = FakeWorker::connect(master.address, anew).await;
-        assert_eq!(worker.worker_list().await.workers.len(), 1);
-        (dir, _) = master.end().await;
-    }
-}
-
-#[tokio::test]
 async fn a_client_gets_the_list_of_workers_from_the_master_and_nothing_else() {
     let master = TestMaster::start(Setup::default()).await;
     let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
     assert_eq!(worker.worker_list().await.workers.len(), 1);
-    let mut client = FakeWorker::connect_raw(master.address, WORKERS[0]).await;
+    let mut client = FakeWorker::connect_as_client(master.address).await;
     let number = client.send_as_client(&Request::GetWorkerList).await;
     let list = client.receive().await;
     assert_eq!(list.header.request, number);
@@ -69,7 +58,7 @@ async fn a_client_gets_the_list_of_workers_from_the_master_and_nothing_else() {
     let number = client.send_as_client(&login("alice", false)).await;
     assert_eq!(client.refusal(number).await, Reason::NotAuthorized);
     drop(client);
-    let mut noise = FakeWorker::connect_raw(master.address, WORKERS[0]).await;
+    let mut noise = FakeWorker::connect_as_client(master.address).await;
     noise.send_bytes(&[0xff; 200]).await;
     match noise.receive().await.said {
         Some(Return::Failed(_, failure)) => assert_eq!(failure.reason, Reason::BadVersion),

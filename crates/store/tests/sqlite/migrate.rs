@@ -43,7 +43,7 @@ fn a_database_of_version_1_is_brought_forward_with_its_rows() {
         key: None,
         booted: None,
     };
-    assert_eq!(loaded.workers, [worker.clone()]);
+    assert_eq!(loaded.workers, std::slice::from_ref(&worker));
     assert_eq!(loaded.exposures, []);
 
     // What is new can be written beside what is old.

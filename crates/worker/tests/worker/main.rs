@@ -7,14 +7,15 @@
 
 mod bounds;
 mod client;
+mod encrypted;
 mod history;
+mod limits;
 mod master;
 mod orders;
 mod sessions;
 
 use std::time::Duration;
 
-use papertrader_core::ids::WorkerId;
 use papertrader_core::time::WallTime;
 use papertrader_node::clock::Clock;
 use papertrader_node::shutdown::{self, Trigger};
@@ -26,7 +27,7 @@ use papertrader_protocol::{Frame, Reason, SessionId};
 use papertrader_worker::{Config, Worker};
 
 use client::Client;
-use master::{Link, Master, tick, worker_list};
+use master::{Link, Master, WORKER, tick, worker_list, worker_side};
 
 /// Fails a test that would hang; says nothing about speed.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -86,7 +87,7 @@ impl Scene {
 }
 
 pub(crate) fn start_worker(master: &str, change: impl FnOnce(&mut Config)) -> (Worker, Trigger) {
-    let mut config = Config::new(WorkerId([7; 16]), master);
+    let mut config = Config::new(worker_side(), master);
     config.listen = "127.0.0.1:0".parse().unwrap();
     config.threads = 2;
     config.reconnect_delay_min = Duration::from_millis(5);
@@ -103,7 +104,7 @@ async fn hello_is_answered_once_the_master_was_reached() {
     let mut client = scene.client().await;
     client.refused(Instruction::Hello, &["1"], Reason::Unavailable).await;
     let (mut link, hello) = scene.master.accept().await;
-    assert_eq!(hello.worker, WorkerId([7; 16]));
+    assert_eq!(hello.worker, WORKER);
     assert_eq!(hello.address, scene.worker.address().to_string());
     link.welcome("deployment-1", 0).await;
     link.push_all(1).await;
@@ -202,7 +203,7 @@ async fn the_answer_to_a_switch_comes_after_the_data_asked_before_it() {
     client.refused(Instruction::GetAssetInfo, &["AAPL"], Reason::WrongState).await;
     let asked = link.expect(Instruction::GetUserPortfolio).await;
     assert_eq!(asked.header.session, session(1));
-    assert_eq!(asked.header.link.unwrap().worker, WorkerId([7; 16]));
+    assert_eq!(asked.header.link.unwrap().worker, WORKER);
     let sent = vec![3; 50_000];
     link.data(asked.header.request, &sent, false).await;
     assert_eq!(client.data(portfolio, Instruction::Data).await, sent);

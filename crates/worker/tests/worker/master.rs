@@ -1,20 +1,28 @@
 //! A scripted master: it speaks the link, and does only what the test tells it.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock};
 
+use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{MarketTime, WallTime};
+use papertrader_node::clock::Clock;
 use papertrader_node::connection::Inbox;
+use papertrader_node::link::{
+    MasterKey, MasterSide, PortStream, Registered, WorkerSide, is_worker,
+};
+use papertrader_node::openpgp::Identity;
+use papertrader_node::tls;
 use papertrader_protocol::data::{AssetKind, WorkerLine, WorkerList};
 use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
-    LinkHello, LinkInstrument, LinkWelcome, SessionEnded, SnapshotPush, Tick,
+    LinkHello, LinkInstrument, LinkPing, LinkPong, LinkWelcome, SessionEnded, SnapshotPush, Tick,
+    WorkerStatus,
 };
 use papertrader_protocol::returns::{self, QueuedOrder, Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Reason, SessionId, transfer};
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpListener;
 
 use crate::soon;
 
@@ -35,6 +43,36 @@ impl Message {
     }
 }
 
+/// The UUID of the worker.
+pub(crate) const WORKER: WorkerId = WorkerId([7; 16]);
+
+/// Keys and certificate of both, made once.
+struct Keys {
+    master: MasterSide,
+    worker: WorkerSide,
+}
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let now = Clock::system(WallTime(0)).now();
+    let identity = |name| Arc::new(Identity::generate(name, now).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let protocols = [tls::LINK_PROTOCOL, tls::CLIENT_PROTOCOL];
+    let certificate = tls::Certificate::self_made(directory.path(), &protocols).unwrap();
+    let master = MasterSide::new(certificate, identity("master"));
+    let worker = WorkerSide {
+        worker: WORKER,
+        identity: identity("worker"),
+        master: master.fingerprint(),
+        master_key: Arc::new(MasterKey::known(master.key().clone())),
+    };
+    Keys { master, worker }
+});
+
+/// What the worker proves itself with.
+pub(crate) fn worker_side() -> WorkerSide {
+    KEYS.worker.clone()
+}
+
 pub(crate) struct Master {
     listener: TcpListener,
 }
@@ -50,7 +88,17 @@ impl Master {
 
     /// Takes the next link, up to its hello.
     pub(crate) async fn accept(&self) -> (Link, LinkHello) {
-        let (stream, _) = soon(self.listener.accept()).await.unwrap();
+        let (stream, from) = soon(self.listener.accept()).await.unwrap();
+        let mut stream = soon(KEYS.master.accept(stream)).await.unwrap();
+        assert!(is_worker(&stream));
+        let find = |id| {
+            let key = Arc::new(KEYS.worker.identity.certificate().clone());
+            let allowed = vec!["127.0.0.1".parse().unwrap()];
+            Some(Registered { id, name: "one".into(), allowed, key: Some(key), booted: None })
+        };
+        let clock = Clock::system(WallTime(0));
+        let proven = KEYS.master.prove(&mut stream, from, find, &clock).await.unwrap();
+        assert_eq!(proven.worker, WORKER);
         let mut link = Link::new(stream);
         let hello = link.next().await;
         assert_eq!(hello.instruction(), Instruction::LinkHello);
@@ -91,16 +139,18 @@ pub(crate) fn tick(raw: i64) -> Tick {
 }
 
 pub(crate) struct Link {
-    inbox: Inbox<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    inbox: Inbox<ReadHalf<PortStream>>,
+    writer: WriteHalf<PortStream>,
+    /// By how many nanoseconds this master's clock is ahead.
+    pub(crate) ahead: i64,
     /// Presences and states that came in between.
     pub(crate) asides: VecDeque<Message>,
 }
 
 impl Link {
-    fn new(stream: TcpStream) -> Link {
-        let (reader, writer) = stream.into_split();
-        Link { inbox: Inbox::new(reader), writer, asides: VecDeque::new() }
+    fn new(stream: PortStream) -> Link {
+        let (reader, writer) = tokio::io::split(stream);
+        Link { inbox: Inbox::new(reader), writer, ahead: 0, asides: VecDeque::new() }
     }
 
     /// The next message, whatever it is; `None` when the link was closed.
@@ -122,9 +172,7 @@ impl Link {
             loop {
                 let message = self.read().await.expect("the link is open");
                 match message.instruction() {
-                    Instruction::Ping => {
-                        self.returned(message.header.request, &Return::Pong(String::new())).await;
-                    }
+                    Instruction::LinkPing => self.pong(&message).await,
                     Instruction::WorkerStatus | Instruction::SessionPresence => {
                         self.asides.push_back(message);
                     }
@@ -143,12 +191,35 @@ impl Link {
                     return self.asides.remove(at).unwrap();
                 }
                 let message = self.read().await.expect("the link is open");
-                if message.instruction() != Instruction::Ping {
-                    self.asides.push_back(message);
+                match message.instruction() {
+                    Instruction::LinkPing => self.pong(&message).await,
+                    _ => self.asides.push_back(message),
                 }
             }
         })
         .await
+    }
+
+    /// The next state of the worker of which `condition` is true.
+    pub(crate) async fn status(
+        &mut self,
+        condition: impl Fn(&WorkerStatus) -> bool,
+    ) -> WorkerStatus {
+        let mut last = None;
+        let found = async {
+            loop {
+                let message = self.aside(Instruction::WorkerStatus).await;
+                let status = WorkerStatus::from_bytes(&message.data).unwrap();
+                if condition(&status) {
+                    return status;
+                }
+                last = Some(status);
+            }
+        };
+        match tokio::time::timeout(std::time::Duration::from_secs(30), found).await {
+            Ok(status) => status,
+            Err(_) => panic!("a test hangs at {last:?}"),
+        }
     }
 
     pub(crate) async fn expect(&mut self, instruction: Instruction) -> Message {
@@ -173,12 +244,22 @@ impl Link {
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         soon(self.writer.write_all(bytes)).await.unwrap();
+        soon(self.writer.flush()).await.unwrap();
     }
 
     pub(crate) async fn returned(&mut self, request: u64, what: &Return) {
         let mut out = Vec::new();
         what.put(request, &mut out);
         self.write(&out).await;
+    }
+
+    async fn pong(&mut self, ping: &Message) {
+        let sent = LinkPing::from_bytes(&ping.data).unwrap().sent;
+        self.push(Instruction::LinkPong, &LinkPong { sent, clock: self.clock() }).await;
+    }
+
+    fn clock(&self) -> WallTime {
+        papertrader_node::clock::Clock::system(WallTime(0)).now().plus_nanos(self.ahead)
     }
 
     pub(crate) async fn failed(&mut self, request: u64, under: Instruction, reason: Reason) {
@@ -203,11 +284,11 @@ impl Link {
 
     /// `ahead` is by how many nanoseconds the master's clock is ahead.
     pub(crate) async fn welcome(&mut self, deployment: &str, ahead: i64) {
-        let clock = papertrader_node::clock::Clock::system(WallTime(0)).now();
+        self.ahead = ahead;
         let welcome = LinkWelcome {
             deployment: deployment.into(),
             name: "worker one".into(),
-            clock: clock.plus_nanos(ahead),
+            clock: self.clock(),
             interval: 1,
             bar_interval: 1,
             source: "a test".into(),

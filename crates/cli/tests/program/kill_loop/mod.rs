@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use crate::process::{Running, command, free_address};
+use crate::process::{Running, command, free_address, server};
 use knowledge::{Event, Known};
 
 /// Users, each with clients on two workers.
@@ -231,8 +231,9 @@ impl Servers {
         Ok(())
     }
 
+    /// As clients name them.
     fn workers(&self) -> Vec<String> {
-        self.addresses[1..].to_vec()
+        self.addresses[1..].iter().map(|address| server(address)).collect()
     }
 
     /// Waits for a moment, kills some, starts them again, and says which.

@@ -1,0 +1,522 @@
+//! Who gets in and who is put out: the driver's part of accounts and authorization.
+//!
+//! Requests start here, go through the hashers where a password is in them, and come back as
+//! commands; those are judged here, and their effects taken after the commit. Commands that change
+//! what others are judged by ([`Command::is_alone`]) have a batch to themselves, so that memory is
+//! all that must be looked at to judge them.
+//!
+//! Invariant: a session starts, and a password changes, only if the password that was checked is
+//! still the account's when the command is judged.
+
+use papertrader_core::ids::{AccountId, OrderId, WorkerId};
+use papertrader_core::names::{Email, UserName};
+use papertrader_core::time::Moment;
+use papertrader_node::{error, info};
+use papertrader_protocol::link::SessionEnded;
+use papertrader_protocol::request::HashedPass;
+use papertrader_protocol::returns::{Return, SessionGrant};
+use papertrader_protocol::wire::Wire;
+use papertrader_protocol::{Header, Instruction, Reason, SessionId};
+use papertrader_store::{Change, NewAccount, PassHash, Profile, SessionKey, StoredSession};
+use tokio::sync::oneshot;
+
+use crate::batch::{Command, Effect, Judging};
+use crate::driver::{Driver, MasterError};
+use crate::hasher::{Checked, PasswordDone, PasswordJob, PasswordResult, Task, Ticket};
+use crate::sessions::{Lifetimes, session_key};
+use crate::workers::Origin;
+
+/// Who is told what became of a command.
+#[derive(Debug)]
+pub(crate) enum Asker {
+    /// A client, over its worker's link.
+    Link(Origin),
+    /// The operator. What is dropped without an outcome was not done: the master has ended.
+    Admin(oneshot::Sender<Outcome>),
+    /// Nobody: the master itself wants it.
+    Nobody,
+}
+
+/// What became of a command of the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is durable and in effect.
+    Done,
+    /// It was so before; nothing has changed.
+    AsBefore,
+    /// The store cannot be written just now; nothing has changed.
+    NotStored,
+}
+
+/// A new password that is to replace the one that was checked.
+#[derive(Debug)]
+pub(crate) struct NewPassword {
+    pub(crate) origin: Origin,
+    /// Through which worker it came.
+    pub(crate) worker: WorkerId,
+    /// With which session, which goes on.
+    pub(crate) session: SessionKey,
+    pub(crate) checked: Checked,
+    pub(crate) pass_hash: PassHash,
+}
+
+/// What follows when a worker turns out to be in wrong hands: stored in one batch with its boot.
+#[derive(Debug)]
+pub(crate) struct Compromise {
+    /// Who must choose a new password.
+    accounts: Vec<AccountId>,
+    /// What ends.
+    sessions: Vec<SessionKey>,
+}
+
+impl Driver {
+    // Requests.
+
+    /// Starts a log-in.
+    pub(crate) fn login(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        name: &UserName,
+        pass: HashedPass,
+        expirable: bool,
+    ) -> Result<(), Reason> {
+        let (against, checked) = self.accounts.check_of(self.accounts.find(name));
+        let ticket = Ticket::Login { origin, worker, checked, expirable };
+        self.accounts.hasher.submit(PasswordJob { ticket, task: Task::Verify(pass, against) })
+    }
+
+    /// Starts a registration.
+    pub(crate) fn register(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        name: UserName,
+        email: Email,
+        pass: HashedPass,
+    ) -> Result<(), Reason> {
+        if self.accounts.find(&name).is_some() {
+            return Err(Reason::NameTaken);
+        }
+        let ticket = Ticket::Register { origin, worker, name, email };
+        self.accounts.hasher.submit(PasswordJob { ticket, task: Task::Hash(pass) })
+    }
+
+    /// Starts to change a password.
+    pub(crate) fn change_password(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        session: SessionId,
+        old: HashedPass,
+        new: HashedPass,
+    ) -> Result<(), Reason> {
+        let now = self.clock.now();
+        let (account, session) = self.accounts.sessions.identify(origin.link, session, now)?;
+        if old == new {
+            return Err(Reason::SamePassword);
+        }
+        let (against, checked) = self.accounts.check_of(Some(account));
+        let ticket = Ticket::Change { origin, worker, session, checked };
+        let task = Task::Change(old, against, new);
+        self.accounts.hasher.submit(PasswordJob { ticket, task })
+    }
+
+    /// Proves a session through a worker's link.
+    pub(crate) fn resume(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        session: SessionId,
+    ) -> Result<(), Reason> {
+        let (lifetimes, now) = (self.lifetimes(), self.clock.now());
+        let sessions = &mut self.accounts.sessions;
+        let (account, expires) = sessions.resume(origin.link, worker, session, lifetimes, now)?;
+        if !self.accounts.is_exposed(account, worker) {
+            self.enqueue(Command::Expose { account, worker });
+        }
+        let name = self.accounts.name(account);
+        self.answer(origin, &Return::Session(SessionGrant { session, expires, name }));
+        Ok(())
+    }
+
+    /// Ends one session.
+    pub(crate) fn logout(&mut self, origin: Origin, session: SessionId) -> Result<(), Reason> {
+        let now = self.clock.now();
+        let (_, key) = self.accounts.sessions.identify(origin.link, session, now)?;
+        if !self.accounts.sessions.end(key) {
+            return Err(Reason::SessionExpired);
+        }
+        self.enqueue(Command::EndSessions { keys: vec![key], asker: Asker::Link(origin) });
+        Ok(())
+    }
+
+    /// Ends all sessions of the account.
+    pub(crate) fn logout_everywhere(
+        &mut self,
+        origin: Origin,
+        session: SessionId,
+    ) -> Result<(), Reason> {
+        let now = self.clock.now();
+        let (account, _) = self.accounts.sessions.identify(origin.link, session, now)?;
+        self.room()?;
+        self.enqueue(Command::EndAllSessions { account, asker: Asker::Link(origin) });
+        Ok(())
+    }
+
+    /// Ends a session because the operator wants it. Its workers hear of it after the commit, as
+    /// the asker does.
+    pub(crate) fn revoke(&mut self, key: SessionKey, asker: Asker) {
+        // One whose end is under way has that written before this command is.
+        let keys = if self.accounts.sessions.end(key) { vec![key] } else { Vec::new() };
+        self.enqueue(Command::EndSessions { keys, asker });
+    }
+
+    /// A password is checked or hashed.
+    pub(crate) fn password(&mut self, done: PasswordDone) {
+        match (done.ticket, done.result) {
+            (
+                Ticket::Login { origin, worker, checked: Some(checked), expirable },
+                PasswordResult::Verified(true),
+            ) => match self.room() {
+                Ok(()) => {
+                    self.enqueue(Command::StartSession { origin, worker, checked, expirable });
+                }
+                Err(busy) => self.refuse(origin, busy),
+            },
+            (Ticket::Login { origin, .. }, PasswordResult::Verified(_))
+            | (Ticket::Change { origin, .. }, PasswordResult::Hashed(None)) => {
+                self.refuse(origin, Reason::BadCredentials);
+            }
+            (
+                Ticket::Change { origin, worker, session, checked: Some(checked) },
+                PasswordResult::Hashed(Some(pass_hash)),
+            ) => match self.room() {
+                Ok(()) => {
+                    let new = NewPassword { origin, worker, session, checked, pass_hash };
+                    self.enqueue(Command::ChangePassword(Box::new(new)));
+                }
+                Err(busy) => self.refuse(origin, busy),
+            },
+            (
+                Ticket::Register { origin, worker, name, email },
+                PasswordResult::Hashed(Some(pass_hash)),
+            ) => match self.room() {
+                Ok(()) => {
+                    self.enqueue(Command::Register { origin, worker, name, email, pass_hash });
+                }
+                Err(busy) => self.refuse(origin, busy),
+            },
+            (
+                Ticket::Login { origin, .. }
+                | Ticket::Register { origin, .. }
+                | Ticket::Change { origin, .. },
+                _,
+            ) => {
+                error!("a password could not be hashed");
+                self.refuse(origin, Reason::Unavailable);
+            }
+        }
+    }
+
+    /// From time to time: sessions whose time is over end, and uses are stored.
+    pub(crate) fn tend_sessions(&mut self) {
+        let due = self.accounts.sessions.due(self.lifetimes(), self.clock.now());
+        if !due.over.is_empty() {
+            self.enqueue(Command::EndSessions { keys: due.over, asker: Asker::Nobody });
+        }
+        if !due.used.is_empty() {
+            self.enqueue(Command::UseSessions(due.used));
+        }
+    }
+
+    fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { idle: self.config.session_idle, grace: self.config.session_grace }
+    }
+
+    // Judging.
+
+    /// Judges a registration.
+    pub(crate) fn judge_registration(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        mut profile: Profile,
+        judging: &mut Judging,
+    ) {
+        if self.accounts.find(&profile.name).is_some() || !judging.names.insert(profile.name.key())
+        {
+            return judging.effects.push(Effect::Refuse(origin, Reason::NameTaken.into()));
+        }
+        profile.since = judging.now;
+        let moment = Moment { wall: judging.now, market: self.books.head().market };
+        let id = judging.next_account;
+        judging.next_account = AccountId(id.0 + 1);
+        let account = NewAccount { id, profile, grant: self.config.starting_cash, moment };
+        judging.changes.push(Change::OpenAccount(account.clone()));
+        judging.changes.push(Change::Expose { account: id, worker });
+        judging.effects.push(Effect::Opened(Box::new(account), worker, origin));
+    }
+
+    /// Judges a log-in whose password was right.
+    pub(crate) fn judge_login(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        checked: &Checked,
+        expirable: bool,
+        judging: &mut Judging,
+    ) -> Result<(), MasterError> {
+        let account = checked.account;
+        let mut refuse =
+            |reason: Reason| judging.effects.push(Effect::Refuse(origin, reason.into()));
+        if !self.accounts.is_current(checked) {
+            refuse(Reason::BadCredentials);
+            return Ok(());
+        }
+        if self.books.account(account).is_none_or(|account| account.disabled) {
+            refuse(Reason::AccountDisabled);
+            return Ok(());
+        }
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+        let id = SessionId::from_bytes(bytes);
+        let life = i64::try_from(self.config.session_lifetime.as_nanos()).unwrap_or(i64::MAX);
+        let session = StoredSession {
+            key: session_key(&id),
+            account,
+            expires: judging.now.plus_nanos(life),
+            expirable,
+            client: origin.client.ip(),
+            started: judging.now,
+            used: judging.now,
+        };
+        judging.changes.push(Change::StartSession(session.clone()));
+        if !self.accounts.is_exposed(account, worker) {
+            judging.changes.push(Change::Expose { account, worker });
+        }
+        judging.effects.push(Effect::Started(id, Box::new(session), worker, origin));
+        Ok(())
+    }
+
+    /// Judges the end of sessions.
+    pub(crate) fn judge_ends(
+        &mut self,
+        keys: Vec<SessionKey>,
+        asker: Asker,
+        judging: &mut Judging,
+    ) {
+        let keys = self.end_in(keys, judging);
+        judging.effects.push(Effect::Ended(keys, asker));
+    }
+
+    /// Ends those of the sessions that are there, and are not ended in this batch already.
+    fn end_in(&mut self, mut keys: Vec<SessionKey>, judging: &mut Judging) -> Vec<SessionKey> {
+        let sessions = &mut self.accounts.sessions;
+        keys.retain(|key| sessions.is_there(*key) && judging.ended.insert(*key));
+        for key in &keys {
+            sessions.end(*key);
+            judging.changes.push(Change::EndSession(*key));
+        }
+        keys
+    }
+
+    /// Judges a new password.
+    pub(crate) fn judge_password(&mut self, new: Box<NewPassword>, judging: &mut Judging) {
+        let refuse = |judging: &mut Judging, reason: Reason| {
+            judging.effects.push(Effect::Refuse(new.origin, reason.into()));
+        };
+        let account = new.checked.account;
+        if !self.accounts.sessions.goes_on(new.session) {
+            return refuse(judging, Reason::SessionExpired);
+        }
+        if !self.accounts.is_current(&new.checked) {
+            return refuse(judging, Reason::BadCredentials);
+        }
+        judging.changes.push(Change::SetPassword {
+            account,
+            pass_hash: new.pass_hash.clone(),
+            through: Some(new.worker),
+        });
+        // The session that goes on may have passed through others before.
+        for worker in self.accounts.sessions.seen_by(new.session) {
+            if *worker != new.worker {
+                judging.changes.push(Change::Expose { account, worker: *worker });
+            }
+        }
+        let mut others = self.accounts.sessions.of(account).to_vec();
+        others.retain(|key| *key != new.session);
+        let others = self.end_in(others, judging);
+        judging.effects.push(Effect::PasswordSet(new, others));
+    }
+
+    /// Judges the disabling of an account: first its orders are cancelled and its sessions end.
+    pub(crate) fn judge_disabling(
+        &mut self,
+        account: AccountId,
+        asker: Asker,
+        judging: &mut Judging,
+    ) {
+        if self.books.account(account).is_none_or(|account| account.disabled) {
+            return judging.effects.push(Effect::Unchanged(asker));
+        }
+        let moment = Moment { wall: judging.now, market: self.books.head().market };
+        let open = self.books.open_orders_of(account);
+        let orders: Vec<OrderId> = open.map(|open| open.order.id).collect();
+        for order in &orders {
+            judging.changes.push(Change::CancelOrder { order: *order, moment });
+        }
+        let sessions = self.end_in(self.accounts.sessions.of(account).to_vec(), judging);
+        judging.changes.push(Change::DisableAccount(account));
+        judging.effects.push(Effect::Disabled { account, orders, sessions, asker });
+    }
+
+    /// Judges the enabling of an account.
+    pub(crate) fn judge_enabling(
+        &mut self,
+        account: AccountId,
+        asker: Asker,
+        judging: &mut Judging,
+    ) {
+        if self.books.account(account).is_none_or(|account| !account.disabled) {
+            return judging.effects.push(Effect::Unchanged(asker));
+        }
+        judging.changes.push(Change::EnableAccount(account));
+        judging.effects.push(Effect::Enabled(account, asker));
+    }
+
+    /// Judges that a worker is in wrong hands: the sessions of everybody who was exposed to it end,
+    /// and they must choose new passwords. For a command that has its batch to itself; what comes
+    /// back is handed to [`Driver::compromised`] after the commit, or to
+    /// [`Driver::compromise_failed`].
+    pub(crate) fn judge_compromise(
+        &mut self,
+        worker: WorkerId,
+        judging: &mut Judging,
+    ) -> Compromise {
+        let mut accounts = self.accounts.compromised(worker);
+        let keys = accounts.iter().flat_map(|account| self.accounts.sessions.of(*account));
+        let sessions = self.end_in(keys.copied().collect(), judging);
+        // Who has no password has none to change.
+        accounts.retain(|id| self.accounts.profile(*id).is_some_and(|p| p.pass_hash.is_some()));
+        judging.changes.extend(accounts.iter().copied().map(Change::RequirePassword));
+        Compromise { accounts, sessions }
+    }
+
+    // Taking effect.
+
+    /// An account is stored.
+    pub(crate) fn opened(
+        &mut self,
+        account: NewAccount,
+        worker: WorkerId,
+        origin: Origin,
+    ) -> Result<(), MasterError> {
+        self.books.open_account(account.grant)?;
+        let name = account.profile.name.to_string();
+        self.accounts.opened(account.id, account.profile);
+        self.accounts.exposed(account.id, worker);
+        self.answer(origin, &Return::Registered(name));
+        Ok(())
+    }
+
+    /// A session is stored.
+    pub(crate) fn started(
+        &mut self,
+        id: SessionId,
+        session: StoredSession,
+        worker: WorkerId,
+        origin: Origin,
+    ) {
+        let (account, expires, now) = (session.account, session.expires, self.clock.now());
+        // Without its link nobody is told its ID: it ends like any session without a connection.
+        let link = self.workers.link(origin.link).map(|_| origin.link);
+        self.accounts.exposed(account, worker);
+        self.accounts.sessions.started(id, session, link, worker, now);
+        let most = self.config.sessions_per_account;
+        let surplus = self.accounts.sessions.surplus(account, most, now);
+        if !surplus.is_empty() {
+            self.enqueue(Command::EndSessions { keys: surplus, asker: Asker::Nobody });
+        }
+        let name = self.accounts.name(account);
+        self.answer(origin, &Return::Session(SessionGrant { session: id, expires, name }));
+    }
+
+    /// The ends of sessions are stored: all workers that know them are told.
+    pub(crate) fn ended(&mut self, keys: Vec<SessionKey>) {
+        for key in keys {
+            let Some((session, links)) = self.accounts.sessions.ended(key) else { continue };
+            let instruction = Instruction::SessionEnded;
+            let header = Header::new(instruction.message_type(), instruction as u16, 0);
+            let data = SessionEnded { session }.to_bytes();
+            for link in links {
+                self.workers.say(link, |out| header.encode(&data, out));
+            }
+        }
+    }
+
+    /// A new password is stored.
+    pub(crate) fn password_set(&mut self, new: NewPassword, others: Vec<SessionKey>) {
+        let mut through = self.accounts.sessions.seen_by(new.session).to_vec();
+        through.push(new.worker);
+        self.accounts.password_set(new.checked.account, new.pass_hash, &through);
+        self.ended(others);
+        self.answer(new.origin, &Return::PasswordChanged);
+    }
+
+    /// The disabling of an account is stored.
+    pub(crate) fn disabled(
+        &mut self,
+        account: AccountId,
+        orders: Vec<OrderId>,
+        sessions: Vec<SessionKey>,
+    ) -> Result<(), MasterError> {
+        for order in orders {
+            self.cancelled_by_master(order)?;
+        }
+        self.ended(sessions);
+        self.books.disable(account)?;
+        info!(account = account.0, "an account is disabled");
+        Ok(())
+    }
+
+    /// What follows from a compromised worker is stored.
+    pub(crate) fn compromised(&mut self, compromise: Compromise) {
+        let Compromise { accounts, sessions } = compromise;
+        info!(
+            accounts = accounts.len(),
+            sessions = sessions.len(),
+            "sessions have ended and new passwords are due: their worker is in wrong hands"
+        );
+        for account in accounts {
+            self.accounts.password_required(account);
+        }
+        self.ended(sessions);
+    }
+
+    /// What follows from a compromised worker could not be stored.
+    pub(crate) fn compromise_failed(&mut self, compromise: &Compromise) {
+        self.go_on(&compromise.sessions);
+    }
+
+    /// The ends of sessions could not be stored.
+    pub(crate) fn go_on(&mut self, keys: &[SessionKey]) {
+        for key in keys {
+            self.accounts.sessions.end_failed(*key);
+        }
+    }
+
+    /// Tells whoever asked what became of a command; a client, for whom only an end of sessions can
+    /// be done, that it is logged out.
+    pub(crate) fn tell(&mut self, asker: Asker, outcome: Outcome) {
+        match (asker, outcome) {
+            (Asker::Link(origin), Outcome::NotStored) => self.refuse(origin, Reason::Unavailable),
+            (Asker::Link(origin), _) => self.answer(origin, &Return::LoggedOut),
+            (Asker::Admin(asker), outcome) => {
+                // The operator may have gone away.
+                let _ = asker.send(outcome);
+            }
+            (Asker::Nobody, _) => {}
+        }
+    }
+}

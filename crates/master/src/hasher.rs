@@ -1,0 +1,181 @@
+//! The password hashers: a few threads that run Argon2id over the client's hash, with a bounded
+//! queue in front. When it is full, the answer is `busy`.
+//!
+//! Each thread needs 19 MiB while it hashes, so their number bounds the memory. What was asked goes
+//! into a [`Ticket`] that comes back with the answer; what it means is decided elsewhere.
+
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use papertrader_core::ids::{AccountId, WorkerId};
+use papertrader_core::names::{Email, UserName};
+use papertrader_protocol::Reason;
+use papertrader_protocol::request::HashedPass;
+use papertrader_store::{PassHash, SessionKey};
+
+use crate::database::Guard;
+use crate::driver::{Event, Events};
+use crate::workers::Origin;
+
+/// Whose password is checked, and against what.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) account: AccountId,
+    pub(crate) against: PassHash,
+}
+
+/// What the driver wants back with the answer.
+#[derive(Debug)]
+pub(crate) enum Ticket {
+    /// A log-in.
+    Login {
+        /// Who asked.
+        origin: Origin,
+        /// Through which worker.
+        worker: WorkerId,
+        /// `None` for a name that nobody has, or whose account has no password.
+        checked: Option<Checked>,
+        /// isExpirable.
+        expirable: bool,
+    },
+    /// A registration.
+    Register {
+        /// Who asked.
+        origin: Origin,
+        /// Through which worker.
+        worker: WorkerId,
+        /// The new user's name.
+        name: UserName,
+        /// Where mail reaches them.
+        email: Email,
+    },
+    /// A change of a password.
+    Change {
+        /// Who asked.
+        origin: Origin,
+        /// Through which worker.
+        worker: WorkerId,
+        /// With which session.
+        session: SessionKey,
+        /// `None` if the account has no password.
+        checked: Option<Checked>,
+    },
+}
+
+/// A checked or hashed password.
+pub(crate) struct PasswordDone {
+    pub(crate) ticket: Ticket,
+    pub(crate) result: PasswordResult,
+}
+
+pub(crate) enum PasswordResult {
+    /// Whether the password is right.
+    Verified(bool),
+    /// The hash of a new password; none if the old one was to be right and is not.
+    Hashed(Option<PassHash>),
+    /// The machine could not do it.
+    Failed,
+}
+
+/// What a thread is to do.
+pub(crate) enum Task {
+    /// Hash a new password.
+    Hash(HashedPass),
+    /// Check a password.
+    Verify(HashedPass, PassHash),
+    /// Check the old password, and hash the new one if it is right.
+    Change(HashedPass, PassHash, HashedPass),
+}
+
+/// A task, and what comes back with its result.
+pub(crate) struct PasswordJob {
+    pub(crate) ticket: Ticket,
+    pub(crate) task: Task,
+}
+
+/// The threads.
+pub(crate) struct Hasher {
+    queue: Option<SyncSender<PasswordJob>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Hasher {
+    pub(crate) fn start(threads: usize, queue: usize, events: &Events) -> std::io::Result<Hasher> {
+        let (sender, inbox) = mpsc::sync_channel(queue.max(1));
+        let inbox = Arc::new(Mutex::new(inbox));
+        let threads = (0..threads.max(1))
+            .map(|_| {
+                let (inbox, events) = (Arc::clone(&inbox), events.clone());
+                std::thread::Builder::new()
+                    .name("passwords".into())
+                    .spawn(move || hash_loop(&inbox, events))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Hasher { queue: Some(sender), threads })
+    }
+
+    /// Hands a job over. The answer comes as [`Event::Password`].
+    pub(crate) fn submit(&self, job: PasswordJob) -> Result<(), Reason> {
+        let queue = self.queue.as_ref().ok_or(Reason::ShuttingDown)?;
+        queue.try_send(job).map_err(|_| Reason::Busy)
+    }
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A hash that no client's hash has: what an unknown name is checked against.
+pub(crate) fn hash_of_nobody() -> Result<PassHash, argon2::password_hash::Error> {
+    hash(&Argon2::default(), b"no client's hash looks like this")
+}
+
+fn hash_loop(inbox: &Mutex<Receiver<PasswordJob>>, events: Events) {
+    let Guard { events, .. } = &Guard { events, thread: "passwords" };
+    let argon2 = Argon2::default();
+    loop {
+        let Ok(guard) = inbox.lock() else { return };
+        let Ok(PasswordJob { ticket, task }) = guard.recv() else { return };
+        drop(guard);
+        let result = run(&argon2, task).unwrap_or(PasswordResult::Failed);
+        if events.blocking_send(Event::Password(PasswordDone { ticket, result })).is_err() {
+            return;
+        }
+    }
+}
+
+fn run(argon2: &Argon2<'_>, task: Task) -> Result<PasswordResult, argon2::password_hash::Error> {
+    Ok(match task {
+        Task::Hash(pass) => PasswordResult::Hashed(Some(hash(argon2, pass.reveal().as_bytes())?)),
+        Task::Verify(pass, against) => PasswordResult::Verified(is_right(argon2, &pass, &against)?),
+        Task::Change(old, against, new) => {
+            let new = if is_right(argon2, &old, &against)? {
+                Some(hash(argon2, new.reveal().as_bytes())?)
+            } else {
+                None
+            };
+            PasswordResult::Hashed(new)
+        }
+    })
+}
+
+fn hash(argon2: &Argon2<'_>, pass: &[u8]) -> Result<PassHash, argon2::password_hash::Error> {
+    Ok(PassHash(argon2.hash_password(pass)?.to_string()))
+}
+
+fn is_right(
+    argon2: &Argon2<'_>,
+    pass: &HashedPass,
+    against: &PassHash,
+) -> Result<bool, argon2::password_hash::Error> {
+    let against = PasswordHash::new(&against.0)?;
+    Ok(argon2.verify_password(pass.reveal().as_bytes(), &against).is_ok())
+}
