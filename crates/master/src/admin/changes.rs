@@ -275,12 +275,7 @@ fn judge_new(
     let known = registry.by_name(&new.name);
     let id = match &new.uuid {
         Some(text) => uuid(text).ok_or_else(|| AdminError::BadUuid(shown(text)))?,
-        None => known
-            .map(|row| row.id)
-            .or_else(|| {
-                key.user_id().split_whitespace().filter(|word| word.len() == 36).find_map(uuid)
-            })
-            .ok_or(AdminError::UuidNeeded)?,
+        None => known.map_or_else(|| default_id(&key), |row| row.id),
     };
     if let Some(other) = known.filter(|row| row.id != id) {
         let (name, uuid) = (new.name.clone(), other.id.to_string());
