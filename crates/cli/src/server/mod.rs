@@ -154,6 +154,9 @@ pub(crate) enum ServerError {
     /// The certificate of TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] papertrader_node::tls::TlsError),
+    /// The workers cannot be registered with the master.
+    #[error("the workers cannot be registered: {0}")]
+    Register(#[from] papertrader_master::admin::ClientError),
     /// A file cannot be written.
     #[error("cannot write {path}: {error}")]
     Write {

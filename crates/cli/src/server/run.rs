@@ -32,9 +32,9 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// Runs the master.
 pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let settings: MasterSettings = load(Some(file), "PAPERTRADER_MASTER_", ())?;
-    let config = settings.config()?;
     let base = directory_of(file);
     let data = settings.data(base);
+    let config = papertrader_master::Config { admin: Some(data.clone()), ..settings.config()? };
     let lock = lock_directory(&data, LOCK_WAIT)?;
     let mut log_config = settings.log.clone();
     log_config.file.get_or_insert_with(|| data.join("master.log"));

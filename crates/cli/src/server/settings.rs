@@ -200,11 +200,56 @@ pub(super) struct WorkerSettings {
     #[serde(default)]
     plain: bool,
     #[serde(default)]
+    limits: ClientLimits,
+    #[serde(default)]
     openpgp: OpenPgpSettings,
     #[serde(default)]
     tls: TlsSettings,
     #[serde(default)]
     pub(super) log: LogConfig,
+}
+
+/// `[limits]` of a worker: what one client, one address, and all clients together may take.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ClientLimits {
+    clients_per_address: usize,
+    requests_per_second: u32,
+    outgoing_per_client: ByteSize,
+    outgoing_total: ByteSize,
+    handshake_timeout: HumanDuration,
+    frame_timeout: HumanDuration,
+    write_timeout: HumanDuration,
+    idle_timeout: HumanDuration,
+}
+
+impl Default for ClientLimits {
+    fn default() -> ClientLimits {
+        ClientLimits {
+            clients_per_address: 256,
+            requests_per_second: 10_000,
+            outgoing_per_client: ByteSize(32 << 20),
+            outgoing_total: ByteSize(512 << 20),
+            handshake_timeout: HumanDuration::from_secs(10),
+            frame_timeout: HumanDuration::from_secs(10),
+            write_timeout: HumanDuration::from_secs(30),
+            idle_timeout: HumanDuration::from_secs(60),
+        }
+    }
+}
+
+impl ClientLimits {
+    fn apply(&self, config: &mut papertrader_worker::Config) {
+        config.max_connections_per_address = self.clients_per_address;
+        config.max_requests_per_second = self.requests_per_second;
+        config.max_outgoing_bytes =
+            usize::try_from(self.outgoing_per_client.bytes()).unwrap_or(usize::MAX);
+        config.max_outgoing_total = self.outgoing_total.bytes();
+        config.handshake_timeout = self.handshake_timeout.duration();
+        config.frame_timeout = self.frame_timeout.duration();
+        config.write_timeout = self.write_timeout.duration();
+        config.idle_timeout = self.idle_timeout.duration();
+    }
 }
 
 fn default_worker_listen() -> SocketAddr {
@@ -253,6 +298,10 @@ impl WorkerSettings {
         config.order_wait = self.order_wait.duration();
         config.cache_bytes = self.cache.bytes();
         config.max_connections = self.max_clients;
+        self.limits.apply(&mut config);
+        if !self.plain {
+            config.tls = Some(self.tls.certificate(home, home, &[tls::CLIENT_PROTOCOL])?);
+        }
         Ok(config)
     }
 }

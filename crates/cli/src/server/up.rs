@@ -9,7 +9,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Args;
-use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError, NewWorker};
+use papertrader_master::admin::message::NewWorker;
+use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
 use papertrader_node::config::{HumanDuration, load};
 use papertrader_node::link::Network;
 use papertrader_node::tls;

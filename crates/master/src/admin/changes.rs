@@ -8,7 +8,7 @@
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::WallTime;
 use papertrader_node::info;
-use papertrader_node::link::Network;
+use papertrader_node::link::{Network, default_id};
 use papertrader_node::openpgp::{Certificate, Fingerprint};
 use papertrader_store::{Boot, Change, WorkerRow};
 
@@ -304,10 +304,7 @@ fn judge_new(
     let known = registry.by_name(&new.name);
     let id = match &new.uuid {
         Some(text) => uuid(text).ok_or_else(|| AdminError::BadUuid(shown(text)))?,
-        None => known
-            .map(|row| row.id)
-            .or_else(|| key.user_id().split(' ').find_map(uuid))
-            .ok_or(AdminError::UuidNeeded)?,
+        None => known.map_or_else(|| default_id(&key), |row| row.id),
     };
     if let Some(other) = known.filter(|row| row.id != id) {
         let (name, uuid) = (new.name.clone(), other.id.to_string());
@@ -391,7 +388,6 @@ mod tests {
         for bad in ["", "1", nil, &UUID.replace('-', "")] {
             assert_eq!(code(&new("two", Some(bad), &two), &registry), "badUuid", "{bad}");
         }
-        assert_eq!(code(&new("two", None, &two), &registry), "uuidNeeded");
         for bad in ["", "0", "xy", "00ff", &one[..one.len() - 2]] {
             assert_eq!(code(&new("two", Some(UUID), bad), &registry), "badKey", "{bad}");
         }
@@ -416,10 +412,10 @@ mod tests {
         registry.put(row).unwrap();
         let (row, _) = judge_new(&new("one", None, &key("one anew")), &registry, NOW).unwrap();
         assert_eq!(row.id.to_string(), UUID);
-        let other = UUID.replace('0', "1");
-        let named = key(&format!("worker {other}"));
-        let (row, _) = judge_new(&new("two", None, &named), &registry, NOW).unwrap();
-        assert_eq!(row.id.to_string(), other);
+        let two = key("two");
+        let (row, _) = judge_new(&new("two", None, &two), &registry, NOW).unwrap();
+        let parsed = Certificate::parse(&from_hex(&two).unwrap()).unwrap();
+        assert_eq!(row.id, default_id(&parsed));
         // The same worker under another name.
         let (row, _) = judge_new(&new("eins", Some(UUID), &key("x")), &registry, NOW).unwrap();
         assert_eq!((row.id.to_string().as_str(), row.name.as_str()), (UUID, "eins"));

@@ -105,7 +105,8 @@ pub enum AdminRequest {
 pub struct NewWorker {
     /// 1 to 32 letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// Its UUID. Without it that of the worker which has the name, or the one in the key's user ID.
+    /// Its UUID. Without it that of the worker which has the name, or the one that `init worker`
+    /// makes of the key.
     pub uuid: Option<String>,
     /// Its OpenPGP public key, binary, in hexadecimal digits.
     pub key: String,
@@ -188,7 +189,10 @@ pub enum AdminError {
     #[error("'{0}' is no name for a worker: 1 to 32 letters, digits, '-', '_' and '.'")]
     BadWorkerName(String),
     /// Another worker has the name.
-    #[error("another worker, with UUID {uuid}, is called '{name}': choose another name")]
+    #[error(
+        "the worker with UUID {uuid} is called '{name}': take it off the registry first \
+         (`papertrader admin workers remove {name}`), or choose another name"
+    )]
     WorkerNameTaken {
         /// The name.
         name: String,
@@ -198,9 +202,6 @@ pub enum AdminError {
     /// Not a UUID.
     #[error("'{0}' is not the UUID of a worker: it stands in the worker's worker.toml")]
     BadUuid(String),
-    /// No UUID was given, and none is known.
-    #[error("say --uuid UUID: it stands in the worker's worker.toml")]
-    UuidNeeded,
     /// Not an address or network.
     #[error("{0}")]
     BadAddress(String),
@@ -248,7 +249,6 @@ impl AdminError {
             AdminError::BadWorkerName(_) => "badWorkerName",
             AdminError::WorkerNameTaken { .. } => "workerNameTaken",
             AdminError::BadUuid(_) => "badUuid",
-            AdminError::UuidNeeded => "uuidNeeded",
             AdminError::BadAddress(_) => "badAddress",
             AdminError::AddressesNeeded => "addressesNeeded",
             AdminError::BadKey(_) => "badKey",
