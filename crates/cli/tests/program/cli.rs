@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::process::{Running, address, command, server};
+use crate::process::{Running, address, command};
 
 pub(crate) const PASSWORD: &str = "secret-pw-of-a-test";
 
@@ -110,7 +110,7 @@ pub(crate) struct Done {
 impl User {
     /// Of the worker at `address`.
     pub(crate) fn new(home: &Path, name: &str, address: &str) -> User {
-        User { name: name.into(), config: home.join(name), server: server(address) }
+        User { name: name.into(), config: home.join(name), server: address.into() }
     }
 
     /// Runs a command that names the server.

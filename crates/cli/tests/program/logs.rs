@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use papertrader_client::Password;
 
 use crate::cli::{PASSWORD, Up, User};
-use crate::process::server;
 
 /// All files below a directory.
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -65,7 +64,7 @@ fn no_secret_is_in_a_log_or_on_an_output() {
     ];
     do_all(&alice, tour, 0);
     // Through the other worker, with the session that only the master knows there.
-    let other = User { server: server(&up.workers[1].address), ..alice.clone() };
+    let other = User { server: up.workers[1].address.clone(), ..alice.clone() };
     do_all(&other, &[&["orders"], &["buy", "AAPL", "1"]], 0);
     // A second log-in, and one that ends.
     do_all(&alice, &[login], 0);

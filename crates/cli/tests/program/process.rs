@@ -193,11 +193,6 @@ pub(crate) fn address(line: &str) -> String {
     rest.split_whitespace().next().expect("an address").to_owned()
 }
 
-/// How clients name a worker: those that are started here speak plain TCP.
-pub(crate) fn server(address: &str) -> String {
-    format!("tcp://{address}")
-}
-
 /// An address with a port that was free a moment ago, for a server that must come back to it.
 ///
 /// It lies below the ports that systems give out by themselves: while the server is away, no

@@ -16,7 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use crate::process::{Running, command, free_address, server};
+use papertrader_core::time::WallTime;
+use papertrader_master::admin::message::NewWorker;
+use papertrader_master::admin::{self, AdminRequest};
+use papertrader_node::clock::Clock;
+use papertrader_node::openpgp::Identity;
+
+use crate::process::{Running, command, free_address};
 use knowledge::{Event, Known};
 
 /// Users, each with clients on two workers.
@@ -260,7 +266,7 @@ impl Servers {
 
     /// As clients name them.
     fn workers(&self) -> Vec<String> {
-        self.addresses[1..].iter().map(|address| server(address)).collect()
+        self.addresses[1..].to_vec()
     }
 
     /// Waits for a moment, kills some, starts them again, and says which.
