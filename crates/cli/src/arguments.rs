@@ -23,7 +23,8 @@ pub(crate) struct Arguments {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// A server to connect to; may be repeated [default: those of the last login, or 127.0.0.1:2049]
+    /// A server to connect to; may be repeated; tcp://HOST:PORT for plain TCP instead of TLS
+    /// [default: those of the last login, or 127.0.0.1:2049]
     #[arg(
         long,
         global = true,
@@ -36,7 +37,7 @@ pub(crate) struct Global {
     /// Print JSON for programs
     #[arg(long, global = true, help_heading = "Client options")]
     pub(crate) json: bool,
-    /// Where the session is kept [default: $XDG_CONFIG_HOME/papertrader or ~/.config/papertrader]
+    /// Where the session and the known servers are kept [default: $XDG_CONFIG_HOME/papertrader or ~/.config/papertrader]
     #[arg(
         long,
         global = true,
@@ -128,6 +129,16 @@ pub(crate) enum ClientCommand {
     },
     /// List the servers
     Workers,
+    /// Look at the certificate of a server, and remember it
+    Trust {
+        /// The server
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// The SHA-256 fingerprint that the operator gives, 64 hexadecimal digits; without it you
+        /// are asked
+        #[arg(long, value_name = "HEX")]
+        fingerprint: Option<String>,
+    },
     /// Follow the prices of assets
     Watch {
         /// For example AAPL

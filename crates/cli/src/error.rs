@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use papertrader_client::ClientError;
+use papertrader_client::{ClientError, Fingerprint};
+use papertrader_protocol::fingerprint::NotAFingerprint;
 use papertrader_protocol::{Failure, Reason};
 
 /// Why a command failed.
@@ -52,6 +53,70 @@ pub(crate) enum CliError {
         /// What is wrong.
         problem: serde_json::Error,
     },
+    /// The file of known servers could not be read or written.
+    #[error("{path}: {problem}")]
+    KnownServersFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: io::Error,
+    },
+    /// The file of known servers holds something else.
+    #[error(
+        "{path} is no list of known servers: {problem}; mend it, or remove it: \
+         then every server counts as new"
+    )]
+    KnownServersContent {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// No more servers can be remembered.
+    #[error("{path} holds {most} servers, the most that are remembered: remove some from it")]
+    KnownServersFull {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        most: usize,
+    },
+    /// What was given is no fingerprint.
+    #[error("{0}")]
+    NotAFingerprint(NotAFingerprint),
+    /// The certificate is not the one whose fingerprint was given.
+    #[error(
+        "the certificate of {server} has the SHA-256 fingerprint {seen}, not {given}: it is not \
+         trusted; somebody may be listening in, or this is another server"
+    )]
+    FingerprintDiffers {
+        /// The `host:port`.
+        server: String,
+        /// What the user gave.
+        given: Fingerprint,
+        /// What the server showed.
+        seen: Fingerprint,
+    },
+    /// Nobody can be asked whether the certificate is the right one.
+    #[error(
+        "the certificate of {server} has the SHA-256 fingerprint {seen}; without a terminal \
+         nobody can be asked whether that is right: compare it with the one that the operator \
+         gives, then: papertrader trust {server} --fingerprint HEX"
+    )]
+    FingerprintNeeded {
+        /// The `host:port`.
+        server: String,
+        /// What the server showed.
+        seen: Fingerprint,
+    },
+    /// The user does not want the certificate.
+    #[error("the certificate of {server} is not trusted; nothing was changed")]
+    NotTrusted {
+        /// The `host:port`.
+        server: String,
+    },
+    /// The answer to a question could not be read.
+    #[error("the answer could not be read: {0}")]
+    Answer(io::Error),
     /// The output could not be written.
     #[error("the output could not be written: {0}")]
     Output(#[from] io::Error),
@@ -74,14 +139,24 @@ impl CliError {
             CliError::Client(ClientError::NotLoggedIn)
             | CliError::NotLoggedIn
             | CliError::SessionEnded { .. } => 4,
-            CliError::Client(_) => 3,
-            CliError::Input(_) | CliError::PasswordsDiffer | CliError::PasswordEmpty => 2,
+            CliError::Client(ClientError::Address { .. }) => 2,
+            CliError::Client(_) | CliError::FingerprintDiffers { .. } => 3,
+            CliError::NotTrusted { .. } => 1,
+            CliError::Input(_)
+            | CliError::PasswordsDiffer
+            | CliError::PasswordEmpty
+            | CliError::NotAFingerprint(_)
+            | CliError::FingerprintNeeded { .. } => 2,
             // Whoever read the output has seen enough.
             CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             CliError::PasswordInput(_)
             | CliError::NoConfigDir
             | CliError::SessionFile { .. }
             | CliError::SessionContent { .. }
+            | CliError::KnownServersFile { .. }
+            | CliError::KnownServersContent { .. }
+            | CliError::KnownServersFull { .. }
+            | CliError::Answer(_)
             | CliError::Output(_)
             | CliError::Start(_) => 5,
         }
@@ -93,6 +168,9 @@ impl CliError {
             CliError::Client(ClientError::Refused(failure)) => failure.reason.code(),
             CliError::Client(ClientError::ConnectionLost { .. }) => "connectionLost",
             CliError::Client(ClientError::NoServer { .. }) => "noServer",
+            CliError::Client(ClientError::CertificateChanged { .. }) => "certificateChanged",
+            CliError::Client(ClientError::CertificateUnknown { .. }) => "certificateUnknown",
+            CliError::Client(ClientError::Address { .. }) => "badAddress",
             CliError::Client(ClientError::OutcomeUnknown { .. }) => "outcomeUnknown",
             CliError::Client(ClientError::Protocol { .. }) => "protocolError",
             CliError::Client(ClientError::NotLoggedIn) | CliError::NotLoggedIn => "notLoggedIn",
@@ -104,6 +182,14 @@ impl CliError {
             CliError::NoConfigDir
             | CliError::SessionFile { .. }
             | CliError::SessionContent { .. } => "sessionFile",
+            CliError::KnownServersFile { .. }
+            | CliError::KnownServersContent { .. }
+            | CliError::KnownServersFull { .. } => "knownServers",
+            CliError::NotAFingerprint(_) => "badFingerprint",
+            CliError::FingerprintDiffers { .. } => "fingerprintDiffers",
+            CliError::FingerprintNeeded { .. } => "fingerprintNeeded",
+            CliError::NotTrusted { .. } => "notTrusted",
+            CliError::Answer(_) => "answer",
             CliError::Output(_) => "output",
             CliError::Start(_) => "start",
         }
@@ -113,7 +199,8 @@ impl CliError {
     pub(crate) fn line(&self) -> String {
         match self {
             CliError::Client(ClientError::Refused(_)) => format!("refused: {self}"),
-            _ => self.to_string(),
+            CliError::Input(_) => self.to_string(),
+            _ => self.text(),
         }
     }
 
@@ -123,6 +210,13 @@ impl CliError {
             CliError::Client(ClientError::Refused(failure)) | CliError::Input(failure) => {
                 failure.text.clone()
             }
+            CliError::Client(
+                error @ (ClientError::CertificateChanged { server, seen, .. }
+                | ClientError::CertificateUnknown { server, seen }),
+            ) => format!(
+                "{error}, and only if they are equal accept it: \
+                 papertrader trust {server} --fingerprint {seen}"
+            ),
             _ => self.to_string(),
         }
     }

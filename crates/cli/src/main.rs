@@ -5,7 +5,9 @@
 
 mod arguments;
 mod command;
+mod config_dir;
 mod error;
+mod known_servers;
 mod output;
 mod server;
 mod session_file;

@@ -4,11 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod run;
 #[path = "../../client/tests/script/mod.rs"]
 mod script;
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,6 +25,8 @@ use papertrader_protocol::data::{
 use papertrader_protocol::request::{OrderArgs, Span};
 use papertrader_protocol::returns::{FilledOrder, QueuedOrder, Return};
 use papertrader_protocol::{Reason, Request};
+use run::run;
+use script::certificate::Identity;
 use script::{Peer, Worker};
 
 /// 2005-03-01T15:30:00Z in the market.
@@ -32,18 +34,22 @@ const MARKET: MarketTime = MarketTime(1_109_691_000 * SECOND);
 /// 2026-02-03T10:00:00.25Z on the wall.
 const WALL: WallTime = WallTime(1_770_112_800 * SECOND + 250_000_000);
 const ID: &str = "0190f7a2-0000-7000-8000-00000000000c";
+/// The fingerprint on the page.
+const PRINT: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
 /// Answers every connection as a small deployment with one user, alice, would. Ends with the
 /// runtime.
-async fn serve(worker: Worker) {
+async fn serve(worker: Worker, print: String) {
     loop {
-        let mut peer = worker.accept().await;
-        let address = worker.address.clone();
-        tokio::spawn(async move { while answer(&mut peer, &address).await.is_some() {} });
+        // A client may look at the certificate and go.
+        let Ok(mut peer) = worker.try_accept().await else { continue };
+        let here = (worker.address.clone(), print.clone());
+        tokio::spawn(async move { while answer(&mut peer, &here).await.is_some() {} });
     }
 }
 
-async fn answer(peer: &mut Peer, address: &str) -> Option<()> {
+/// `here` is the address of the worker and the fingerprint of its certificate.
+async fn answer(peer: &mut Peer, here: &(String, String)) -> Option<()> {
     let asked = peer.try_next().await?;
     let refuse = |reason| Return::Failed(asked.instruction.failure(), Reason::into(reason));
     match &asked.request {
@@ -62,12 +68,12 @@ async fn answer(peer: &mut Peer, address: &str) -> Option<()> {
         }
         Request::Login { .. } | Request::LoginSession => {
             peer.answer(&asked, Return::Session(script::grant())).await;
-            let list = script::worker_list_frames(asked.number, &[address]);
-            peer.raw(&list).await;
+            let list = script::listed(&[(&here.0, &here.1)]);
+            peer.raw(&script::list_frames(asked.number, &list)).await;
         }
         Request::GetWorkerList => {
-            let list = script::worker_list_frames(asked.number, &["trade.example.org:2049"]);
-            peer.raw(&list).await;
+            let list = script::listed(&[("trade.example.org:2049", PRINT)]);
+            peer.raw(&script::list_frames(asked.number, &list)).await;
         }
         Request::SwitchState(state) => peer.answer(&asked, Return::StateSwitched(*state)).await,
         Request::Logout | Request::LogoutEverywhere => {
@@ -304,58 +310,46 @@ fn orders() -> Orders {
     Orders { name: "alice".into(), more: false, orders: vec![order] }
 }
 
-/// What a run of the program left.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+/// A running worker.
+struct Server {
+    address: String,
+    print: String,
 }
 
-/// Runs the program with a config directory, against the server at `address`.
-async fn run(config: &Path, address: &str, arguments: &[&str], input: &str) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_papertrader"));
-    command
-        .args(arguments)
-        .env_clear()
-        .env("PAPERTRADER_CONFIG_DIR", config)
-        .env("PAPERTRADER_SERVER", address)
-        .env("TZ", "UTC")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let input = input.to_owned();
-    let run = move || {
-        let mut child = command.spawn().unwrap();
-        // A command that reads no input may end before it is written.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        child.wait_with_output().unwrap()
-    };
-    let output = tokio::task::spawn_blocking(run).await.unwrap();
-    Ran {
-        code: output.status.code().unwrap(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
+async fn server() -> Server {
+    let identity = Identity::self_made();
+    let worker = Worker::start_tls(&identity).await;
+    let print = identity.fingerprint().to_string();
+    let address = worker.address.clone();
+    tokio::spawn(serve(worker, print.clone()));
+    Server { address, print }
+}
+
+impl Server {
+    /// Remembers its certificate.
+    fn known_in(&self, config: &Path) {
+        let known = serde_json::json!({ "servers": { &self.address: self.print } });
+        std::fs::write(config.join("known_servers.json"), known.to_string()).unwrap();
     }
 }
 
 /// A running worker's address and a config directory with a session on it.
-async fn logged_in() -> (String, tempfile::TempDir) {
-    let worker = Worker::start().await;
-    let address = worker.address.clone();
-    tokio::spawn(serve(worker));
+async fn logged_in() -> (Server, tempfile::TempDir) {
+    let server = server().await;
     let config = tempfile::tempdir().unwrap();
     let saved = serde_json::json!({
         "session": script::SESSION.to_hex(), "user": "alice", "deployment": script::DEPLOYMENT,
-        "servers": [address], "workers": [address],
+        "servers": [server.address], "workers": [server.address],
     });
     std::fs::write(config.path().join("session.json"), saved.to_string()).unwrap();
-    (address, config)
+    server.known_in(config.path());
+    (server, config)
 }
 
 #[tokio::test]
 async fn every_example_of_the_page_prints_what_the_page_says() {
-    let (address, config) = logged_in().await;
+    let (server, config) = logged_in().await;
+    let address = &server.address;
     let page =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md"))
             .unwrap();
@@ -368,9 +362,11 @@ async fn every_example_of_the_page_prints_what_the_page_says() {
             Some((_, line)) => ("secret-pw\n", line),
             None => ("", line),
         };
+        let line = line.replace("127.0.0.1:2049", address).replace(PRINT, &server.print);
         let arguments: Vec<&str> = line.split(' ').skip(1).collect();
-        let got = run(config.path(), &address, &arguments, input).await;
-        let printed = got.out.replace(&address, "127.0.0.1:2049") + &got.err;
+        let got = run(config.path(), address, &arguments, input).await;
+        let printed = got.out.replace(address, "127.0.0.1:2049") + &got.err;
+        let printed = printed.replace(&server.print, PRINT);
         if arguments.contains(&"--json") {
             let json = |text: &str| -> serde_json::Value {
                 serde_json::from_str(text).unwrap_or_else(|e| panic!("{first}: {e}: {text}"))
@@ -403,6 +399,7 @@ async fn every_example_of_the_page_prints_what_the_page_says() {
         "cancel",
         "workers",
         "watch",
+        "trust",
     ] {
         assert!(ran.contains_key(command), "{command} has no example");
     }
@@ -410,9 +407,7 @@ async fn every_example_of_the_page_prints_what_the_page_says() {
 
 #[tokio::test]
 async fn a_login_keeps_a_session_that_others_cannot_read() {
-    let worker = Worker::start().await;
-    let address = worker.address.clone();
-    tokio::spawn(serve(worker));
+    let Server { address, .. } = server().await;
     let home = tempfile::tempdir().unwrap();
     let config = home.path().join("papertrader");
     let early = run(&config, &address, &["portfolio"], "").await;
@@ -437,7 +432,7 @@ async fn a_login_keeps_a_session_that_others_cannot_read() {
 
 #[tokio::test]
 async fn refusals_are_one_line_and_an_exit_code() {
-    let (address, config) = logged_in().await;
+    let (Server { address, .. }, config) = logged_in().await;
     let cases: &[(&[&str], i32, &str)] = &[
         (
             &["buy", "AAPL", "1001"],
@@ -477,7 +472,7 @@ async fn refusals_are_one_line_and_an_exit_code() {
 
 #[tokio::test]
 async fn a_session_that_has_ended_and_a_server_that_is_away_have_their_exit_codes() {
-    let (address, config) = logged_in().await;
+    let (Server { address, .. }, config) = logged_in().await;
     let file = config.path().join("session.json");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace(&script::SESSION.to_hex(), &"ab".repeat(16))).unwrap();
@@ -503,7 +498,7 @@ async fn a_session_that_has_ended_and_a_server_that_is_away_have_their_exit_code
 
 #[tokio::test]
 async fn an_order_that_does_not_fill_in_time_is_still_queued() {
-    let (address, config) = logged_in().await;
+    let (Server { address, .. }, config) = logged_in().await;
     for arguments in [
         ["buy", "aapl", "1000", "--wait", "0", "--json"].as_slice(),
         ["buy", "aapl", "1000", "--no-wait", "--json"].as_slice(),
@@ -534,7 +529,7 @@ async fn the_completions_know_the_commands() {
 
 #[tokio::test]
 async fn the_next_command_goes_on_at_another_worker_and_remembers_it() {
-    let (address, config) = logged_in().await;
+    let (Server { address, .. }, config) = logged_in().await;
     let gone = Worker::start().await.address;
     let file = config.path().join("session.json");
     let read = || -> serde_json::Value {
@@ -553,7 +548,7 @@ async fn the_next_command_goes_on_at_another_worker_and_remembers_it() {
 
 #[tokio::test]
 async fn an_interrupted_watch_ends_well() {
-    let (address, config) = logged_in().await;
+    let (Server { address, .. }, config) = logged_in().await;
     let mut child = Command::new(env!("CARGO_BIN_EXE_papertrader"))
         .args(["watch", "AAPL", "--json", "--server", &address])
         .env("PAPERTRADER_CONFIG_DIR", config.path())

@@ -7,9 +7,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use papertrader_core::names::{ClientOrderId, Email, Symbol, UserName};
 use papertrader_protocol::data::{
@@ -21,13 +22,16 @@ use papertrader_protocol::request::{HashedPass, Span};
 use papertrader_protocol::returns::{Return, SessionGrant, Welcome};
 use papertrader_protocol::transfer::Progress;
 use papertrader_protocol::wire::Wire;
-use papertrader_protocol::{Failure, Reason, Request, SessionId};
+use papertrader_protocol::{Failure, Fingerprint, Reason, Request, SessionId};
 
+use crate::address::Address;
 use crate::connection::{Connection, Event};
-use crate::error::{ClientError, ProtocolError};
-use crate::failover::{Answer, Delay, Known, is_passing, next, resume};
+use crate::error::{ClientError, ProtocolError, Tried};
+use crate::failover::{Answer, Delay, Known, is_passing, next, resume, tcp};
 use crate::options::Options;
 use crate::password::Password;
+use crate::tls::{NoTls, Policy, handshake};
+use crate::trust::{Learnt, Listed, Pins};
 
 /// A client of one deployment. Clones share the connection and the session; many requests may be
 /// under way at once.
@@ -39,8 +43,8 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) options: Options,
-    pub(crate) given: Vec<String>,
-    pub(crate) listed: Arc<Mutex<Vec<String>>>,
+    pub(crate) given: Vec<Address>,
+    pub(crate) listed: Arc<Mutex<Listed>>,
     pub(crate) known: Mutex<Known>,
     pub(crate) connecting: tokio::sync::Mutex<()>,
     in_flight: Semaphore,
@@ -49,6 +53,11 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connections lock it too: where both are needed, [`Inner::known`] is locked first.
+    pub(crate) fn listed(&self) -> MutexGuard<'_, Listed> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -72,16 +81,19 @@ pub(crate) struct First {
 }
 
 impl Client {
-    /// Connects to the first of `servers` (`host:port`) that answers `hello`. They are tried in
-    /// order, round after round, for [`Options::connect_patience`].
+    /// Connects to the first of `servers` that answers `hello`: `HOST:PORT` with TLS,
+    /// `tcp://HOST:PORT` without. They are tried in order, round after round, for
+    /// [`Options::connect_patience`].
     pub async fn connect(servers: &[String], options: Options) -> Result<Client, ClientError> {
         let by = Instant::now() + options.connect_patience;
+        let pins = Pins::new(options.trust.known.clone());
+        let given = servers.iter().map(|server| address(server)).collect::<Result<_, _>>()?;
         let inner = Inner {
             in_flight: Semaphore::new(options.in_flight.max(1)),
             options,
-            given: servers.to_vec(),
+            given,
             listed: Arc::default(),
-            known: Mutex::default(),
+            known: Mutex::new(Known { pins, connection: None, welcome: None, session: None }),
             connecting: tokio::sync::Mutex::new(()),
         };
         inner.connected(by).await?;
@@ -100,7 +112,39 @@ impl Client {
         })
     }
 
-    /// The `host:port` of the server in use, or of the last one.
+    /// The fingerprint of the certificate that the server at `server` (`HOST:PORT`) shows, to
+    /// compare it with the one that its operator gives. Any certificate is taken, but the server
+    /// proves that it has its key. Nothing is sent but the handshake, nothing is remembered.
+    pub async fn certificate_of(
+        server: &str,
+        options: &Options,
+    ) -> Result<Fingerprint, ClientError> {
+        let address = address(server)?;
+        let failed = |problem: String| ClientError::NoServer {
+            tried: vec![Tried { server: address.to_string(), problem }],
+        };
+        if address.is_plain() {
+            return Err(failed("plain TCP has no certificates".to_owned()));
+        }
+        let shown = async {
+            let policy = Policy { expected: Vec::new(), first_use: true, roots: None };
+            match handshake(tcp(&address).await?, &address, policy).await {
+                Ok((mut stream, seen, _)) => {
+                    // A goodbye that cannot be said changes nothing of what was seen.
+                    let _ = stream.shutdown().await;
+                    Ok(seen)
+                }
+                Err(NoTls::Certificate(seen)) => Err(format!("its certificate {seen} is refused")),
+                Err(NoTls::Failed(problem)) => Err(problem),
+            }
+        };
+        timeout(options.connect_timeout, shown)
+            .await
+            .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+            .map_err(failed)
+    }
+
+    /// The address of the server in use, or of the last one.
     pub fn server(&self) -> String {
         let known = self.inner.known();
         known.connection.as_ref().map(|c| c.server().to_owned()).unwrap_or_default()
@@ -109,12 +153,21 @@ impl Client {
     /// Every known server, in the order in which they are tried after the present one: the last
     /// list of workers, then those given to [`Client::connect`].
     pub fn servers(&self) -> Vec<String> {
-        self.inner.candidates()
+        self.inner.candidates().iter().map(Address::to_string).collect()
     }
 
-    /// The servers of the last list of workers; empty before the first list.
+    /// The servers of the last list of workers that may be used; empty before the first list. A
+    /// worker without TLS may not be used if the list came over TLS.
     pub fn listed(&self) -> Vec<String> {
-        self.inner.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.listed().addresses().map(Address::to_string).collect()
+    }
+
+    /// What is to be remembered of certificates, and was not in [`crate::Trust::known`]: those of
+    /// servers that were used, and those that the last list of workers names. An application that
+    /// keeps it and gives it back finds out when a server is not what it was.
+    pub fn learnt(&self) -> Vec<Learnt> {
+        let known = self.inner.known();
+        known.pins.learnt(&self.inner.listed())
     }
 
     /// The session in use.
@@ -458,6 +511,10 @@ impl Client {
         let problem = ProtocolError::unexpected(request.encode().0);
         ClientError::Protocol { server: self.server(), problem }
     }
+}
+
+fn address(text: &str) -> Result<Address, ClientError> {
+    text.parse().map_err(|problem| ClientError::Address { address: text.to_owned(), problem })
 }
 
 /// Whether a refusal says what became of a request, and not only that this copy of it was not

@@ -16,12 +16,12 @@
 //! ```
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -33,13 +33,17 @@ use papertrader_protocol::transfer::{Assembly, Progress};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Frame, Instruction, Request, SessionId};
 
+use crate::address::Address;
 use crate::error::ProtocolError;
 use crate::options::Options;
+use crate::trust::{Listed, Worth};
 
 /// The most bytes of a pushed list of workers that are taken.
 const MAX_LIST: usize = 4 * 1024 * 1024;
 /// How much one read may bring.
 const READ: usize = 16 * 1024;
+/// How an alert of TLS begins; no frame begins so.
+const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 
 /// What happens to a request.
 #[derive(Debug)]
@@ -70,9 +74,11 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 struct Shared {
+    address: Address,
+    worth: Worth,
     server: String,
     lines: Mutex<Lines>,
-    listed: Arc<Mutex<Vec<String>>>,
+    listed: Arc<Mutex<Listed>>,
     max_answer: usize,
 }
 
@@ -109,19 +115,21 @@ struct Waiting {
 }
 
 impl Connection {
-    /// Takes a stream into use. Lists of workers that come along are written to `listed`.
+    /// Takes a stream into use, plain TCP or TLS. Lists of workers that come along are written to
+    /// `listed`.
     pub(crate) fn start(
-        stream: TcpStream,
-        server: String,
-        listed: Arc<Mutex<Vec<String>>>,
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+        address: Address,
+        worth: Worth,
+        listed: Arc<Mutex<Listed>>,
         options: &Options,
     ) -> Connection {
-        // Requests are small and somebody waits for each.
-        let _ = stream.set_nodelay(true);
-        let (read, write) = stream.into_split();
+        let (read, write) = split(stream);
         let (outgoing, queue) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
-            server,
+            server: address.to_string(),
+            address,
+            worth,
             lines: Mutex::new(Lines {
                 outgoing: Some(outgoing),
                 waiting: HashMap::new(),
@@ -141,7 +149,12 @@ impl Connection {
         Connection { shared, reader, writer: Mutex::new(Some(writer)) }
     }
 
-    /// The `host:port` that was connected to.
+    /// The address that was connected to.
+    pub(crate) fn address(&self) -> &Address {
+        &self.shared.address
+    }
+
+    /// The same as text.
     pub(crate) fn server(&self) -> &str {
         &self.shared.server
     }
@@ -395,24 +408,17 @@ impl Shared {
         Ok(())
     }
 
-    /// Keeps the addresses of a list of workers. An empty list is no reason to forget.
+    /// Keeps the servers of a list of workers.
     fn remember(&self, data: &[u8]) -> Result<(), ProtocolError> {
         let list = WorkerList::from_bytes(data)?;
-        let addresses: Vec<String> = list
-            .workers
-            .into_iter()
-            .map(|worker| worker.address)
-            .filter(|address| !address.is_empty())
-            .collect();
-        if !addresses.is_empty() {
-            *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
-        }
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.take(&list, self.worth);
         Ok(())
     }
 }
 
 async fn write_all(
-    mut half: OwnedWriteHalf,
+    mut half: WriteHalf<impl AsyncWrite>,
     mut queue: UnboundedReceiver<Vec<u8>>,
     shared: Arc<Shared>,
 ) {
@@ -421,7 +427,12 @@ async fn write_all(
         while let Ok(more) = queue.try_recv() {
             bytes.extend_from_slice(&more);
         }
-        if let Err(error) = half.write_all(&bytes).await {
+        // TLS may keep a part of what was written until it is told to send it.
+        let written = match half.write_all(&bytes).await {
+            Ok(()) => half.flush().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
             shared.close(&error.to_string());
             return;
         }
@@ -429,7 +440,7 @@ async fn write_all(
     let _ = half.shutdown().await;
 }
 
-async fn read_all(mut half: OwnedReadHalf, shared: Arc<Shared>, silence: std::time::Duration) {
+async fn read_all(mut half: ReadHalf<impl AsyncRead>, shared: Arc<Shared>, silence: Duration) {
     let mut buffer = BytesMut::new();
     let mut asked = false;
     let why = loop {
@@ -443,9 +454,16 @@ async fn read_all(mut half: OwnedReadHalf, shared: Arc<Shared>, silence: std::ti
             Ok(Ok(0)) => break "the server closed it".to_owned(),
             Ok(Ok(_)) => {
                 asked = false;
+                if shared.worth == Worth::Plain && buffer.starts_with(&TLS_ALERT) {
+                    break "it speaks TLS: leave out tcp://".to_owned();
+                }
                 if let Err(problem) = take_all(&shared, &mut buffer) {
                     break problem.to_string();
                 }
+            }
+            // The end of TLS without its goodbye: frames say themselves whether they are whole.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                break "the server closed it".to_owned();
             }
             Ok(Err(error)) => break error.to_string(),
         }

@@ -4,7 +4,9 @@ use papertrader_core::names::ClientOrderId;
 use papertrader_protocol::returns::BadReturn;
 use papertrader_protocol::transfer::TransferError;
 use papertrader_protocol::wire::DecodeError;
-use papertrader_protocol::{Failure, FrameError, Instruction};
+use papertrader_protocol::{Failure, Fingerprint, FrameError, Instruction};
+
+use crate::address::BadAddress;
 
 /// Why a request has no good answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,43 @@ pub enum ClientError {
     NoServer {
         /// The servers of the last round, and what was wrong with each.
         tried: Vec<Tried>,
+    },
+    /// A server showed another certificate than the one that is known of it, and nobody vouches for
+    /// it. Nothing was sent to it, and no other server could be used. Only a person can tell a
+    /// renewed certificate from somebody who is listening in.
+    #[error(
+        "the certificate of {server} is not the one that is known: expected SHA-256 {expected}, \
+         seen {seen}; nothing was sent: somebody may be listening in, or the operator renewed it; \
+         compare what was seen with the fingerprint that the operator gives"
+    )]
+    CertificateChanged {
+        /// The `host:port`.
+        server: String,
+        /// The fingerprint that is known, or that the list of workers says.
+        expected: Fingerprint,
+        /// The fingerprint of the certificate that was shown.
+        seen: Fingerprint,
+    },
+    /// Nothing is known of the certificate of a server, nobody vouches for it, and
+    /// [`crate::Trust::first_use`] is off. Nothing was sent to it, and no other server could be
+    /// used.
+    #[error(
+        "the certificate of {server}, SHA-256 {seen}, is not known and nobody vouches for it; \
+         nothing was sent; compare it with the fingerprint that the operator gives"
+    )]
+    CertificateUnknown {
+        /// The `host:port`.
+        server: String,
+        /// The fingerprint of the certificate that was shown.
+        seen: Fingerprint,
+    },
+    /// A server was given that cannot be one.
+    #[error("'{address}' is not a server: {problem}")]
+    Address {
+        /// What was given.
+        address: String,
+        /// What it should be.
+        problem: BadAddress,
     },
     /// An order was sent, but nobody answered: it may have been accepted or not. Asking again
     /// with the same client order ID is safe and tells.
@@ -54,7 +93,7 @@ pub enum ClientError {
 /// A server that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
-    /// Its `host:port`.
+    /// Its address.
     pub server: String,
     /// What was wrong, in words.
     pub problem: String,

@@ -2,21 +2,26 @@
 //! session along.
 //!
 //! The servers of the last list of workers come first, then those given at connect; the one that
-//! was just lost comes last.
+//! was just lost comes last. A server whose certificate is refused is passed over; it is told only
+//! if no other works.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use papertrader_protocol::returns::{Return, SessionGrant, Welcome};
-use papertrader_protocol::{Failure, Instruction, Reason, Request, SessionId};
+use papertrader_protocol::{Failure, Fingerprint, Instruction, Reason, Request, SessionId};
 
+use crate::address::Address;
 use crate::client::Inner;
 use crate::connection::{Connection, Event};
 use crate::error::{ClientError, ProtocolError, Tried};
+use crate::tls::{NoTls, Policy, Verdict, handshake};
+use crate::trust::{How, Learnt, Pins, Worth};
 
 /// A delay that doubles, from 50 ms to 2 s.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ impl Delay {
 enum Problem {
     /// Another may do.
     ThisServer(String),
+    /// Another may do, but this is what to tell if none does.
+    Certificate(ClientError),
     /// None will do: the session has ended.
     AllServers(ClientError),
 }
@@ -62,19 +69,27 @@ impl Inner {
         let mut delay = Delay::new();
         loop {
             let mut tried = Vec::new();
-            for server in self.candidates() {
-                match self.open(&server).await {
+            let mut refused = None;
+            for address in self.candidates() {
+                match self.open(&address).await {
                     Ok(connection) => {
                         let connection = Arc::new(connection);
                         self.known().connection = Some(Arc::clone(&connection));
                         return Ok(connection);
                     }
-                    Err(Problem::ThisServer(problem)) => tried.push(Tried { server, problem }),
+                    Err(Problem::ThisServer(problem)) => {
+                        tried.push(Tried { server: address.to_string(), problem });
+                    }
+                    Err(Problem::Certificate(error)) => {
+                        refused.get_or_insert(error);
+                    }
                     Err(Problem::AllServers(error)) => return Err(error),
                 }
             }
-            if !delay.wait(by).await {
-                return Err(ClientError::NoServer { tried });
+            // Trying again changes no certificate.
+            let waited = !(tried.is_empty() && refused.is_some()) && delay.wait(by).await;
+            if !waited {
+                return Err(refused.unwrap_or(ClientError::NoServer { tried }));
             }
         }
     }
@@ -86,30 +101,77 @@ impl Inner {
     }
 
     /// The servers to try, in order.
-    pub(crate) fn candidates(&self) -> Vec<String> {
-        let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut servers: Vec<String> = Vec::new();
-        for server in listed.into_iter().chain(self.given.iter().cloned()) {
-            if !servers.contains(&server) {
-                servers.push(server);
+    pub(crate) fn candidates(&self) -> Vec<Address> {
+        let mut servers: Vec<Address> = Vec::new();
+        for server in self.listed().addresses().chain(&self.given) {
+            if !servers.contains(server) {
+                servers.push(server.clone());
             }
         }
         let known = self.known();
-        if let Some(lost) = known.connection.as_ref().map(|connection| connection.server()) {
+        if let Some(lost) = known.connection.as_ref().map(|connection| connection.address()) {
             servers.sort_by_key(|server| server == lost);
         }
         servers
     }
 
-    async fn open(&self, server: &str) -> Result<Connection, Problem> {
+    /// A connection on which nothing was sent yet, and what its certificate has taught.
+    async fn dial(
+        &self,
+        address: &Address,
+        by: Instant,
+    ) -> Result<(Connection, Option<Learnt>), Problem> {
+        let late = |what: &str| Problem::ThisServer(what.to_owned());
+        let stream = timeout_at(by, tcp(address))
+            .await
+            .map_err(|_| late("no answer in time"))?
+            .map_err(Problem::ThisServer)?;
+        if address.is_plain() {
+            return Ok((self.start(stream, address, Worth::Plain), None));
+        }
+        let server = address.place();
+        let (by_list, is_vouched) = {
+            let listed = self.listed();
+            (listed.fingerprint(address), listed.is_vouched())
+        };
+        let pinned = self.known().pins.get(&server);
+        let expected: Vec<Fingerprint> = by_list.into_iter().chain(pinned).collect();
+        let trust = &self.options.trust;
+        let policy = Policy {
+            expected: expected.clone(),
+            first_use: trust.first_use,
+            roots: Some(trust.roots.clone()),
+        };
+        let (stream, fingerprint, verdict) = timeout_at(by, handshake(stream, address, policy))
+            .await
+            .map_err(|_| late("the TLS handshake does not end in time"))?
+            .map_err(|problem| refusal(problem, &server, &expected))?;
+        let how = match verdict {
+            Verdict::FirstUse => Some(How::FirstUse),
+            Verdict::Authority => Some(How::Authority),
+            Verdict::Expected if pinned.is_none() && is_vouched => Some(How::Listed),
+            Verdict::Expected => None,
+        };
+        let is_believed = how.is_some() || pinned == Some(fingerprint) || is_vouched;
+        let worth = if is_believed { Worth::Vouched } else { Worth::Hearsay };
+        let learnt = how.map(|how| Learnt { server, fingerprint, how });
+        Ok((self.start(stream, address, worth), learnt))
+    }
+
+    fn start(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+        address: &Address,
+        worth: Worth,
+    ) -> Connection {
+        let listed = Arc::clone(&self.listed);
+        Connection::start(stream, address.clone(), worth, listed, &self.options)
+    }
+
+    async fn open(&self, address: &Address) -> Result<Connection, Problem> {
         let other = |problem: String| Problem::ThisServer(problem);
         let by = Instant::now() + self.options.connect_timeout;
-        let stream = timeout_at(by, TcpStream::connect(server))
-            .await
-            .map_err(|_| other("no answer in time".into()))?
-            .map_err(|error| other(error.to_string()))?;
-        let listed = Arc::clone(&self.listed);
-        let connection = Connection::start(stream, server.to_owned(), listed, &self.options);
+        let (connection, learnt) = self.dial(address, by).await?;
         let asked = exchange(&connection, &Request::Hello, SessionId::NONE);
         let welcome = match timeout_at(by, asked).await {
             Err(_) => return Err(other("it does not say welcome in time".into())),
@@ -120,7 +182,7 @@ impl Inner {
             Ok(_) => return Err(other(ProtocolError::unexpected(Instruction::Hello).to_string())),
         };
         let session = {
-            let known = self.known();
+            let mut known = self.known();
             // A session ID is a secret of its deployment.
             let expected = known
                 .welcome
@@ -129,6 +191,9 @@ impl Inner {
                 .or(self.options.deployment.as_ref());
             if expected.is_some_and(|deployment| *deployment != welcome.deployment) {
                 return Err(other("it belongs to another deployment".into()));
+            }
+            if let Some(learnt) = learnt {
+                known.pins.learn(learnt);
             }
             known.session
         };
@@ -148,6 +213,32 @@ impl Inner {
         self.known().welcome = Some(welcome);
         Ok(connection)
     }
+}
+
+/// Why a handshake has not led to a connection.
+fn refusal(problem: NoTls, server: &str, expected: &[Fingerprint]) -> Problem {
+    let server = server.to_owned();
+    match (problem, expected.first()) {
+        (NoTls::Failed(problem), _) => Problem::ThisServer(problem),
+        (NoTls::Certificate(seen), Some(expected)) => {
+            Problem::Certificate(ClientError::CertificateChanged {
+                server,
+                expected: *expected,
+                seen,
+            })
+        }
+        (NoTls::Certificate(seen), None) => {
+            Problem::Certificate(ClientError::CertificateUnknown { server, seen })
+        }
+    }
+}
+
+/// A TCP connection, or why there is none.
+pub(crate) async fn tcp(address: &Address) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect(address.target()).await.map_err(|error| error.to_string())?;
+    // Requests are small and somebody waits for each.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 /// Whether the same request may go well in a moment, or at another server.
@@ -218,9 +309,10 @@ async fn exchange(connection: &Connection, request: &Request, session: SessionId
     }
 }
 
-/// What is known of the deployment and the account.
-#[derive(Debug, Default)]
+/// What is known of the deployment, its servers and the account.
+#[derive(Debug)]
 pub(crate) struct Known {
+    pub(crate) pins: Pins,
     pub(crate) connection: Option<Arc<Connection>>,
     pub(crate) welcome: Option<Welcome>,
     pub(crate) session: Option<SessionId>,

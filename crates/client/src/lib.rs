@@ -6,7 +6,9 @@
 //!
 //! Invariants: frames leave in the order in which they were judged to be in the right state; an
 //! order is sent again only under the same client order ID, so it happens once at most; a session
-//! ID is sent only to servers of the deployment that gave it.
+//! ID is sent only to servers of the deployment that gave it; nothing but a TLS handshake is sent to
+//! a server whose certificate is not taken, and plain TCP is spoken only to `tcp://` addresses and
+//! to workers of a list that came over plain TCP.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,6 +25,7 @@
 //! # }
 //! ```
 
+mod address;
 mod client;
 mod connection;
 mod error;
@@ -30,10 +33,15 @@ mod failover;
 mod options;
 mod order;
 mod password;
+mod tls;
+mod trust;
 
+pub use address::{Address, BadAddress};
 pub use client::Client;
 pub use error::{ClientError, ProtocolError, Tried};
 pub use options::Options;
 pub use order::{PlacedOrder, new_order_id};
+pub use papertrader_protocol::Fingerprint;
 pub use papertrader_protocol::transfer::Progress;
 pub use password::{PASSWORD_ROUNDS, Password};
+pub use trust::{How, Learnt, Roots, Trust};

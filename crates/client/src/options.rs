@@ -1,19 +1,24 @@
-//! How long the SDK waits, and how much it takes.
+//! How long the SDK waits, how much it takes, and whom it believes.
 
 use std::time::Duration;
+
+use crate::trust::Trust;
 
 /// Waits and limits. The defaults suit a person at a terminal and a bot alike.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The deployment that every server must belong to. `None` takes that of the first server.
     pub deployment: Option<String>,
+    /// Which certificates are taken from servers that are spoken to with TLS.
+    pub trust: Trust,
     /// For how long [`crate::Client::connect`] tries its servers, round after round. Each server
     /// is tried once at least.
     pub connect_patience: Duration,
     /// For how long a request whose connection was lost is tried on other servers, and an order
     /// whose server is busy or away is sent again.
     pub patience: Duration,
-    /// The longest that one server may take to accept a connection and to answer `hello`.
+    /// The longest that one server may take to accept a connection, for the TLS handshake and to
+    /// answer `hello`.
     pub connect_timeout: Duration,
     /// The longest silence on one request before its connection counts as lost. It must be longer
     /// than the 10 seconds for which a worker may keep an order.
@@ -30,6 +35,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             deployment: None,
+            trust: Trust::default(),
             connect_patience: Duration::from_secs(2),
             patience: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(3),

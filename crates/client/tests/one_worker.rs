@@ -114,7 +114,7 @@ async fn hello_register_and_login() {
         peer.answer(&asked, Return::Pong("ping".into())).await;
     });
     pong.unwrap();
-    let expected = ["w1:1".to_owned(), "w2:2".to_owned(), worker.address.clone()];
+    let expected = ["tcp://w1:1".to_owned(), "tcp://w2:2".to_owned(), worker.address.clone()];
     assert_eq!(client.servers(), expected);
 }
 
@@ -404,5 +404,5 @@ async fn the_list_of_workers_is_kept_when_asked_for() {
         peer.raw(&bytes).await;
     });
     assert_eq!(got.unwrap(), WorkerList { workers: script::list(&["w1:1"]).workers });
-    assert_eq!(client.servers()[0], "w1:1");
+    assert_eq!(client.servers()[0], "tcp://w1:1");
 }

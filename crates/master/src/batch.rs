@@ -3,7 +3,7 @@
 //! Work stands in one queue in order of arrival. Commands that wait together form one batch: the
 //! client order IDs that it asks about are looked up, then each command is judged in order, seeing
 //! those before it, and all is written in one SQL transaction. A snapshot's settlement is a batch
-//! of its own. When a batch is durable its effects are taken, in order; when it is not stored,
+//! of its own, and so is a change of the operator's (`admin`). When a batch is durable its effects are taken, in order; when it is not stored,
 //! nothing was changed and nothing has to be undone.
 
 use std::collections::HashSet;
@@ -21,6 +21,8 @@ use papertrader_protocol::{Failure, Reason, SessionId};
 use papertrader_store::{Batch, Change, NewAccount, PassHash, Profile, SessionKey, StoredSession};
 
 use crate::access::{Asker, NewPassword, Outcome};
+use crate::admin::changes::Administering;
+use crate::admin::{AdminRequest, Answer};
 use crate::assets::Retrieved;
 use crate::database::{Done, Job};
 use crate::driver::{Driver, Event, MasterError};
@@ -37,6 +39,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) enum Work {
     Command(Command),
     Settle(Box<Retrieved>),
+    /// A change of the operator's, and where the answer goes.
+    Admin(Box<AdminRequest>, Answer),
 }
 
 /// A command that changes something durable.
@@ -131,6 +135,8 @@ pub(crate) enum Writing {
     Finding(Vec<Command>, Vec<(AccountId, ClientOrderId)>),
     /// Writing a batch of commands with these effects.
     Committing(Vec<Effect>),
+    /// Writing a change of the operator's.
+    Administering(Box<Administering>),
     /// Writing a settlement.
     Settling(Box<Settlement>, Box<Retrieved>),
     /// A settlement could not be written: it is tried again.
@@ -174,6 +180,7 @@ impl Driver {
             match self.queue.pop_front() {
                 None => return Ok(()),
                 Some(Work::Settle(retrieved)) => self.settle(retrieved)?,
+                Some(Work::Admin(request, answer)) => self.administer(*request, answer)?,
                 Some(Work::Command(first)) => {
                     let is_alone = first.is_alone();
                     let mut commands = vec![first];
@@ -293,7 +300,7 @@ impl Driver {
         Ok(())
     }
 
-    fn commit(&mut self, changes: Vec<Change>, wall: WallTime) {
+    pub(crate) fn commit(&mut self, changes: Vec<Change>, wall: WallTime) {
         let number = BatchNumber(self.last_batch.0 + 1);
         self.writer.submit(Job::Commit(Box::new(Batch { number, wall, changes })));
     }
@@ -312,6 +319,10 @@ impl Driver {
                 self.last_batch.0 += 1;
                 self.take_effect(effects)?;
             }
+            (Writing::Administering(change), Done::Committed) => {
+                self.last_batch.0 += 1;
+                self.administered(*change)?;
+            }
             (Writing::Settling(settlement, retrieved), Done::Committed) => {
                 self.last_batch.0 += 1;
                 self.settled(&settlement, *retrieved)?;
@@ -327,6 +338,10 @@ impl Driver {
                 for effect in effects {
                     self.undone(effect);
                 }
+            }
+            (Writing::Administering(change), Done::Failed(why)) => {
+                error!(%why, "a change of the operator's was not stored");
+                self.not_administered(*change);
             }
             (Writing::Settling(_, retrieved), Done::Failed(why)) => {
                 error!(%why, "a settlement was not stored: it is tried again");
@@ -380,7 +395,7 @@ impl Driver {
     }
 
     /// A batch was not stored: whoever asked for something is told so.
-    fn undone(&mut self, effect: Effect) {
+    pub(crate) fn undone(&mut self, effect: Effect) {
         match effect {
             Effect::Answer(origin, _)
             | Effect::Refuse(origin, _)

@@ -1,5 +1,6 @@
 //! What the operator decides about the master.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use papertrader_core::books::Rules;
@@ -35,6 +36,9 @@ pub struct Config {
     pub read_threads: usize,
     /// Commands that may wait for the store; more are told `busy`.
     pub command_queue: usize,
+    /// The directory, closed to other users, in which the socket for the operator's commands is
+    /// made; `None` for no socket. It is locked by this process.
+    pub admin: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -52,6 +56,7 @@ impl Default for Config {
             limits: Limits::default(),
             read_threads: 2,
             command_queue: 100_000,
+            admin: None,
         }
     }
 }

@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::accounts::Accounts;
+use crate::admin::{AdminRequest, AdminSocket, Answer, SocketError};
 use crate::assets::{Assets, preparation};
 use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
@@ -63,6 +64,9 @@ pub enum MasterError {
     /// The books contradict themselves.
     #[error(transparent)]
     Books(#[from] BrokenBooks),
+    /// The data directory is no place for the operator's socket.
+    #[error(transparent)]
+    Admin(#[from] SocketError),
     /// A thread, a socket or the machine's randomness failed.
     #[error("the machine failed: {0}")]
     Machine(#[from] std::io::Error),
@@ -106,6 +110,12 @@ impl Master {
         shutdown: Shutdown,
     ) -> Result<Master, MasterError> {
         let Entrance { listener, side } = entrance;
+        let admin = config.admin.as_deref().map(AdminSocket::open).transpose()?.flatten();
+        let about = About {
+            started: clock.now(),
+            certificate: side.fingerprint().to_string(),
+            key: side.key().fingerprint().to_string(),
+        };
         let address = listener.local_addr()?;
         let port_clock = clock.clone();
         let (events, inbox) = mpsc::channel(TURN);
@@ -116,7 +126,7 @@ impl Master {
         };
         let driver = tokio::task::spawn_blocking(move || {
             prepare(store.as_mut(), source.as_ref(), &clock)?;
-            Driver::new(config, store, source, clock, interval, sender)
+            Driver::new(config, store, source, clock, interval, about, sender)
         })
         .await
         .map_err(std::io::Error::other)??;
@@ -129,11 +139,20 @@ impl Master {
             running.await.map_err(std::io::Error::other)??;
             return Err(MasterError::NoPrices);
         }
+        let admin = admin.map(|socket| {
+            let (socket, events) = (Arc::new(socket), events.clone());
+            let accepting = Arc::clone(&socket);
+            (socket, tokio::spawn(async move { accepting.accept(events).await }))
+        });
         let port = Port { side, registry, view, clock: port_clock, events };
         let accepting = tokio::spawn(port::accept(listener, Arc::new(port)));
         let running = tokio::spawn(async move {
             let result = running.await;
             accepting.abort();
+            if let Some((socket, accepting)) = admin {
+                accepting.abort();
+                socket.remove();
+            }
             result.map_err(std::io::Error::other)?
         });
         Ok(Master { address, running })
@@ -187,8 +206,19 @@ pub(crate) enum Event {
     Step(Result<Option<Step>, SourceError>),
     /// A read is finished: its answer for a link.
     Answer(LinkId, Vec<u8>),
+    /// The operator asks for something.
+    Admin(AdminRequest, Answer),
     /// What failed is tried again.
     Retry,
+}
+
+/// What the operator is told of the master itself.
+pub(crate) struct About {
+    pub(crate) started: WallTime,
+    /// The fingerprint of its TLS certificate.
+    pub(crate) certificate: String,
+    /// The fingerprint of its OpenPGP key.
+    pub(crate) key: String,
 }
 
 /// The master's state.
@@ -203,8 +233,9 @@ pub(crate) struct Driver {
     pub(crate) readers: Readers,
     pub(crate) events: Events,
     pub(crate) writer: Writer,
-    deployment: String,
-    interval: i64,
+    pub(crate) about: About,
+    pub(crate) deployment: String,
+    pub(crate) interval: i64,
     pub(crate) last_batch: BatchNumber,
     /// The number of the latest snapshot that was taken, settled or not.
     last_taken: u64,
@@ -221,6 +252,7 @@ impl Driver {
         source: Arc<dyn PriceSource>,
         clock: Clock,
         interval: i64,
+        about: About,
         events: Events,
     ) -> Result<Driver, MasterError> {
         let loaded = store.load()?;
@@ -269,6 +301,7 @@ impl Driver {
             workers: Workers::new(registry, view),
             readers: Readers::start(readers, &events)?,
             writer: Writer::start(store, events.clone())?,
+            about,
             deployment: loaded.deployment,
             last_batch: loaded.last_batch,
             last_taken: head.snapshot,
@@ -369,6 +402,7 @@ impl Driver {
             Event::Answer(link, bytes) => {
                 self.workers.say(link, |out| out.extend_from_slice(&bytes));
             }
+            Event::Admin(request, answer) => self.admin(request, answer, draining),
             Event::Retry => self.retry(),
         }
         Ok(())

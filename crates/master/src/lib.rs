@@ -9,6 +9,7 @@
 //! | 3.1.4 event log | `papertrader_node::log` |
 //! | 3.1.5 workers | `workers`, `registry`, `port` |
 //! | 3.1.6 assets data retrieval | `assets` |
+//! | 2.4.5 the operator | [`admin`]: a socket in the data directory |
 //! | 3.1.7 assets buy and sell | `trading` |
 //!
 //! Invariant: memory changes only after the commit that made the change durable, and every answer
@@ -16,6 +17,7 @@
 
 mod access;
 mod accounts;
+pub mod admin;
 mod assets;
 mod bars;
 mod batch;

@@ -69,6 +69,11 @@ impl Registry {
         self.workers.get(&id).map(|entry| entry.registered.clone())
     }
 
+    /// A worker's key, if it has one that can be read.
+    pub(crate) fn key(&self, id: WorkerId) -> Option<&Certificate> {
+        self.workers.get(&id)?.registered.key.as_deref()
+    }
+
     /// A worker as it is stored, by its name.
     pub(crate) fn by_name(&self, name: &str) -> Option<&WorkerRow> {
         self.rows().find(|row| row.name == name)

@@ -156,13 +156,16 @@ impl Workers {
     }
 
     /// Links that may not be any more, with the reason: their worker was removed or booted, has
-    /// another key or other addresses now, or a key has expired.
+    /// another name, key or other addresses now, or a key has expired.
     pub(crate) fn forbidden(&self, now: WallTime) -> Vec<(LinkId, String)> {
         let mut forbidden = Vec::new();
         let registry = self.registry.borrow();
         for (id, link) in &self.links {
             let why = match admissible(registry.find(link.worker), link.worker, link.peer, now) {
                 Err(denied) => denied.to_string(),
+                Ok((worker, _)) if worker.name != link.name => {
+                    format!("worker {} is called {} now", link.name, worker.name)
+                }
                 Ok((_, key)) if key.fingerprint().to_string() != link.key => {
                     format!("worker {} has another key now", link.name)
                 }
@@ -228,6 +231,11 @@ impl Workers {
         if let Some(link) = self.links.get(&id) {
             link.queue.cut.notify_one();
         }
+    }
+
+    /// All links.
+    pub(crate) fn links(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+        self.links.iter().map(|(id, link)| (*id, link))
     }
 
     pub(crate) fn link(&self, id: LinkId) -> Option<&Link> {

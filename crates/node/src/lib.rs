@@ -1,5 +1,5 @@
 //! What both servers share: the clock, shutdown, framed connections, the link between master and
-//! worker, configuration, and the event log.
+//! worker, the OpenPGP keys that prove who is on it, configuration, and the event log.
 //!
 //! Nothing here knows what an instruction means.
 

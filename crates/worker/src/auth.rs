@@ -204,6 +204,11 @@ impl Sessions {
         changes
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
+    }
+
     /// Forgets unused sessions that have expired, and any beyond the number that is kept.
     pub(crate) fn sweep(&self, now: WallTime) {
         for shard in &self.shards {

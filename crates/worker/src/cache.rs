@@ -17,6 +17,8 @@ use papertrader_protocol::data::{AssetInfo, AssetLine, AssetList, AssetValue};
 use papertrader_protocol::link::{LinkInstrument, SnapshotPush, Tick};
 use papertrader_protocol::wire::Wire;
 
+use crate::counters::Outgoing;
+
 /// A snapshot that does not fit to what was before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SnapshotFault {
@@ -185,7 +187,7 @@ impl Prices {
     }
 
     /// The answer to `getAssetList`.
-    pub(crate) fn list(&self) -> Bytes {
+    pub(crate) fn list(&self, outgoing: &Outgoing) -> Bytes {
         let encode = || {
             let lines = self.instruments.list.iter().zip(&self.ticks);
             let assets = lines.map(|(instrument, tick)| AssetLine {
@@ -197,7 +199,8 @@ impl Prices {
                 previous_close: tick.as_ref().and_then(|tick| tick.previous_close),
             });
             let (market, snapshot, ended) = (self.market, self.number, self.ended);
-            Bytes::from(AssetList { market, snapshot, ended, assets: assets.collect() }.to_bytes())
+            let list = AssetList { market, snapshot, ended, assets: assets.collect() };
+            outgoing.share(list.to_bytes())
         };
         self.list.get_or_init(encode).clone()
     }
@@ -266,7 +269,7 @@ mod tests {
         assert_eq!(value(&new, "ELSE"), Err(Reason::UnknownAsset));
         let info = AssetInfo::from_bytes(new.info("AAPL".parse().unwrap()).unwrap()).unwrap();
         assert_eq!((info.name.as_str(), info.close.raw()), ("AAPL Inc.", 333));
-        let list = AssetList::from_bytes(&new.list()).unwrap();
+        let list = AssetList::from_bytes(&new.list(&Outgoing::new(0))).unwrap();
         let symbols: Vec<&str> = list.assets.iter().map(|line| line.symbol.as_str()).collect();
         assert_eq!(symbols, ["AAPL", "MSFT", "NONE"]);
         assert_eq!(list.assets[2].price, None);

@@ -3,11 +3,14 @@
 //!
 //! A connection lives on one thread. Each thread has a [`Hub`], which starts connections, brings
 //! them the master's answers and ends them. `connection` moves bytes, `judge` decides whether a
-//! message is listened to, `serve` answers it, `outbox` holds what waits to be written.
+//! message is listened to, `serve` answers it, `outbox` holds what waits to be written;
+//! `allowance` bounds how fast a client may ask, `records` sees what TLS hides.
 
+mod allowance;
 mod connection;
 mod judge;
 mod outbox;
+mod records;
 mod serve;
 
 use std::cell::{Cell, RefCell};
@@ -15,6 +18,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use papertrader_node::shutdown::Shutdown;
 use papertrader_node::{debug, warn};
@@ -22,16 +26,20 @@ use papertrader_protocol::Reason;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::driver::{Seat, Shared};
+use crate::driver::Shared;
+use crate::seats::Seat;
 use crate::uplink::{Delivery, Uplink};
 use connection::Connection;
+use records::{Followed, Records};
 
 pub(crate) use connection::refuse;
 
 /// Answers that are handed to connections before anything else gets its turn.
 const DELIVERIES_AT_ONCE: usize = 1_024;
+/// How often idle clients are looked for: the shortest and the longest time between.
+const SWEEP: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
 /// A client that was let in: its socket, and its place among those that are let in.
 #[derive(Debug)]
@@ -48,6 +56,8 @@ struct Hub {
     uplink: Arc<Uplink>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next: Cell<u64>,
+    /// Bytes that wait for one of these clients alone.
+    own_memory: Cell<usize>,
 }
 
 /// Serves clients on this thread until `stop`, and then until all of them are gone.
@@ -60,7 +70,10 @@ pub(crate) async fn run(
     mut stop: Shutdown,
 ) {
     let connections = RefCell::default();
-    let hub = Rc::new(Hub { thread, shared, uplink, connections, next: Cell::new(1) });
+    let mut sweep = interval((shared.config.idle_timeout / 4).clamp(SWEEP.0, SWEEP.1));
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (next, own_memory) = (Cell::new(1), Cell::new(0));
+    let hub = Rc::new(Hub { thread, shared, uplink, connections, next, own_memory });
     let mut tasks = JoinSet::new();
     let mut stopping = false;
     loop {
@@ -93,6 +106,7 @@ pub(crate) async fn run(
                     warn!(%error, "a connection ended in a fault of the worker");
                 }
             }
+            _ = sweep.tick() => hub.end_idle(),
             Some(arrival) = arrivals.recv(), if !stopping => hub.welcome(arrival, &mut tasks),
         }
     }
@@ -111,9 +125,38 @@ impl Hub {
         self.connections.borrow_mut().insert(id, Rc::clone(&connection));
         let listed = Listed { hub: Rc::clone(self), id, _seat: seat };
         tasks.spawn_local(async move {
-            let (reader, writer) = stream.into_split();
-            connection::run(&listed.hub, &connection, reader, writer).await;
+            let (hub, connection) = (&*listed.hub, &*connection);
+            let Some(certificate) = &hub.shared.config.tls else {
+                let (reader, writer) = stream.into_split();
+                let records = Records::default();
+                return connection::run(hub, connection, reader, writer, &records).await;
+            };
+            let records = Rc::new(Records::default());
+            let stream = Followed::new(stream, Rc::clone(&records));
+            let made = connection::shake_hands(hub, connection, certificate, stream).await;
+            if let Some(stream) = made {
+                let (reader, writer) = tokio::io::split(stream);
+                connection::run(hub, connection, reader, writer, &records).await;
+            }
         });
+    }
+
+    /// Says goodbye to the clients that say nothing and have no session.
+    fn end_idle(&self) {
+        let (shared, now) = (&self.shared, Instant::now());
+        let (wall, config) = (shared.clock.now(), &shared.config);
+        for connection in self.connections.borrow().values() {
+            if connection.is_idle(now, config.idle_timeout, wall) {
+                debug!(peer = %connection.peer, "a client is idle");
+                shared.counters.cut.add_one();
+                connection.say_goodbye(Reason::Idle, now + config.write_timeout);
+            }
+        }
+    }
+
+    /// For a connection: what it has waiting that no other has.
+    fn own_memory(&self) -> OwnMemory<'_> {
+        OwnMemory { hub: self, bytes: 0 }
     }
 
     fn deliver(&self, delivery: Delivery) {
@@ -128,6 +171,29 @@ impl Hub {
         for connection in self.connections.borrow().values() {
             connection.say_goodbye(Reason::ShuttingDown, deadline);
         }
+    }
+}
+
+/// A connection's part of the memory for what waits; nothing when it is dropped.
+struct OwnMemory<'a> {
+    hub: &'a Hub,
+    bytes: usize,
+}
+
+impl OwnMemory<'_> {
+    fn set(&mut self, bytes: usize) {
+        if bytes != self.bytes {
+            let all = self.hub.own_memory.get() - self.bytes + bytes;
+            self.bytes = bytes;
+            self.hub.own_memory.set(all);
+            self.hub.shared.outgoing.set_own(self.hub.thread, all);
+        }
+    }
+}
+
+impl Drop for OwnMemory<'_> {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

@@ -7,14 +7,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use papertrader_core::time::WallTime;
 use papertrader_node::clock::Clock;
 use papertrader_node::shutdown::{self, Shutdown, Trigger};
 use papertrader_node::{debug, error, info, warn};
+use papertrader_protocol::Reason;
 use papertrader_protocol::data::WorkerList;
 use papertrader_protocol::link::LinkWelcome;
 use papertrader_protocol::wire::Wire;
@@ -28,6 +29,8 @@ use crate::cache::Prices;
 use crate::cache::history::History;
 use crate::clients::{self, Arrival};
 use crate::config::{Config, ConfigError};
+use crate::counters::{Counters, Outgoing};
+use crate::seats::{Full, Seats};
 use crate::uplink::{self, Uplink};
 
 /// Accepted sockets that wait for a client thread.
@@ -76,31 +79,27 @@ pub(crate) struct Shared {
     pub(crate) worker_list: ArcSwap<Vec<u8>>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) ready: watch::Sender<bool>,
-    clients: Arc<AtomicUsize>,
+    pub(crate) started: WallTime,
+    pub(crate) counters: Counters,
+    pub(crate) outgoing: Outgoing,
+    seats: Arc<Seats>,
 }
 
 impl Shared {
     /// How many clients are connected.
     pub(crate) fn clients(&self) -> usize {
-        self.clients.load(Ordering::Relaxed)
+        self.seats.taken()
     }
-}
 
-/// A client's place among those that are let in; dropping it frees the place.
-#[derive(Debug)]
-pub(crate) struct Seat(Arc<AtomicUsize>);
-
-impl Seat {
-    fn take(seats: &Arc<AtomicUsize>, most: usize) -> Option<Seat> {
-        let more = |taken| (taken < most).then_some(taken + 1);
-        seats.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Seat(Arc::clone(seats)))
+    /// Bytes of memory for what waits for clients, without what the cache holds anyway.
+    pub(crate) fn outgoing_bytes(&self) -> u64 {
+        self.outgoing.bytes().saturating_sub(self.history.bytes())
     }
-}
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// Whether that is more than it may be.
+    pub(crate) fn is_full(&self) -> bool {
+        let most = self.config.max_outgoing_total;
+        self.outgoing.bytes() > most && self.outgoing_bytes() > most
     }
 }
 
@@ -122,6 +121,7 @@ impl Worker {
         let listener = std::net::TcpListener::bind(config.listen).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         listener.set_nonblocking(true).map_err(listen_error)?;
+        limit_send_buffer(&listener, config.send_buffer).map_err(listen_error)?;
 
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -138,10 +138,16 @@ impl Worker {
             worker_list: ArcSwap::from_pointee(WorkerList { workers: Vec::new() }.to_bytes()),
             sessions: Arc::new(Sessions::new()),
             ready: ready_sender,
-            clients: Arc::default(),
+            started: clock.now(),
+            counters: Counters::default(),
+            outgoing: Outgoing::new(threads),
+            seats: Arc::default(),
         });
         if address.ip().is_unspecified() && shared.config.advertise.is_none() {
             warn!(%address, "clients cannot reach a worker at this address: configure 'advertise'");
+        }
+        if shared.config.tls.is_none() {
+            warn!(%address, "clients are met without TLS, as configured: what they send can be read on the way");
         }
         info!(%address, threads, worker = %shared.config.worker(), "the worker starts");
 
@@ -283,12 +289,23 @@ async fn listen(
                 continue;
             }
         };
-        let Some(seat) = Seat::take(&shared.clients, shared.config.max_connections) else {
-            debug!(%peer, "no room for a client");
-            if refusals.len() < REFUSALS {
-                refusals.spawn_local(clients::refuse(stream));
+        let config = &shared.config;
+        let (most, most_per_address) = (config.max_connections, config.max_connections_per_address);
+        let seat = match shared.seats.take(peer.ip(), most, most_per_address) {
+            Ok(seat) => seat,
+            Err(full) => {
+                debug!(%peer, ?full, "no room for a client");
+                shared.counters.refused.add_one();
+                // Over TLS the words would cost a handshake: the connection is closed at once.
+                if config.tls.is_none() && refusals.len() < REFUSALS {
+                    let reason = match full {
+                        Full::All => Reason::Busy,
+                        Full::Address => Reason::TooManyConnections,
+                    };
+                    refusals.spawn_local(clients::refuse(stream, reason));
+                }
+                continue;
             }
-            continue;
         };
         let _ = stream.set_nodelay(true);
         let Ok(socket) = stream.into_std() else { continue };
@@ -299,4 +316,21 @@ async fn listen(
         }
     }
     info!("the worker stops taking clients");
+}
+
+/// Sets how much the system holds for each client on its way. Accepted sockets have it from the
+/// listener.
+#[cfg(unix)]
+fn limit_send_buffer(listener: &std::net::TcpListener, bytes: u32) -> io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    // Another handle of the same socket, in the only type that lets the size be set.
+    let handle = std::os::fd::OwnedFd::from(listener.try_clone()?);
+    tokio::net::TcpSocket::from_std_stream(handle.into()).set_send_buffer_size(bytes)
+}
+
+#[cfg(not(unix))]
+fn limit_send_buffer(_: &std::net::TcpListener, _: u32) -> io::Result<()> {
+    Ok(())
 }

@@ -4,7 +4,8 @@
 //! The modules are those of the specification: [`driver`] starts and ends everything, `uplink` is
 //! the only one that talks to the master, `cache` holds prices and history, `auth` is the
 //! authorization tunnel with the table of verified sessions, `clients` keeps the connections and
-//! judges what comes through them. The event log is `papertrader_node`'s.
+//! judges what comes through them. `seats` and `counters` are small tables that they share. The
+//! event log is `papertrader_node`'s.
 //!
 //! A worker holds nothing that cannot be lost. Invariants: no lock is held across an await; every
 //! queue that a client can grow has a bound; an order that was handed to the link is never
@@ -14,7 +15,9 @@ pub(crate) mod auth;
 pub(crate) mod cache;
 pub(crate) mod clients;
 pub mod config;
+pub(crate) mod counters;
 pub mod driver;
+pub(crate) mod seats;
 pub(crate) mod uplink;
 
 pub use config::{Config, ConfigError};

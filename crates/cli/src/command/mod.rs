@@ -1,4 +1,5 @@
-//! The commands, and what they share: finding the servers, connecting, the kept session.
+//! The commands, and what they share: finding the servers, connecting, the kept session, the
+//! certificates that are remembered.
 //!
 //! Each group of commands has its file. A command asks through the SDK and prints through
 //! [`crate::output`].
@@ -8,18 +9,23 @@ mod chart;
 pub(crate) mod completions;
 mod market;
 mod trade;
+mod trust;
 mod watch;
 
-use papertrader_client::{Client, ClientError, Options};
+use std::cell::OnceCell;
+
+use papertrader_client::{Client, ClientError, Options, Trust};
 use papertrader_core::names::{Symbol, UserName};
 use papertrader_protocol::Reason;
 
 use crate::arguments::{ClientCommand, Global};
+use crate::config_dir::ConfigDir;
 use crate::error::{CliError, is_about_session};
+use crate::known_servers::KnownServers;
 use crate::output::Output;
 use crate::session_file::{SavedSession, SessionFile};
 
-/// Where a server is if nothing else is known.
+/// Where a server is if nothing else is known; spoken to with TLS.
 const DEFAULT_SERVER: &str = "127.0.0.1:2049";
 
 /// Runs a client's command to its end.
@@ -32,12 +38,20 @@ pub(crate) fn run(
         .enable_all()
         .build()
         .map_err(CliError::Start)?;
+    let config = ConfigDir::locate(global.config_dir.as_deref())?;
     let context = Context {
-        file: SessionFile::locate(global.config_dir.as_deref())?,
+        file: SessionFile::of(&config),
+        known: KnownServers::of(&config),
         servers: &global.server,
         output: *output,
+        client: OnceCell::new(),
     };
-    runtime.block_on(dispatch(command, &context))
+    runtime.block_on(async {
+        let done = dispatch(command, &context).await;
+        // Also after a failure: what was seen was seen.
+        let remembered = context.client.get().map_or(Ok(()), |client| context.remember(client));
+        done.and(remembered)
+    })
 }
 
 async fn dispatch(command: ClientCommand, context: &Context<'_>) -> Result<(), CliError> {
@@ -61,6 +75,9 @@ async fn dispatch(command: ClientCommand, context: &Context<'_>) -> Result<(), C
         ClientCommand::Quote { symbols } => market::quote(context, &symbols).await,
         ClientCommand::Forecast { symbol, days } => market::forecast(context, &symbol, days).await,
         ClientCommand::Workers => market::workers(context).await,
+        ClientCommand::Trust { address, fingerprint } => {
+            trust::trust(context, &address, fingerprint.as_deref()).await
+        }
         ClientCommand::Chart(chart) => chart::chart(context, chart).await,
         ClientCommand::Watch { symbols, count } => watch::watch(context, &symbols, count).await,
     }
@@ -69,9 +86,12 @@ async fn dispatch(command: ClientCommand, context: &Context<'_>) -> Result<(), C
 /// What every command has.
 struct Context<'a> {
     file: SessionFile,
+    known: KnownServers,
     /// Those of the command line.
     servers: &'a [String],
     output: Output,
+    /// The one that was connected.
+    client: OnceCell<Client>,
 }
 
 /// A client whose session is in use, and what is kept of it.
@@ -105,16 +125,41 @@ impl Context<'_> {
     /// Connects without a session.
     async fn connect(&self) -> Result<Client, CliError> {
         let saved = self.file.load()?;
-        let servers = self.servers(saved.as_ref());
-        Ok(Client::connect(&servers, Options::default()).await?)
+        self.open(saved.as_ref(), None).await
+    }
+
+    /// Connects, and remembers new certificates before anything secret is sent.
+    async fn open(
+        &self,
+        saved: Option<&SavedSession>,
+        deployment: Option<String>,
+    ) -> Result<Client, CliError> {
+        let known = self.known.load()?.into_iter().collect();
+        let trust = Trust { known, ..Trust::default() };
+        let options = Options { deployment, trust, ..Options::default() };
+        let client = Client::connect(&self.servers(saved), options).await?;
+        self.remember(&client)?;
+        // A command connects once.
+        let _ = self.client.set(client.clone());
+        Ok(client)
+    }
+
+    /// Keeps what the client has learnt of certificates, and says what was a first use.
+    fn remember(&self, client: &Client) -> Result<(), CliError> {
+        for first in self.known.learn(client.learnt())? {
+            self.output.notice(&format!(
+                "{} is new here: its certificate SHA-256 {} is remembered",
+                first.server, first.fingerprint
+            ));
+        }
+        Ok(())
     }
 
     /// Connects, and takes the kept session into use.
     async fn logged_in(&self) -> Result<LoggedIn, CliError> {
         let saved = self.file.load()?.ok_or(CliError::NotLoggedIn)?;
         let Ok(session) = saved.session.parse() else { return Err(CliError::NotLoggedIn) };
-        let options = Options { deployment: Some(saved.deployment.clone()), ..Options::default() };
-        let client = Client::connect(&self.servers(Some(&saved)), options).await?;
+        let client = self.open(Some(&saved), Some(saved.deployment.clone())).await?;
         match client.resume(session).await {
             Ok(_) => Ok(LoggedIn { client, saved }),
             Err(ClientError::Refused(failure)) if is_about_session(&failure) => {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use papertrader_core::bar::Bar;
 use papertrader_core::money::Price;
+use papertrader_protocol::Fingerprint;
 use papertrader_protocol::data;
 use papertrader_protocol::request::Span;
 use papertrader_protocol::returns::{FilledOrder, SessionGrant, side_name};
@@ -509,6 +510,20 @@ impl From<&data::WorkerList> for Workers {
             load: line.load,
         };
         Workers { workers: list.workers.iter().map(worker).collect() }
+    }
+}
+
+/// `trust`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Trusted {
+    server: String,
+    fingerprint: String,
+    before: Option<String>,
+}
+
+impl Trusted {
+    pub(crate) fn new(server: String, now: Fingerprint, before: Option<Fingerprint>) -> Trusted {
+        Trusted { server, fingerprint: now.to_string(), before: before.map(text) }
     }
 }
 

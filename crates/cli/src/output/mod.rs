@@ -73,6 +73,14 @@ impl Output {
         }
     }
 
+    /// Says something that a person should know, looking or not.
+    pub(crate) fn notice(&self, text: &str) {
+        if !self.json {
+            // What cannot be shown is no reason to fail.
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
     /// Says why the command failed.
     pub(crate) fn error(&self, error: &CliError) {
         if error.exit_code() == 0 {

@@ -1,10 +1,16 @@
-//! `papertrader init`: writes a commented configuration, and says what to do with it.
+//! `papertrader init`: writes a commented configuration with the keys it needs, and says what to do
+//! with it.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use super::{Role, ServerError};
+use papertrader_node::config::load;
+use papertrader_node::link::default_id;
+use papertrader_protocol::Fingerprint;
+
+use super::identity::{OpenPgpSettings, PUBLIC, own_identity, write_new};
+use super::settings::{MasterSettings, make_private_dir, toml_string, worker_user_id};
+use super::{InitArgs, Role, ServerError};
 
 /// The master's configuration with every key and its default.
 pub(super) const MASTER: &str = include_str!("templates/master.toml");
@@ -13,40 +19,95 @@ pub(super) const WORKER: &str = include_str!("templates/worker.toml");
 
 /// What stands for the worker's UUID in its template.
 const UUID: &str = "00000000-0000-0000-0000-000000000000";
+/// What stands for the fingerprint of the master's certificate in it.
+const FINGERPRINT: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// What stands for the master's address in it.
+const ADDRESS: &str = "\"127.0.0.1:2048\"";
 
-pub(super) fn init(role: Role, dir: &Path) -> Result<(), ServerError> {
-    let write_failed =
-        |path: &Path, error| ServerError::Write { path: path.display().to_string(), error };
-    std::fs::create_dir_all(dir).map_err(|error| write_failed(dir, error))?;
-    let (name, text, uuid) = match role {
-        Role::Master => ("master.toml", MASTER.to_owned(), None),
-        Role::Worker => {
-            let uuid = uuid::Uuid::new_v4().to_string();
-            ("worker.toml", WORKER.replace(UUID, &uuid), Some(uuid))
+pub(super) fn init(args: &InitArgs) -> Result<(), ServerError> {
+    make_private_dir(&args.dir)?;
+    match args.role {
+        Role::Master => master(&args.dir),
+        Role::Worker => worker(args),
+    }
+}
+
+fn master(dir: &Path) -> Result<(), ServerError> {
+    let file = dir.join("master.toml");
+    write_new(&file, MASTER.as_bytes(), false)?;
+    let settings: MasterSettings = load(Some(&file), "PAPERTRADER_MASTER_", ())?;
+    make_private_dir(&settings.data(dir))?;
+    let side = settings.side(dir)?;
+    println!("wrote {}, and keys in {}", file.display(), settings.data(dir).display());
+    println!("start it with:\n  papertrader master --config {}", file.display());
+    println!(
+        "on each worker's machine:\n  papertrader init worker DIR --master HOST:2048 --fingerprint {}",
+        side.fingerprint()
+    );
+    Ok(())
+}
+
+fn worker(args: &InitArgs) -> Result<(), ServerError> {
+    let dir = &args.dir;
+    let file = dir.join("worker.toml");
+    if file.exists() {
+        return Err(ServerError::Exists(file.display().to_string()));
+    }
+    let fingerprint = match &args.fingerprint {
+        Some(text) => fingerprint(text)?,
+        None => ask_fingerprint()?,
+    };
+    let identity = match &args.key {
+        None => own_identity(dir, &worker_user_id(&args.name))?,
+        Some(key) => {
+            let settings = OpenPgpSettings { key: Some(key.clone()), passphrase_file: None };
+            let identity = settings.identity(Path::new("."), dir, "")?;
+            let text = identity.certificate().to_armored();
+            write_new(&dir.join(PUBLIC), text.as_bytes(), true)?;
+            identity
         }
     };
-    let path = dir.join(name);
-    // Never over a file that is there. A worker is known by its UUID: it is nobody else's to read.
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let opened = options.open(&path);
-    let mut file = opened.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => ServerError::Exists(path.display().to_string()),
-        _ => write_failed(&path, error),
-    })?;
-    file.write_all(text.as_bytes()).map_err(|error| write_failed(&path, error))?;
-    println!("wrote {}", path.display());
-    match uuid {
-        None => println!("start it with: papertrader master --config {}", path.display()),
-        Some(uuid) => {
-            println!("add this to the master's master.toml and start the master again:\n");
-            println!("[[workers]]\nname = \"one\"\nuuid = \"{uuid}\"\nallowed = [\"127.0.0.1\"]\n");
-            println!("then start it with: papertrader worker --config {}", path.display());
-        }
+    let uuid = uuid::Uuid::from_bytes(default_id(identity.certificate()).0).to_string();
+    let mut text = WORKER
+        .replace(UUID, &uuid)
+        .replace(FINGERPRINT, &fingerprint.to_string())
+        .replace(ADDRESS, &toml_string(&args.master));
+    if let Some(key) = &args.key {
+        let path = std::path::absolute(key)?;
+        let line = format!("key = {}\n", toml_string(&path.display().to_string()));
+        text = text.replacen("# key = \"worker-secret.asc\"\n", &line, 1);
     }
+    write_new(&file, text.as_bytes(), false)?;
+    println!("wrote {}, and the worker's key in {}", file.display(), dir.join(PUBLIC).display());
+    println!(
+        "on the master's machine, with a copy of {PUBLIC} (ADDRESS is where this worker comes from):\n\
+         \x20 papertrader admin workers add {} --key {PUBLIC} --address ADDRESS",
+        args.name
+    );
+    println!("then start it here with:\n  papertrader worker --config {}", file.display());
     Ok(())
+}
+
+fn fingerprint(text: &str) -> Result<Fingerprint, ServerError> {
+    let wrong =
+        |error| ServerError::Value { key: "--fingerprint", problem: format!("is wrong: {error}") };
+    text.trim().parse().map_err(wrong)
+}
+
+fn ask_fingerprint() -> Result<Fingerprint, ServerError> {
+    if !std::io::stdin().is_terminal() {
+        let problem =
+            "is missing: `papertrader admin status` on the master's machine says it".into();
+        return Err(ServerError::Value { key: "--fingerprint", problem });
+    }
+    println!(
+        "`papertrader init master` printed it; `papertrader admin status` on the master's machine does.\n\
+         Fingerprint of the master's certificate:"
+    );
+    std::io::stdout().flush()?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    fingerprint(&line)
 }
 
 #[cfg(test)]
@@ -78,9 +139,7 @@ mod tests {
     fn the_templates_are_the_defaults() {
         let (_dir, path) = written("master.toml", &uncommented(MASTER));
         let all: MasterSettings = load(Some(&path), "PAPERTRADER_TEST_NONE_", ()).unwrap();
-        let defaults = MasterSettings { workers: Vec::new(), ..MasterSettings::default() };
-        let all = MasterSettings { workers: Vec::new(), ..all };
-        assert_eq!(format!("{all:?}"), format!("{defaults:?}"));
+        assert_eq!(format!("{all:?}"), format!("{:?}", MasterSettings::default()));
     }
 
     #[test]
@@ -92,24 +151,58 @@ mod tests {
         assert_eq!(format!("{all:?}"), format!("{least:?}"));
     }
 
+    fn args(role: Role, dir: &Path) -> InitArgs {
+        InitArgs {
+            role,
+            dir: dir.to_owned(),
+            master: "127.0.0.1:2048".into(),
+            fingerprint: Some("ab".repeat(32)),
+            name: "one".into(),
+            key: None,
+        }
+    }
+
     #[cfg(unix)]
     #[test]
     fn what_is_written_is_its_owners_alone() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        for (role, name) in [(Role::Master, "master.toml"), (Role::Worker, "worker.toml")] {
-            init(role, dir.path()).unwrap();
+        for role in [Role::Master, Role::Worker] {
+            init(&args(role, dir.path())).unwrap();
+        }
+        let secrets = [
+            "master.toml",
+            "worker.toml",
+            "openpgp-secret.asc",
+            "data/openpgp-secret.asc",
+            "data/tls-key.pem",
+        ];
+        for name in secrets {
             let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
     }
 
     #[test]
+    fn a_worker_is_what_its_key_says_and_knows_its_master() {
+        let dir = tempfile::tempdir().unwrap();
+        init(&args(Role::Worker, dir.path())).unwrap();
+        let file = dir.path().join("worker.toml");
+        let settings: WorkerSettings = load(Some(&file), "PAPERTRADER_TEST_NONE_", ()).unwrap();
+        let config = settings.config(dir.path()).unwrap();
+        assert_eq!(config.link.worker, default_id(config.link.identity.certificate()));
+        assert_eq!(config.link.master, Fingerprint([0xab; 32]));
+    }
+
+    #[test]
     fn init_never_writes_over_a_file() {
         let dir = tempfile::tempdir().unwrap();
-        init(Role::Worker, dir.path()).unwrap();
-        let first = std::fs::read(dir.path().join("worker.toml")).unwrap();
-        assert!(matches!(init(Role::Worker, dir.path()), Err(ServerError::Exists(_))));
-        assert_eq!(std::fs::read(dir.path().join("worker.toml")).unwrap(), first);
+        for (role, name) in [(Role::Worker, "worker.toml"), (Role::Master, "master.toml")] {
+            init(&args(role, dir.path())).unwrap();
+            let first = std::fs::read(dir.path().join(name)).unwrap();
+            let again = init(&args(role, dir.path()));
+            assert!(matches!(again, Err(ServerError::Exists(_))));
+            assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), first);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! `up` runs the same `master` and `worker` commands as an operator would, as processes of its
 //! own, so that what is tried at home is what runs in production.
 
+mod identity;
 mod init;
 mod run;
 mod settings;
@@ -25,12 +26,29 @@ pub(crate) enum ServerCommand {
     /// Run a worker server
     Worker(ServerArgs),
     /// Write a commented configuration
-    Init {
-        /// Which server
-        role: Role,
-        /// Where to write it
-        dir: PathBuf,
-    },
+    Init(InitArgs),
+}
+
+/// What `init` writes.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Which server
+    role: Role,
+    /// Where to write it
+    dir: PathBuf,
+    /// Where the worker finds its master
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2048")]
+    master: String,
+    /// SHA-256 of the master's certificate, as `init master` and `admin status` print it; asked for
+    /// at a terminal
+    #[arg(long, value_name = "HEX")]
+    fingerprint: Option<String>,
+    /// The worker's name in the master's registry
+    #[arg(long, value_name = "NAME", default_value = "one")]
+    name: String,
+    /// A secret key made by GnuPG (gpg --export-secret-keys --armor) instead of a new one
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
 }
 
 /// Which server.
@@ -59,7 +77,7 @@ pub(crate) fn run(command: ServerCommand) -> ExitCode {
         ServerCommand::Up(args) => up::up(args),
         ServerCommand::Master(args) => run::master(&args.config, args.supervised),
         ServerCommand::Worker(args) => run::worker(&args.config, args.supervised),
-        ServerCommand::Init { role, dir } => init::init(role, &dir),
+        ServerCommand::Init(args) => init::init(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,6 +127,36 @@ pub(crate) enum ServerError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// A file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// An OpenPGP secret key cannot be used.
+    #[error("the OpenPGP key {path} cannot be used: {error}")]
+    Key {
+        /// Its file.
+        path: String,
+        /// Why.
+        error: papertrader_node::openpgp::IdentityError,
+    },
+    /// An OpenPGP public key cannot be used.
+    #[error("the OpenPGP key {path} cannot be used: {error}")]
+    PublicKey {
+        /// Its file.
+        path: String,
+        /// Why.
+        error: papertrader_node::openpgp::CertificateError,
+    },
+    /// The certificate of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] papertrader_node::tls::TlsError),
+    /// The workers cannot be registered with the master.
+    #[error("the workers cannot be registered: {0}")]
+    Register(#[from] papertrader_master::admin::ClientError),
     /// A file cannot be written.
     #[error("cannot write {path}: {error}")]
     Write {

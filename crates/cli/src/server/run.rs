@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use papertrader_master::Entrance;
 use papertrader_node::clock::Clock;
 use papertrader_node::config::load;
 use papertrader_node::log::EventLog;
@@ -31,14 +32,17 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// Runs the master.
 pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let settings: MasterSettings = load(Some(file), "PAPERTRADER_MASTER_", ())?;
-    let config = settings.config()?;
-    let lock = lock_directory(&settings.data, LOCK_WAIT)?;
+    let base = directory_of(file);
+    let data = settings.data(base);
+    let config = papertrader_master::Config { admin: Some(data.clone()), ..settings.config()? };
+    let lock = lock_directory(&data, LOCK_WAIT)?;
     let mut log_config = settings.log.clone();
-    log_config.file.get_or_insert_with(|| settings.data.join("master.log"));
+    log_config.file.get_or_insert_with(|| data.join("master.log"));
     let log = log::init(&log_config)?;
     let source = settings.prices.source()?;
     let deployment = uuid::Uuid::new_v4().to_string();
-    let store = SqliteStore::open(&settings.data.join("papertrader.db"), &deployment)?;
+    let side = settings.side(base)?;
+    let store = SqliteStore::open(&data.join("papertrader.db"), &deployment)?;
     let store: Box<dyn Store> = Box::new(store);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -51,7 +55,13 @@ pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
         let clock = Clock::system(Default::default());
         let ticks = papertrader_master::Ticks::Every(settings.interval.duration());
         let master = papertrader_master::Master::start(
-            config, store, source, listener, clock, ticks, shutdown,
+            config,
+            store,
+            source,
+            Entrance { listener, side },
+            clock,
+            ticks,
+            shutdown,
         )
         .await?;
         info!(address = %master.address(), "the master is ready");
@@ -71,9 +81,10 @@ pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
 /// Runs a worker.
 pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let settings: WorkerSettings = load(Some(file), "PAPERTRADER_WORKER_", ())?;
-    let config = settings.config()?;
+    let home = directory_of(file);
+    let config = settings.config(home)?;
     let mut log_config = settings.log.clone();
-    let beside = file.parent().unwrap_or(Path::new(".")).join("worker.log");
+    let beside = home.join("worker.log");
     let log_file = log_config.file.get_or_insert(beside).clone();
     let master = settings.master.clone();
     let log = log::init(&log_config)?;
@@ -103,6 +114,11 @@ pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
     info!("ended");
     log.flush()?;
     Ok(result?)
+}
+
+/// Where a configuration stands.
+fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Pulls the trigger at the first signal (or when standard input closes), and writes the log from

@@ -4,7 +4,7 @@
 //! to it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use papertrader_core::books::Rules;
@@ -12,13 +12,14 @@ use papertrader_core::ids::WorkerId;
 use papertrader_core::money::{Cash, MAX_CASH};
 use papertrader_core::time::Date;
 use papertrader_market::{PriceSource, Replay, ReplayConfig, Synthetic, SyntheticConfig};
-use papertrader_master::ConfiguredWorker;
 use papertrader_node::config::{ByteSize, HumanDuration};
-use papertrader_node::link::Network;
+use papertrader_node::link::{MasterKey, MasterSide, WorkerSide};
 use papertrader_node::log::LogConfig;
+use papertrader_node::tls;
 use serde::Deserialize;
 
 use super::ServerError;
+use super::identity::{OpenPgpSettings, TlsSettings, public_key};
 
 /// `master.toml`.
 #[derive(Debug, Deserialize)]
@@ -33,7 +34,8 @@ pub(super) struct MasterSettings {
     pub(super) password_threads: usize,
     pub(super) trading: TradingSettings,
     pub(super) prices: PriceSettings,
-    pub(super) workers: Vec<WorkerEntry>,
+    pub(super) openpgp: OpenPgpSettings,
+    pub(super) tls: TlsSettings,
     pub(super) log: LogConfig,
 }
 
@@ -68,15 +70,6 @@ pub(crate) enum Source {
     Synthetic,
 }
 
-/// `[[workers]]`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WorkerEntry {
-    name: String,
-    uuid: String,
-    allowed: Vec<String>,
-}
-
 impl Default for MasterSettings {
     fn default() -> MasterSettings {
         let config = papertrader_master::Config::default();
@@ -90,7 +83,8 @@ impl Default for MasterSettings {
             password_threads: config.password_threads,
             trading: TradingSettings::default(),
             prices: PriceSettings::default(),
-            workers: Vec::new(),
+            openpgp: OpenPgpSettings::default(),
+            tls: TlsSettings::default(),
             log: LogConfig::default(),
         }
     }
@@ -122,6 +116,21 @@ impl Default for PriceSettings {
 }
 
 impl MasterSettings {
+    /// Where everything is kept. A relative path begins where the configuration stands.
+    pub(super) fn data(&self, base: &Path) -> PathBuf {
+        base.join(&self.data)
+    }
+
+    /// The master's keys; those that are not configured are in its data directory, and are made
+    /// there.
+    pub(super) fn side(&self, base: &Path) -> Result<MasterSide, ServerError> {
+        let data = self.data(base);
+        let protocols = [tls::CLIENT_PROTOCOL, tls::LINK_PROTOCOL];
+        let certificate = self.tls.certificate(base, &data, &protocols)?;
+        let identity = self.openpgp.identity(base, &data, "papertrader master")?;
+        Ok(MasterSide::new(certificate, identity))
+    }
+
     /// What the master is started with.
     pub(super) fn config(&self) -> Result<papertrader_master::Config, ServerError> {
         let bad = |key, problem: String| ServerError::Value { key, problem };
@@ -133,7 +142,6 @@ impl MasterSettings {
         if self.interval.as_millis() == 0 {
             return Err(bad("interval", "must be above zero".into()));
         }
-        let workers = self.workers.iter().map(WorkerEntry::configured);
         Ok(papertrader_master::Config {
             starting_cash,
             rules: Rules {
@@ -145,7 +153,6 @@ impl MasterSettings {
             session_lifetime: self.session_lifetime.duration(),
             session_grace: self.session_grace.duration(),
             password_threads: self.password_threads,
-            workers: workers.collect::<Result<_, _>>()?,
             ..papertrader_master::Config::default()
         })
     }
@@ -169,26 +176,14 @@ impl PriceSettings {
     }
 }
 
-impl WorkerEntry {
-    fn configured(&self) -> Result<ConfiguredWorker, ServerError> {
-        let bad = |key, problem: String| ServerError::Value { key, problem };
-        let allowed = self
-            .allowed
-            .iter()
-            .map(|text| text.parse::<Network>())
-            .collect::<Result<_, _>>()
-            .map_err(|error| bad("workers.allowed", format!("is wrong: {error}")))?;
-        let id = worker_id(&self.uuid)
-            .ok_or_else(|| bad("workers.uuid", format!("'{}' is not a UUID", self.uuid)))?;
-        Ok(ConfiguredWorker { id, name: self.name.clone(), allowed })
-    }
-}
-
 /// `worker.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WorkerSettings {
     pub(super) master: String,
+    master_certificate: String,
+    #[serde(default = "default_master_key")]
+    master_key: PathBuf,
     uuid: String,
     #[serde(default = "default_worker_listen")]
     pub(super) listen: SocketAddr,
@@ -203,11 +198,66 @@ pub(super) struct WorkerSettings {
     #[serde(default = "default_max_clients")]
     max_clients: usize,
     #[serde(default)]
+    plain: bool,
+    #[serde(default)]
+    limits: ClientLimits,
+    #[serde(default)]
+    openpgp: OpenPgpSettings,
+    #[serde(default)]
+    tls: TlsSettings,
+    #[serde(default)]
     pub(super) log: LogConfig,
+}
+
+/// `[limits]` of a worker: what one client, one address, and all clients together may take.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ClientLimits {
+    clients_per_address: usize,
+    requests_per_second: u32,
+    outgoing_per_client: ByteSize,
+    outgoing_total: ByteSize,
+    handshake_timeout: HumanDuration,
+    frame_timeout: HumanDuration,
+    write_timeout: HumanDuration,
+    idle_timeout: HumanDuration,
+}
+
+impl Default for ClientLimits {
+    fn default() -> ClientLimits {
+        ClientLimits {
+            clients_per_address: 256,
+            requests_per_second: 10_000,
+            outgoing_per_client: ByteSize(32 << 20),
+            outgoing_total: ByteSize(512 << 20),
+            handshake_timeout: HumanDuration::from_secs(10),
+            frame_timeout: HumanDuration::from_secs(10),
+            write_timeout: HumanDuration::from_secs(30),
+            idle_timeout: HumanDuration::from_secs(60),
+        }
+    }
+}
+
+impl ClientLimits {
+    fn apply(&self, config: &mut papertrader_worker::Config) {
+        config.max_connections_per_address = self.clients_per_address;
+        config.max_requests_per_second = self.requests_per_second;
+        config.max_outgoing_bytes =
+            usize::try_from(self.outgoing_per_client.bytes()).unwrap_or(usize::MAX);
+        config.max_outgoing_total = self.outgoing_total.bytes();
+        config.handshake_timeout = self.handshake_timeout.duration();
+        config.frame_timeout = self.frame_timeout.duration();
+        config.write_timeout = self.write_timeout.duration();
+        config.idle_timeout = self.idle_timeout.duration();
+    }
 }
 
 fn default_worker_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 2049))
+}
+
+fn default_master_key() -> PathBuf {
+    "master-key.asc".into()
 }
 
 fn default_order_wait() -> HumanDuration {
@@ -223,20 +273,69 @@ fn default_max_clients() -> usize {
 }
 
 impl WorkerSettings {
-    /// What the worker is started with.
-    pub(super) fn config(&self) -> Result<papertrader_worker::Config, ServerError> {
+    /// What the worker is started with. `home` is where its configuration stands: keys that are
+    /// not there are made there.
+    pub(super) fn config(&self, home: &Path) -> Result<papertrader_worker::Config, ServerError> {
         let bad = |key, problem: String| ServerError::Value { key, problem };
         let worker = worker_id(&self.uuid)
             .ok_or_else(|| bad("uuid", format!("'{}' is not a UUID", self.uuid)))?;
-        let mut config = papertrader_worker::Config::new(worker, self.master.clone());
+        let master = self.master_certificate.parse().map_err(|error| {
+            let hint = "`papertrader admin status` on the master's machine says it";
+            bad("master_certificate", format!("is wrong: {error}; {hint}"))
+        })?;
+        let master_key = home.join(&self.master_key);
+        let master_key = if master_key.exists() {
+            MasterKey::known(public_key(&master_key)?)
+        } else {
+            MasterKey::first_seen(master_key)
+        };
+        let identity = self.openpgp.identity(home, home, &worker_user_id(&self.uuid))?;
+        let link = WorkerSide { worker, identity, master, master_key: Arc::new(master_key) };
+        let mut config = papertrader_worker::Config::new(link, self.master.clone());
         config.listen = self.listen;
         config.advertise.clone_from(&self.advertise);
         config.threads = self.threads;
         config.order_wait = self.order_wait.duration();
         config.cache_bytes = self.cache.bytes();
         config.max_connections = self.max_clients;
+        self.limits.apply(&mut config);
+        if !self.plain {
+            config.tls = Some(self.tls.certificate(home, home, &[tls::CLIENT_PROTOCOL])?);
+        }
         Ok(config)
     }
+}
+
+/// What a worker's key is called.
+pub(super) fn worker_user_id(uuid: &str) -> String {
+    format!("papertrader worker {uuid}")
+}
+
+/// A TOML string.
+pub(super) fn toml_string(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Makes a directory that is its owner's alone, if it is not there.
+pub(super) fn make_private_dir(dir: &Path) -> Result<(), ServerError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| ServerError::Write { path: dir.display().to_string(), error })
 }
 
 fn worker_id(text: &str) -> Option<WorkerId> {

@@ -1,7 +1,7 @@
 //! `papertrader up`: a master and its workers as processes of their own, in one process group.
 //!
-//! It writes their configuration into the data directory at each start, waits until each says that
-//! it is ready, and passes on what they say. At Ctrl-C or SIGTERM the workers drain first, then the
+//! It writes their configuration and makes their keys in the data directory, registers the workers
+//! with the master, waits until each part says that it is ready, and passes on what they say. At Ctrl-C or SIGTERM the workers drain first, then the
 //! master. A worker that dies is started again; if the master dies, everything ends.
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Args;
-use papertrader_node::config::HumanDuration;
+use papertrader_master::admin::message::NewWorker;
+use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
+use papertrader_node::config::{HumanDuration, load};
+use papertrader_node::link::Network;
+use papertrader_node::tls;
 use papertrader_store::directory::lock_directory;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
@@ -17,8 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::ServerError;
+use super::identity::{own_identity, write_new};
 use super::run::LOCK_WAIT;
-use super::settings::Source;
+use super::settings::{MasterSettings, Source, make_private_dir, toml_string, worker_user_id};
 
 /// How far apart the ports of the workers are.
 const PORT_STEP: u16 = 10;
@@ -122,6 +127,8 @@ struct Group {
     /// Where each part is ready; the master is part 0.
     ready: Vec<Option<String>>,
     uuids: Vec<String>,
+    /// The fingerprint of the master's certificate.
+    master_certificate: String,
     said: mpsc::Sender<(usize, String)>,
 }
 
@@ -132,8 +139,15 @@ impl Group {
         let mut terminate = signal(SignalKind::terminate())?;
         let (said, mut lines) = mpsc::channel(64);
         let count = usize::from(args.workers) + 1;
-        let mut group =
-            Group { args, data, parts: Vec::new(), ready: vec![None; count], uuids: vec![], said };
+        let mut group = Group {
+            args,
+            data,
+            parts: Vec::new(),
+            ready: vec![None; count],
+            uuids: vec![],
+            master_certificate: String::new(),
+            said,
+        };
         make_private_dir(&group.data)?;
         for n in 1..count {
             let uuid = group.worker_uuid(n)?;
@@ -149,7 +163,7 @@ impl Group {
                 (part, status) = group.any_end() => Happened::Ended(part, status),
             };
             match happened {
-                Happened::Said(part, line) => group.said(part, &line)?,
+                Happened::Said(part, line) => group.said(part, &line).await?,
                 Happened::Told => break Ok(()),
                 Happened::Ended(0, _) => {
                     let log = group.data.join("master/master.log").display().to_string();
@@ -193,7 +207,7 @@ impl Group {
     }
 
     /// A part has said something: passes it on, and goes on when all are ready.
-    fn said(&mut self, part: usize, line: &str) -> Result<(), ServerError> {
+    async fn said(&mut self, part: usize, line: &str) -> Result<(), ServerError> {
         let name = self.parts[part].name.clone();
         let Some(address) =
             line.strip_prefix("master ready on ").or(line.strip_prefix("worker ready on "))
@@ -204,9 +218,13 @@ impl Group {
         let process = self.parts[part].child.id();
         let process = process.map_or_else(String::new, |id| format!(" (process {id})"));
         println!("{name} ready on {address}{process}");
+        if let (Some(fingerprint), true) = (self.fingerprint(part), self.ready[part].is_none()) {
+            println!("  certificate {fingerprint}");
+        }
         let first = self.ready[part].is_none();
         self.ready[part] = Some(address.to_owned());
         if part == 0 {
+            self.register_workers().await?;
             for n in 1..self.ready.len() {
                 self.start_worker(n)?;
             }
@@ -242,7 +260,7 @@ impl Group {
         let dir = self.data.join("master");
         make_private_dir(&dir)?;
         let args = &self.args;
-        let mut text = format!(
+        let text = format!(
             "# Written by `papertrader up` at each start.\n\
              listen = \"{}\"\n\
              data = {}\n\
@@ -255,30 +273,66 @@ impl Group {
              seed = {}\n\
              instruments = {}\n",
             std::net::SocketAddr::new(args.listen, args.master_port),
-            quoted(&dir.display().to_string()),
+            toml_string(&dir.display().to_string()),
             args.interval,
-            quoted(&args.starting_cash),
+            toml_string(&args.starting_cash),
             match args.source {
                 Source::Replay => "replay",
                 Source::Synthetic => "synthetic",
             },
-            quoted(&args.start),
+            toml_string(&args.start),
             args.step,
             args.seed,
             args.instruments,
         );
-        // The workers run on this machine and reach the master by its own address.
-        for (n, uuid) in (1..).zip(&self.uuids) {
-            text.push_str(&format!(
-                "\n[[workers]]\nname = \"worker-{n}\"\nuuid = \"{uuid}\"\nallowed = [\"{}\"]\n",
-                own_address(args.listen),
-            ));
-        }
         let file = dir.join("master.toml");
         write(&file, &text)?;
+        let settings: MasterSettings = load(Some(&file), "PAPERTRADER_UP_MASTER_", ())?;
+        let side = settings.side(&dir)?;
+        self.master_certificate = side.fingerprint().to_string();
+        for n in 1..self.ready.len() {
+            let key = self.worker_dir(n).join("master-key.asc");
+            write_new(&key, side.key().to_armored().as_bytes(), true)?;
+        }
         let part = self.spawn(0, "master", &file)?;
         self.parts.push(part);
         Ok(())
+    }
+
+    /// Makes each worker's key and has the master know it. What the master knows already stays as
+    /// it is: a worker that was booted is not let in again by a start.
+    async fn register_workers(&self) -> Result<(), ServerError> {
+        let mut wanted = Vec::new();
+        for (n, uuid) in (1..).zip(&self.uuids) {
+            let identity = own_identity(&self.worker_dir(n), &worker_user_id(uuid))?;
+            let key = identity.certificate();
+            let worker = NewWorker {
+                name: format!("worker-{n}"),
+                uuid: Some(uuid.clone()),
+                key: key.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
+                // The workers run on this machine and reach the master by its own address.
+                addresses: vec![own_address(self.args.listen).to_string()],
+            };
+            wanted.push((worker, key.fingerprint().to_string()));
+        }
+        let dir = self.data.join("master");
+        // The client blocks while the master answers.
+        tokio::task::spawn_blocking(move || {
+            let mut master = Client::connect(&dir)?;
+            for (worker, fingerprint) in wanted {
+                register(&mut master, worker, fingerprint)?;
+            }
+            Ok(())
+        })
+        .await
+        .map_err(std::io::Error::other)?
+    }
+
+    /// By which clients know a worker.
+    fn fingerprint(&self, part: usize) -> Option<String> {
+        let dir = self.worker_dir(part);
+        let made = tls::Certificate::self_made(&dir, &[]).ok().filter(|_| part > 0)?;
+        Some(made.fingerprint().to_string())
     }
 
     fn start_worker(&mut self, n: usize) -> Result<(), ServerError> {
@@ -298,11 +352,14 @@ impl Group {
         let text = format!(
             "# Written by `papertrader up` at each start.\n\
              master = \"{}:{port}\"\n\
+             master_certificate = \"{}\"\n\
              uuid = \"{}\"\n\
              listen = \"{listen}\"\n{}",
             if own.is_ipv6() { format!("[{own}]") } else { own.to_string() },
+            self.master_certificate,
             self.uuids[n - 1],
-            self.advertised(n).map_or(String::new(), |it| format!("advertise = {}\n", quoted(&it))),
+            self.advertised(n)
+                .map_or(String::new(), |it| format!("advertise = {}\n", toml_string(&it))),
         );
         let file = dir.join("worker.toml");
         write(&file, &text)?;
@@ -387,6 +444,35 @@ impl Group {
     }
 }
 
+/// Registers a worker, unless it is registered like this already.
+fn register(
+    master: &mut Client,
+    worker: NewWorker,
+    fingerprint: String,
+) -> Result<(), ClientError> {
+    let known = match master.ask(&AdminRequest::ShowWorker { name: worker.name.clone() }) {
+        Ok(AdminReply::Worker(known)) => Some(known),
+        Ok(_) => return Err(ClientError::NotUnderstood),
+        Err(ClientError::Refused(_)) => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(known) = known {
+        let same_worker = worker.uuid.as_deref() == Some(known.uuid.as_str());
+        let same_key = known.key.is_some_and(|key| key.fingerprint == fingerprint);
+        let networks = |texts: &[String]| -> Vec<Option<Network>> {
+            texts.iter().map(|text| text.parse().ok()).collect()
+        };
+        if same_worker && same_key && networks(&known.addresses) == networks(&worker.addresses) {
+            return Ok(());
+        }
+        if !same_worker {
+            // Its directory was removed: the name is another worker's now.
+            master.ask(&AdminRequest::RemoveWorker { name: worker.name.clone() })?;
+        }
+    }
+    master.ask(&AdminRequest::AddWorker(worker)).map(drop)
+}
+
 /// The port of the n-th worker.
 fn worker_port(first: u16, n: usize) -> u16 {
     first.saturating_add(PORT_STEP.saturating_mul(n as u16 - 1))
@@ -399,32 +485,6 @@ fn own_address(listen: std::net::IpAddr) -> std::net::IpAddr {
         std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     }
-}
-
-/// A TOML string.
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(c);
-            }
-            c if c.is_control() => out.push_str(&format!("\\u{:04X}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-fn make_private_dir(dir: &Path) -> Result<(), ServerError> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| ServerError::Write { path: dir.display().to_string(), error })
 }
 
 /// Writes a file whole or not at all, readable by its owner only.
@@ -446,7 +506,7 @@ mod tests {
 
     #[test]
     fn any_path_is_a_toml_string() {
-        assert_eq!(quoted("/a \"b\"\\c\n"), "\"/a \\\"b\\\"\\\\c\\u000A\"");
+        assert_eq!(toml_string("/a \"b\"\\c\n"), "\"/a \\\"b\\\"\\\\c\\u000A\"");
     }
 
     #[test]

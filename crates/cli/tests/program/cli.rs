@@ -108,8 +108,9 @@ pub(crate) struct Done {
 }
 
 impl User {
-    pub(crate) fn new(home: &Path, name: &str, server: &str) -> User {
-        User { name: name.into(), config: home.join(name), server: server.into() }
+    /// Of the worker at `address`.
+    pub(crate) fn new(home: &Path, name: &str, address: &str) -> User {
+        User { name: name.into(), config: home.join(name), server: address.into() }
     }
 
     /// Runs a command that names the server.

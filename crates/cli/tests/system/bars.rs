@@ -46,8 +46,7 @@ async fn all_days_of_a_replay_that_has_ended_arrive_in_numbered_packets() {
     assert!(!last.data.is_empty());
 
     // The same through the SDK, which hears of every packet.
-    let client =
-        Client::connect(&[scene.address(0).to_string()], Options::default()).await.unwrap();
+    let client = Client::connect(&[scene.server(0)], Options::default()).await.unwrap();
     client.resume(peer.session).await.unwrap();
     let heard: Arc<Mutex<Vec<Progress>>> = Arc::default();
     let progress = Arc::clone(&heard);

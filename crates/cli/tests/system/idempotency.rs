@@ -161,8 +161,8 @@ async fn a_client_goes_on_at_the_second_worker_with_the_same_session() {
     let email = "alice@example.org".parse().unwrap();
     let password = Password::new("secret-pw");
     // The SDK is told of the first worker only; the second one it has from the list.
-    let given = [scene.address(0).to_string()];
-    let second = scene.address(1).to_string();
+    let given = [scene.server(0)];
+    let second = scene.server(1);
     let client = Client::connect(&given, Options::default()).await.unwrap();
     client.register(&name, &email, &password).await.unwrap();
     let grant = client.login(&name, &password, true).await.unwrap();

@@ -8,13 +8,16 @@ use std::time::Duration;
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{Date, MarketTime, SECOND, WallTime};
 use papertrader_market::{Replay, ReplayConfig};
-use papertrader_master::{ConfiguredWorker, Master, Ticks};
+use papertrader_master::{Entrance, Master, Ticks};
 use papertrader_node::clock::Clock;
+use papertrader_node::link::{MasterKey, MasterSide, WorkerSide};
+use papertrader_node::openpgp::Identity;
 use papertrader_node::shutdown::{self, Trigger};
+use papertrader_node::tls;
 use papertrader_protocol::Instruction;
 use papertrader_protocol::data::WorkerList;
-use papertrader_store::Store;
 use papertrader_store::sqlite::SqliteStore;
+use papertrader_store::{Batch, Change, Store, WorkerRow};
 use papertrader_worker::Worker;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -77,11 +80,16 @@ impl Scene {
     /// Starts everything and waits until every worker knows of every other.
     pub(crate) async fn start(setup: Setup) -> Scene {
         let dir = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&dir.path().join("store.db"), "deployment").unwrap();
+        let mut store = SqliteStore::open(&dir.path().join("store.db"), "deployment").unwrap();
+        let keys: Vec<Arc<Identity>> = (1..=setup.workers).map(|n| key(&worker_name(n))).collect();
+        register(&mut store, &keys);
+        let protocols = [tls::CLIENT_PROTOCOL, tls::LINK_PROTOCOL];
+        let certificate = tls::Certificate::self_made(dir.path(), &protocols).unwrap();
+        let side = MasterSide::new(certificate, key("master"));
+        let (fingerprint, master_key) = (side.fingerprint(), side.key().clone());
         let start = Date::parse(setup.start).unwrap();
         let replay = Replay::bundled(ReplayConfig { start, step: setup.step, seed: 7 }).unwrap();
-        let mut config = setup.master;
-        config.workers = (1..=setup.workers).map(configured).collect();
+        let config = setup.master;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (trigger, stop) = shutdown::channel();
         let (ticks, manual) = mpsc::channel(16);
@@ -89,7 +97,7 @@ impl Scene {
             config,
             Box::new(store),
             Arc::new(replay),
-            listener,
+            Entrance { listener, side },
             Clock::system(WallTime(0)),
             Ticks::Manual(manual),
             stop,
@@ -98,11 +106,14 @@ impl Scene {
         .unwrap();
 
         let mut workers = Vec::new();
-        for number in 1..=setup.workers {
-            let mut config = papertrader_worker::Config::new(
-                configured(number).id,
-                master.address().to_string(),
-            );
+        for (number, identity) in (1..).zip(keys) {
+            let link = WorkerSide {
+                worker: WorkerId([number; 16]),
+                identity,
+                master: fingerprint,
+                master_key: Arc::new(MasterKey::known(master_key.clone())),
+            };
+            let mut config = papertrader_worker::Config::new(link, master.address().to_string());
             config.listen = "127.0.0.1:0".parse().unwrap();
             config.threads = 2;
             config.drain = Duration::from_millis(200);
@@ -124,6 +135,11 @@ impl Scene {
     /// Where a worker listens.
     pub(crate) fn address(&self, worker: usize) -> SocketAddr {
         self.workers[worker].as_ref().unwrap().worker.address()
+    }
+
+    /// The same for the SDK: the workers here speak plain TCP.
+    pub(crate) fn server(&self, worker: usize) -> String {
+        format!("tcp://{}", self.address(worker))
     }
 
     /// A client without a session.
@@ -232,10 +248,26 @@ impl Scene {
     }
 }
 
-fn configured(number: u8) -> ConfiguredWorker {
-    ConfiguredWorker {
+fn worker_name(number: u8) -> String {
+    format!("worker-{number}")
+}
+
+fn key(name: &str) -> Arc<Identity> {
+    Arc::new(Identity::generate(name, Clock::system(WallTime(0)).now()).unwrap())
+}
+
+/// Puts the workers into the registry.
+fn register(store: &mut SqliteStore, keys: &[Arc<Identity>]) {
+    let loaded = store.load().unwrap();
+    let rows = (1..).zip(keys).map(|(number, key)| WorkerRow {
         id: WorkerId([number; 16]),
-        name: format!("worker-{number}"),
-        allowed: vec!["127.0.0.1".parse().unwrap()],
-    }
+        name: worker_name(number),
+        allowed: "127.0.0.1".into(),
+        key: Some(key.certificate().to_bytes().to_vec()),
+        booted: None,
+    });
+    let mut number = loaded.last_batch;
+    number.0 += 1;
+    let changes = rows.map(Change::PutWorker).collect();
+    store.commit(&Batch { number, wall: loaded.last_wall.plus_nanos(1), changes }).unwrap();
 }

@@ -1,5 +1,5 @@
 //! A worker that does what a test's script says: it accepts, shows each frame that arrives, and
-//! sends what it is told, well-formed or not.
+//! sends what it is told, well-formed or not. It speaks plain TCP or TLS.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -12,8 +12,15 @@ use papertrader_protocol::returns::{Return, SessionGrant, Welcome};
 use papertrader_protocol::transfer;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Frame, Header, Instruction, Reason, Request, SessionId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use certificate::Identity;
+
+#[path = "certificate.rs"]
+pub(crate) mod certificate;
 
 /// The session that the scripts give out.
 pub(crate) const SESSION: SessionId = SessionId::from_bytes([0x5e; 16]);
@@ -23,7 +30,9 @@ pub(crate) const DEPLOYMENT: &str = "deployment-1";
 /// Listens on a free port of the loopback.
 pub(crate) struct Worker {
     listener: TcpListener,
+    /// As a client names it.
     pub(crate) address: String,
+    acceptor: Option<TlsAcceptor>,
 }
 
 /// A frame from the client.
@@ -38,22 +47,87 @@ pub(crate) struct Asked {
 
 /// One accepted connection.
 pub(crate) struct Peer {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
     /// Whether to answer the pings of a client that waits, instead of showing them.
     pub(crate) answers_pings: bool,
 }
 
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A handshake that the client did not finish.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) why: std::io::Error,
+    /// What the client sent after it.
+    pub(crate) rest: Vec<u8>,
+}
+
 impl Worker {
+    /// One that speaks plain TCP.
     pub(crate) async fn start() -> Worker {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        Worker { listener, address }
+        let address = format!("tcp://{}", listener.local_addr().unwrap());
+        Worker { listener, address, acceptor: None }
+    }
+
+    /// One that speaks TLS.
+    pub(crate) async fn start_tls(identity: &Identity) -> Worker {
+        let mut worker = Worker::start().await;
+        worker.address = worker.place();
+        worker.present(identity);
+        worker
+    }
+
+    /// Shows another certificate from now on.
+    pub(crate) fn present(&mut self, identity: &Identity) {
+        self.acceptor = Some(identity.acceptor());
+    }
+
+    /// The `host:port` that lists of workers name.
+    pub(crate) fn place(&self) -> String {
+        self.listener.local_addr().unwrap().to_string()
+    }
+
+    /// The bare connection.
+    pub(crate) async fn accept_tcp(&self) -> TcpStream {
+        self.listener.accept().await.unwrap().0
+    }
+
+    /// Makes TLS of the next connection.
+    pub(crate) async fn accept_tls(&self) -> Result<TlsStream<TcpStream>, Broken> {
+        let acceptor = self.acceptor.as_ref().expect("this worker speaks plain TCP");
+        let stream = self.accept_tcp().await;
+        match acceptor.accept(stream).into_fallible().await {
+            Ok(stream) => Ok(stream),
+            Err((why, mut stream)) => {
+                let mut rest = Vec::new();
+                // It may have been cut off.
+                let _ = stream.read_to_end(&mut rest).await;
+                Err(Broken { why, rest })
+            }
+        }
     }
 
     pub(crate) async fn accept(&self) -> Peer {
-        let (stream, _) = self.listener.accept().await.unwrap();
-        Peer { stream, buffer: Vec::new(), answers_pings: true }
+        self.try_accept().await.unwrap()
+    }
+
+    /// The next connection, unless the client breaks off its handshake.
+    pub(crate) async fn try_accept(&self) -> Result<Peer, Broken> {
+        let stream: Box<dyn Stream> = match self.acceptor {
+            Some(_) => Box::new(self.accept_tls().await?),
+            None => Box::new(self.accept_tcp().await),
+        };
+        Ok(Peer { stream, buffer: Vec::new(), answers_pings: true })
+    }
+
+    /// Fails if a connection was made that nobody has accepted.
+    pub(crate) fn expect_no_more(self) {
+        let listener = self.listener.into_std().unwrap();
+        let kind = listener.accept().map(|_| ()).map_err(|error| error.kind());
+        assert_eq!(kind, Err(std::io::ErrorKind::WouldBlock));
     }
 
     /// Accepts, and answers `hello`.
@@ -115,11 +189,16 @@ impl Peer {
 
     /// Answers a login, and sends the list of workers after it.
     pub(crate) async fn log_in(&mut self, workers: &[&str]) {
+        self.log_in_listing(&list(workers)).await;
+    }
+
+    /// The same with any list.
+    pub(crate) async fn log_in_listing(&mut self, list: &WorkerList) {
         let asked = self.next().await;
         assert_eq!(asked.instruction, Instruction::Login);
         let mut bytes = Vec::new();
         Return::Session(grant()).put(asked.number, &mut bytes);
-        bytes.extend(worker_list_frames(asked.number, workers));
+        bytes.extend(list_frames(asked.number, list));
         self.raw(&bytes).await;
     }
 
@@ -141,6 +220,7 @@ impl Peer {
 
     pub(crate) async fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 }
 
@@ -152,11 +232,16 @@ pub(crate) fn data_frames(number: u64, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The frames of a list of workers.
+/// The frames of a list of workers without TLS.
 pub(crate) fn worker_list_frames(number: u64, addresses: &[&str]) -> Vec<u8> {
+    list_frames(number, &list(addresses))
+}
+
+/// The frames of a list of workers.
+pub(crate) fn list_frames(number: u64, list: &WorkerList) -> Vec<u8> {
     let mut bytes = Vec::new();
     let header = Header::new(MessageType::DataTransfer, Instruction::WorkerList as u16, number);
-    transfer::encode(header, &list(addresses).to_bytes(), &mut bytes);
+    transfer::encode(header, &list.to_bytes(), &mut bytes);
     bytes
 }
 
@@ -175,15 +260,23 @@ pub(crate) fn grant() -> SessionGrant {
     SessionGrant { session: SESSION, expires, name: "alice".into() }
 }
 
+/// A list of workers without TLS.
 pub(crate) fn list(addresses: &[&str]) -> WorkerList {
-    let line = |(i, address): (usize, &&str)| WorkerLine {
+    let lines: Vec<(&str, &str)> = addresses.iter().map(|address| (*address, "")).collect();
+    listed(&lines)
+}
+
+/// A list of workers: the address of each, with or without `tcp://`, and its fingerprint.
+pub(crate) fn listed(lines: &[(&str, &str)]) -> WorkerList {
+    let line = |(i, (address, fingerprint)): (usize, &(&str, &str))| WorkerLine {
         name: format!("worker-{}", i + 1),
-        address: (*address).to_owned(),
+        // On the wire the fingerprint alone says whether it speaks TLS.
+        address: address.strip_prefix("tcp://").unwrap_or(address).to_owned(),
         web: String::new(),
-        fingerprint: String::new(),
+        fingerprint: (*fingerprint).to_owned(),
         load: 1,
     };
-    WorkerList { workers: addresses.iter().enumerate().map(line).collect() }
+    WorkerList { workers: lines.iter().enumerate().map(line).collect() }
 }
 
 fn read(frame: &Frame<'_>) -> Asked {

@@ -20,6 +20,7 @@ use std::time::Duration;
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::WallTime;
 use papertrader_protocol::Fingerprint;
+use sha2::{Digest, Sha256};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -219,6 +220,19 @@ pub fn admissible(
         Some(key) => Ok((worker, key)),
         None => Err(Denied::NoKey(worker.name)),
     }
+}
+
+/// The UUID that a worker has unless its operator chose another: version 8 (RFC 9562), made of its
+/// key's fingerprint, so that the key alone says which worker it is.
+pub fn default_id(key: &Certificate) -> WorkerId {
+    let mut hash = Sha256::new();
+    hash.update(b"papertrader-worker-v1");
+    hash.update(key.fingerprint().to_string());
+    let digest = hash.finalize();
+    let mut id: [u8; 16] = std::array::from_fn(|n| digest[n]);
+    id[6] = id[6] & 0x0f | 0x80;
+    id[8] = id[8] & 0x3f | 0x80;
+    WorkerId(id)
 }
 
 /// What a worker proves itself with, and by what it knows the master.

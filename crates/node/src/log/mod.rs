@@ -290,7 +290,11 @@ fn filter(level: &str) -> Result<EnvFilter, LogError> {
         }
         directives = parts.join(",");
     }
-    EnvFilter::builder().parse(directives).map_err(|error| bad(error.to_string()))
+    let filter = EnvFilter::builder().parse(directives).map_err(|error| bad(error.to_string()))?;
+    // The OpenPGP library writes what it reads into its events: whoever sends it malformed bytes
+    // would fill the log.
+    let silenced = "pgp=off".parse().map_err(|_| bad("pgp=off".into()))?;
+    Ok(filter.add_directive(silenced))
 }
 
 /// Tells the operator what the log itself cannot.

@@ -17,6 +17,7 @@ use pgp::ser::Serialize;
 use pgp::types::{KeyDetails, Tag};
 
 use super::packets::{self, Kind};
+use super::policy::is_revoked;
 use super::{Fingerprint, MAX_CERTIFICATE, NotAKey};
 
 /// Most signatures of one key that are verified, so that reading it takes bounded time.
@@ -130,12 +131,12 @@ impl Certificate {
         self.fingerprint
     }
 
-    /// The user ID to show, such as `worker-1 <ops@example.org>`: the one marked as primary if any,
-    /// else the first. At most 120 characters, none of them a control character. Empty if there is
+    /// The user ID to show, such as `worker-1 <ops@example.org>`: of those that are not revoked the
+    /// one marked as primary, else the first. At most 120 characters, none of them a control character. Empty if there is
     /// none. It is what the owner calls himself, no more.
     pub fn user_id(&self) -> String {
-        let users = &self.key.details.users;
-        let user = users.iter().find(|user| user.is_primary()).or(users.first());
+        let mut users = self.key.details.users.iter().filter(|user| !is_revoked(user));
+        let user = users.clone().find(|user| user.is_primary()).or_else(|| users.next());
         let text = user.map(|user| String::from_utf8_lossy(user.id.id())).unwrap_or_default();
         let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
         text.chars().map(shown).take(MAX_USER_ID).collect()

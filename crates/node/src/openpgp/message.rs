@@ -25,8 +25,8 @@ use pgp::packet::{
 };
 use pgp::ser::Serialize;
 use pgp::types::{
-    DecryptionKey, EcdhPublicParams, EncryptionKey, EskType, KeyDetails, Password, PkeskBytes,
-    PlainSecretParams, PublicParams, Seipdv1ReadMode, SigningKey, Tag,
+    DecryptionKey, EcdhPublicParams, EncryptionKey, EskType, Password, PkeskBytes,
+    PlainSecretParams, PublicParams, Seipdv1ReadMode, SigningKey, Tag, VerifyingKey,
 };
 use rand::rngs::OsRng;
 
@@ -394,7 +394,7 @@ fn canonical(values: &PkeskBytes, key: &PublicParams) -> bool {
 
 /// Checks that the sender's signing key, and no other, signed the content.
 fn check(
-    key: &(impl pgp::types::VerifyingKey + KeyDetails),
+    key: &impl VerifyingKey,
     expected: Fingerprint,
     signature: &Signature,
     content: &[u8],

@@ -14,7 +14,7 @@ use pgp::armor::{BlockType, Dearmor, DearmorOptions};
 use pgp::composed::PacketBodyReader;
 use pgp::errors::Error;
 use pgp::packet::{Packet, PacketHeader, PublicKey, PublicSubkey, SecretKey, SecretSubkey};
-use pgp::types::{KeyDetails, KeyVersion, SecretParams, Tag};
+use pgp::types::{KeyDetails, KeyVersion, PacketLength, SecretParams, Tag};
 
 use super::MAX_KEY_FILE;
 
@@ -130,7 +130,7 @@ fn next(rest: &mut &[u8]) -> Result<Packet, Unreadable> {
         .and_then(|mut reader| reader.read_to_end(&mut body))
         .map_err(|_| Unreadable::Damaged)?;
     match header.tag() {
-        Tag::SecretKey | Tag::SecretSubkey => secret_key(header.tag(), &body),
+        Tag::SecretKey | Tag::SecretSubkey => secret_key(header, &body),
         _ => Packet::from_reader(header, &mut body.as_slice()).map_err(|error| match error {
             Error::Unsupported { .. } => Unreadable::Unknown,
             Error::InvalidPacketContent { source }
@@ -145,25 +145,28 @@ fn next(rest: &mut &[u8]) -> Result<Packet, Unreadable> {
 
 /// A secret key packet is a public key packet followed by the secret, so its two halves are read
 /// separately.
-fn secret_key(tag: Tag, body: &[u8]) -> Result<Packet, Unreadable> {
+fn secret_key(header: PacketHeader, body: &[u8]) -> Result<Packet, Unreadable> {
     let version = body.first().copied().map(KeyVersion::from).ok_or(Unreadable::Damaged)?;
     if version != KeyVersion::V4 {
         return Err(Unreadable::Unknown);
     }
-    let header = |tag, length: usize| PacketHeader::new_fixed(tag, length as u32);
+    let framed = |tag, length: usize| {
+        PacketHeader::from_parts(header.version(), tag, PacketLength::Fixed(length as u32))
+            .map_err(|_| Unreadable::Damaged)
+    };
     let mut rest = body;
-    let public = PublicKey::try_from_reader(header(Tag::PublicKey, 0), &mut rest)
+    let public = PublicKey::try_from_reader(framed(Tag::PublicKey, 0)?, &mut rest)
         .map_err(|_| Unreadable::Damaged)?;
     let secret =
         SecretParams::from_slice(rest, version, public.algorithm(), public.public_params())
             .map_err(|_| Unreadable::Damaged)?;
     let public = &body[..body.len() - rest.len()];
-    let packet = if tag == Tag::SecretKey {
-        PublicKey::try_from_reader(header(Tag::PublicKey, public.len()), public)
+    let packet = if header.tag() == Tag::SecretKey {
+        PublicKey::try_from_reader(framed(Tag::PublicKey, public.len())?, public)
             .and_then(|key| SecretKey::new(key, secret))
             .map(Packet::from)
     } else {
-        PublicSubkey::try_from_reader(header(Tag::PublicSubkey, public.len()), public)
+        PublicSubkey::try_from_reader(framed(Tag::PublicSubkey, public.len())?, public)
             .and_then(|key| SecretSubkey::new(key, secret))
             .map(Packet::from)
     };

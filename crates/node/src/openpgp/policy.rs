@@ -8,12 +8,13 @@
 //! - **What counts** is the newest signature that is neither from the future nor expired itself:
 //!   for the primary key among its direct-key signatures and the certifications of its user IDs
 //!   that say anything about its use (key flags or an expiration time), for a subkey among its
-//!   bindings. An older signature never revives what a newer one ended.
+//!   bindings. While a newer one stands, no older one is looked at.
 //! - **Revoked** is final: whatever the reason given (superseded, retired, compromised), whenever it
-//!   was made, with whatever hash that is better than MD5. That a forger could find a collision for
-//!   SHA-1 does not make a revocation too many dangerous. A revoked user ID no longer says anything
-//!   about the key. Two kinds of revocation are not known: by a designated revoker (a third party,
-//!   whose key is not at hand) and of a direct-key signature. Remove such a key by hand.
+//!   was made, and with SHA-1 too: that somebody could forge one more revocation is no danger. (MD5
+//!   does not count, nor SHA-1 with Ed25519, which RFC 9580 forbids and the library does not
+//!   verify.) A revoked user ID no longer says anything about the key. Two kinds of revocation are
+//!   not known: by a designated revoker (a third party, whose key is not at hand) and of a direct-key
+//!   signature. Remove such a key by hand.
 //! - **Hash**: signatures that give something (flags, time, a binding) need SHA-256 or stronger. The
 //!   newest signature is chosen first, so a weak one is a refusal and not a step back to an older.
 //! - **Algorithms**: Ed25519, ECDSA and ECDH on NIST P-256, P-384 and P-521, X25519, and RSA from
@@ -34,6 +35,7 @@ use pgp::crypto::public_key::PublicKeyAlgorithm;
 use pgp::packet::{PublicKey, PublicSubkey, Signature, SignatureType, SubpacketData};
 use pgp::types::{
     EcdhPublicParams, EcdsaPublicParams, EddsaLegacyPublicParams, KeyDetails, PublicParams,
+    SignedUser,
 };
 
 use super::{CLOCK_TOLERANCE, Certificate, Fingerprint, Utc, seconds, wall};
@@ -147,7 +149,9 @@ impl fmt::Display for Fault {
                 "is held by a signature with {hash}, which can be forged: set its expiration anew \
                  with a current GnuPG, or make a new key"
             ),
-            Fault::NotCrossCertified => write!(f, "has no valid signature of its own on its use"),
+            Fault::NotCrossCertified => {
+                write!(f, "did not itself confirm that it belongs to the primary key")
+            }
             Fault::Algorithm(name) => write!(
                 f,
                 "is {name}, which is not taken: use Ed25519, NIST P-256, P-384 or P-521, or RSA \
@@ -200,10 +204,8 @@ impl Certificate {
         let key = &self.key.primary_key;
         revoked(self.key.details.revocation_signatures.iter())?;
         sound(key, Role::Sign, now)?;
-        let of_users = self.key.details.users.iter().filter(|user| {
-            !user.signatures.iter().any(|s| s.typ() == Some(SignatureType::CertRevocation))
-        });
-        let statements = of_users
+        let users = self.key.details.users.iter().filter(|user| !is_revoked(user));
+        let statements = users
             .flat_map(|user| &user.signatures)
             .chain(&self.key.details.direct_signatures)
             .filter(|signature| says_something(signature));
@@ -364,18 +366,19 @@ fn lasting(signature: &Signature, key: &impl KeyDetails, now: i64) -> Result<Opt
     }
 }
 
+/// Whether the owner took back that a user ID is his.
+pub(super) fn is_revoked(user: &SignedUser) -> bool {
+    user.signatures.iter().any(|s| s.typ() == Some(SignatureType::CertRevocation))
+}
+
 /// Whether a self-signature is about the use of the key at all: one that only names a revoker or a
 /// preference does not replace one that is.
 fn says_something(signature: &Signature) -> bool {
-    signature.typ() != Some(SignatureType::CertRevocation)
-        && signature.config().is_some_and(|config| {
-            config.hashed_subpackets().any(|packet| {
-                matches!(
-                    packet.data,
-                    SubpacketData::KeyFlags(_) | SubpacketData::KeyExpirationTime(_)
-                )
-            })
+    signature.config().is_some_and(|config| {
+        config.hashed_subpackets().any(|packet| {
+            matches!(packet.data, SubpacketData::KeyFlags(_) | SubpacketData::KeyExpirationTime(_))
         })
+    })
 }
 
 /// The newest signature that is neither from the future nor expired. If there are only such, what

@@ -10,6 +10,8 @@ use papertrader_protocol::request::{Request, Span};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::counters::Count;
+
 /// What can be asked about the past of an asset, or about its future.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Question {
@@ -61,19 +63,33 @@ impl Weighter<Question, Kept> for BySize {
 #[derive(Debug)]
 pub(crate) struct History {
     kept: Cache<Question, Kept, BySize>,
+    /// Questions that were answered from here.
+    pub(crate) hits: Count,
+    /// Questions that the master had to answer: whoever asks it counts.
+    pub(crate) misses: Count,
 }
 
 impl History {
     /// Keeps about `bytes` bytes.
     pub(crate) fn new(bytes: u64) -> History {
         let items = usize::try_from(bytes / 8_192).unwrap_or(usize::MAX).clamp(16, 1 << 20);
-        History { kept: Cache::with_weighter(items, bytes, BySize) }
+        let kept = Cache::with_weighter(items, bytes, BySize);
+        History { kept, hits: Count::default(), misses: Count::default() }
     }
 
     /// The answer, if it is here and true for the snapshot `generation`.
     pub(crate) fn get(&self, question: &Question, generation: u64) -> Option<Answer> {
         let kept = self.kept.get(question)?;
-        (kept.answer.is_final || kept.generation == generation).then_some(kept.answer)
+        let is_true = kept.answer.is_final || kept.generation == generation;
+        is_true.then(|| {
+            self.hits.add_one();
+            kept.answer
+        })
+    }
+
+    /// Bytes of memory that the answers take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.kept.weight()
     }
 
     /// Keeps an answer that was asked for at snapshot `asked`, if it is still true at `now`.
@@ -121,7 +137,7 @@ mod tests {
         for n in 0..1_000 {
             history.keep(question(n), answer(1_000, true), 1, 1);
         }
-        assert!(history.kept.weight() <= 100_000);
+        assert!(history.bytes() <= 100_000);
         assert!(history.get(&question(999), 1).is_some());
     }
 }

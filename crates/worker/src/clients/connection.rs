@@ -1,24 +1,30 @@
 //! One client's connection: moves bytes, keeps the state of 4.2, and bounds everything.
 //!
 //! What a frame means is decided in `judge` and `serve`. Invariants: all answers to what one read
-//! brought leave in one write; a client that does not read is not read from; a client that stops
-//! in the middle of a message, or takes nothing of what is sent, is cut off after a time.
+//! brought leave in one write; a client that does not read is not read from, nor is one that asks
+//! faster than it may; a client that stops in the middle of a message, takes nothing of what is
+//! sent, or is silent without a session, is cut off after a time.
 //!
 //! ```text
 //!   open ── goodbye, or its end of the connection closed ──▶ draining ── all answered ──▶ closed
-//!    │  ╲── the worker ends: goodbye shuttingDown ───────────▲   │ time over               ▲
+//!    │  ╲── goodbye shuttingDown, or idle ───────────────────▲   │ time over               ▲
 //!    ╰───── bytes that cannot be framed ──▶ closing ─────────────┴── all written ──────────╯
 //! ```
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use papertrader_core::time::WallTime;
 use papertrader_node::connection::Inbox;
 use papertrader_node::debug;
+use papertrader_node::tls::{Certificate, ServerStream};
 use papertrader_protocol::instruction::{Instruction, State};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::{Failure, FrameError, Reason};
@@ -27,12 +33,19 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::allowance::Allowance;
 use super::outbox::Outbox;
+use super::records::{Followed, Records};
 use super::{Hub, serve};
 use crate::auth::Attachment;
 
 /// While more than this waits to be written, nothing is read.
-const PAUSE: usize = 256 * 1024;
+const PAUSE: usize = 32 * 1024;
+/// Who has less waiting is not cut off when all clients together have too much. It is more than a
+/// client can get by small answers, which stop at [`PAUSE`].
+const LITTLE: usize = 2 * PAUSE;
+/// What TLS may hold of what was written: two records.
+const TLS_BUFFER: usize = 32 * 1024;
 /// How long the client's end of a closed connection is awaited, so that the last words arrive.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
@@ -52,6 +65,8 @@ pub(super) struct Connection {
     pub(super) id: u64,
     pub(super) peer: SocketAddr,
     phase: Cell<Phase>,
+    /// When its last whole message came, or when it could begin to speak.
+    heard: Cell<Instant>,
     wake: Notify,
     /// Whoever holds a weak reference to it can see that the connection is gone.
     alive: Arc<()>,
@@ -128,6 +143,7 @@ impl Connection {
             id,
             peer,
             phase: Cell::new(Phase::Open),
+            heard: Cell::new(Instant::now()),
             wake: Notify::new(),
             alive: Arc::new(()),
             inner: RefCell::new(inner),
@@ -168,6 +184,24 @@ impl Connection {
         self.wake();
     }
 
+    /// Whether it has been silent for as long as `patience`, has no valid session, and waits for
+    /// nothing.
+    pub(super) fn is_idle(&self, now: Instant, patience: Duration, wall: WallTime) -> bool {
+        let is_silent = now.saturating_duration_since(self.heard.get()) >= patience;
+        is_silent && self.is_open() && {
+            let inner = self.inner.borrow();
+            let waits = inner.waiting > 0 || inner.out.bytes() > 0;
+            !waits && inner.sessions.iter().all(|used| used.session().check(wall).is_err())
+        }
+    }
+
+    /// Waits until nothing more is read from it.
+    async fn ended(&self) {
+        while self.is_open() {
+            self.wake.notified().await;
+        }
+    }
+
     fn is_open(&self) -> bool {
         self.phase.get() == Phase::Open
     }
@@ -197,70 +231,141 @@ impl Connection {
     }
 }
 
-/// Serves one connection until it ends.
-pub(super) async fn run<R, W>(hub: &Rc<Hub>, connection: &Rc<Connection>, reader: R, mut writer: W)
-where
+/// The handshake of TLS; `None` if it fails, takes too long, or the worker ends.
+pub(super) async fn shake_hands(
+    hub: &Hub,
+    connection: &Connection,
+    certificate: &Certificate,
+    stream: Followed<TcpStream>,
+) -> Option<ServerStream<Followed<TcpStream>>> {
+    // In a box: what the handshake needs is given back before the connection lives on.
+    let handshake = Box::pin(certificate.accept(stream));
+    let made = tokio::select! {
+        made = timeout(hub.shared.config.handshake_timeout, handshake) => made,
+        () = connection.ended() => return None,
+    };
+    match made {
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
+            connection.heard.set(Instant::now());
+            Some(stream)
+        }
+        Ok(Err(error)) => {
+            debug!(peer = %connection.peer, %error, "a handshake failed");
+            None
+        }
+        Err(_) => {
+            debug!(peer = %connection.peer, "a handshake took too long");
+            hub.shared.counters.cut.add_one();
+            None
+        }
+    }
+}
+
+/// Serves one connection until it ends. `records` are those of TLS, if `reader` is TLS.
+pub(super) async fn run<R, W>(
+    hub: &Hub,
+    connection: &Connection,
+    reader: R,
+    mut writer: W,
+    records: &Records,
+) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let config = &hub.shared.config;
     let mut inbox = Inbox::new(reader);
+    let mut own = hub.own_memory();
+    let mut allowance = Allowance::new(config.max_requests_per_second, Instant::now());
     // What is being written, and how much of it is.
     let (mut chunk, mut written) = (Vec::new(), 0);
+    // Whether the stream holds something back that was written, and whether it took something.
+    let (mut unflushed, mut progress) = (false, false);
+    let mut waited_before = 0;
     let mut frame_deadline = None;
     let mut write_deadline = None;
     let mut client_closed = false;
     loop {
-        let mut paused = false;
-        let mut now = None;
-        while connection.is_open() {
-            if connection.inner.borrow().out.bytes() >= PAUSE {
+        let now = Instant::now();
+        let in_flight = chunk.len() - written;
+        let stuck = in_flight > 0 || unflushed;
+        let mut paused = stuck && hub.shared.is_full();
+        let mut throttled = None;
+        let mut wall = None;
+        allowance.refill(now);
+        while connection.is_open() && !paused {
+            if in_flight + connection.inner.borrow().out.bytes() >= PAUSE {
                 paused = true;
+                break;
+            }
+            if allowance.is_empty() && inbox.has_partial() {
+                hub.shared.counters.throttled.add_one();
+                throttled = Some(allowance.next());
                 break;
             }
             match inbox.frame() {
                 Ok(Some(frame)) => {
                     frame_deadline = None;
-                    let now = *now.get_or_insert_with(|| hub.shared.clock.now());
-                    serve::handle(hub, connection, &frame, now);
+                    connection.heard.set(now);
+                    allowance.spend();
+                    let wall = *wall.get_or_insert_with(|| hub.shared.clock.now());
+                    serve::handle(hub, connection, &frame, wall);
                 }
                 Ok(None) => break,
                 Err(error) => connection.refuse_bytes(error),
             }
         }
-        if paused || !connection.is_open() || !inbox.has_partial() {
+        let reads = !paused && throttled.is_none() && connection.is_open();
+        if !reads || !(inbox.has_partial() || records.has_partial()) {
             frame_deadline = None;
         } else if frame_deadline.is_none() {
-            frame_deadline = Some(Instant::now() + config.frame_timeout);
+            frame_deadline = Some(now + config.frame_timeout);
         }
         if written == chunk.len() {
             chunk = connection.inner.borrow_mut().out.take_chunk();
             written = 0;
-            write_deadline =
-                if chunk.is_empty() { None } else { Some(Instant::now() + config.write_timeout) };
         }
-        if chunk.is_empty() && connection.is_finished() {
-            break;
+        if chunk.is_empty() && !unflushed {
+            write_deadline = None;
+            if connection.is_finished() {
+                break;
+            }
+        } else if write_deadline.is_none() || progress {
+            write_deadline = Some(now + config.write_timeout);
         }
-        if connection.inner.borrow().out.bytes() > config.max_outgoing_bytes {
-            debug!(peer = %connection.peer, "a client asks for more than it reads");
+        progress = false;
+        let (waits, own_bytes) = {
+            let out = &connection.inner.borrow().out;
+            (chunk.len() - written + out.bytes(), chunk.capacity() + out.own_bytes())
+        };
+        own.set(own_bytes);
+        let too_much = waits > config.max_outgoing_bytes
+            || waits > waited_before.max(LITTLE) && hub.shared.is_full();
+        if too_much {
+            debug!(peer = %connection.peer, bytes = waits, "a client asks for more than it reads");
+            hub.shared.counters.cut.add_one();
             return;
         }
+        waited_before = waits;
         let drain_deadline = match connection.phase.get() {
             Phase::Draining(deadline) => Some(deadline),
             _ => None,
         };
-        let due = [frame_deadline, write_deadline, drain_deadline].into_iter().flatten().min();
+        let due = [frame_deadline, write_deadline, drain_deadline, throttled];
+        let due = due.into_iter().flatten().min();
         tokio::select! {
             biased;
-            result = writer.write(&chunk[written..]), if !chunk.is_empty() => match result {
-                Ok(count) if count > 0 => {
-                    written += count;
-                    write_deadline = Some(Instant::now() + config.write_timeout);
+            result = send(&mut writer, &chunk[written..]), if !chunk.is_empty() || unflushed => {
+                match result {
+                    Ok(sent) => {
+                        written += sent.count;
+                        unflushed = !sent.flushed;
+                        progress = true;
+                    }
+                    Err(_) => return,
                 }
-                _ => return,
-            },
-            result = inbox.fill(), if !paused && connection.is_open() => match result {
+            }
+            result = inbox.fill(), if reads => match result {
                 Ok(0) => {
                     client_closed = true;
                     if inbox.has_partial() {
@@ -272,33 +377,77 @@ where
                 Ok(_) => {}
                 Err(_) => return,
             },
+            // A record that was begun brings nothing to read yet, but its time runs.
+            () = if_now(|| records.has_partial()), if reads && frame_deadline.is_none() => {}
             () = connection.wake.notified() => {}
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                debug!(peer = %connection.peer, "a client took too long");
-                return;
+            () = sleep_until(due.unwrap_or(now)), if due.is_some() => {
+                let now = Instant::now();
+                let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
+                if is_over(frame_deadline) || is_over(write_deadline) {
+                    debug!(peer = %connection.peer, "a client took too long");
+                    hub.shared.counters.cut.add_one();
+                    return;
+                }
+                if is_over(drain_deadline) {
+                    return;
+                }
             }
         }
     }
+    drop(own);
     // The last words arrive only if the client's are read to their end: closing a socket with
     // unread bytes in it would take back what is still on its way.
-    if writer.shutdown().await.is_ok() && !client_closed {
-        let _ = timeout(LINGER.min(config.drain), async {
-            loop {
-                inbox.clear();
-                match inbox.fill().await {
-                    Ok(count) if count > 0 => {}
-                    _ => return,
-                }
+    let _ = timeout(LINGER.min(config.drain), async {
+        if writer.shutdown().await.is_err() || client_closed {
+            return;
+        }
+        loop {
+            inbox.clear();
+            match inbox.fill().await {
+                Ok(count) if count > 0 => {}
+                _ => return,
             }
-        })
-        .await;
-    }
+        }
+    })
+    .await;
 }
 
-/// Tells a client for which there is no room to try another worker.
-pub(crate) async fn refuse(mut stream: TcpStream) {
+/// What a write did.
+struct Sent {
+    count: usize,
+    /// Whether nothing is held back between here and the socket.
+    flushed: bool,
+}
+
+/// Writes some of `bytes`, or, if there are none, what was held back of earlier ones.
+async fn send<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> io::Result<Sent> {
+    poll_fn(|context| {
+        let flush =
+            |writer: &mut W, context: &mut Context<'_>| Pin::new(writer).poll_flush(context);
+        if bytes.is_empty() {
+            ready!(flush(writer, context))?;
+            return Poll::Ready(Ok(Sent { count: 0, flushed: true }));
+        }
+        let count = ready!(Pin::new(&mut *writer).poll_write(context, bytes))?;
+        if count == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        let flushed = count == bytes.len() && flush(writer, context).is_ready();
+        Poll::Ready(Ok(Sent { count, flushed }))
+    })
+    .await
+}
+
+/// Ready when `condition` holds at the time that it is looked at: whoever waits for it waits for
+/// something else beside it that changes the condition.
+async fn if_now(condition: impl Fn() -> bool) {
+    poll_fn(|_| if condition() { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// Tells a client for which there is no room why.
+pub(crate) async fn refuse(mut stream: TcpStream, reason: Reason) {
     let mut out = Vec::new();
-    Return::Goodbye(Reason::Busy.into()).put(0, &mut out);
+    Return::Goodbye(reason.into()).put(0, &mut out);
     let _ = timeout(LINGER, async {
         stream.write_all(&out).await?;
         stream.shutdown().await

@@ -3,6 +3,7 @@
 //! Small answers are gathered into one piece, which leaves in one write; a long transfer is cut
 //! into packets only when its turn comes, so that many clients who wait for the same data share
 //! one copy of it. [`Outbox::bytes`] is what bounds it: the owner stops reading, or gives up.
+//! [`Outbox::own_bytes`] is the memory that would not be there without this client.
 
 use std::collections::VecDeque;
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use papertrader_protocol::frame::{Header, MAX_DATA};
 
 /// About how much one write carries.
-const CHUNK: usize = 128 * 1024;
+const CHUNK: usize = 32 * 1024;
 
 #[derive(Debug)]
 enum Piece {
@@ -23,12 +24,19 @@ enum Piece {
 pub(super) struct Outbox {
     pieces: VecDeque<Piece>,
     bytes: usize,
+    /// Of these, the bytes of small answers.
+    own: usize,
 }
 
 impl Outbox {
     /// Bytes that wait, not counting the headers of transfers.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that wait and that no other client waits for.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.own
     }
 
     /// Appends whole frames.
@@ -41,6 +49,7 @@ impl Outbox {
             let before = out.len();
             write(out);
             self.bytes += out.len() - before;
+            self.own += out.len() - before;
         }
     }
 
@@ -64,10 +73,12 @@ impl Outbox {
             }
             Some(Piece::Frames(out)) => {
                 self.bytes -= out.len();
+                self.own -= out.len();
                 out
             }
             Some(Piece::Transfer { header, data, mut next, max }) => {
-                let mut out = Vec::new();
+                let left = data.len() - usize::from(next - 1) * MAX_DATA;
+                let mut out = Vec::with_capacity(left.min(CHUNK) + MAX_DATA);
                 while next <= max && out.len() < CHUNK {
                     let from = usize::from(next - 1) * MAX_DATA;
                     let packet = data.get(from..data.len().min(from + MAX_DATA));
@@ -111,7 +122,7 @@ mod tests {
             assert!(chunk.len() < 2 * CHUNK);
             bytes.extend(chunk);
         }
-        assert_eq!(outbox.bytes(), 0);
+        assert_eq!((outbox.bytes(), outbox.own_bytes()), (0, 0));
         let mut rest = &bytes[..];
         for (request, size) in sizes.iter().enumerate() {
             let mut assembly = Assembly::default();

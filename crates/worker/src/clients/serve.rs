@@ -128,7 +128,9 @@ fn serve(
             }
         }
         Request::AssetList => match shared.prices.load().as_ref() {
-            Some(prices) => inner.out.put_data(data_header(request, false), &prices.list()),
+            Some(prices) => {
+                inner.out.put_data(data_header(request, false), &prices.list(&shared.outgoing))
+            }
             None => inner.fail(request, instruction.failure(), Reason::Unavailable.into()),
         },
         Request::Bars(..) | Request::Predicted(..) => {

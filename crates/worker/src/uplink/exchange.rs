@@ -13,7 +13,8 @@ use papertrader_node::{debug, error, info, warn};
 use papertrader_protocol::frame::{Frame, Header, LinkHeader};
 use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
-    LinkHello, LinkWelcome, SessionEnded, SessionPresence, SnapshotPush, WorkerStatus,
+    LinkHello, LinkPing, LinkPong, LinkWelcome, SessionEnded, SessionPresence, SnapshotPush,
+    WorkerStatus,
 };
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::transfer::Assembly;
@@ -76,6 +77,8 @@ pub(super) struct Exchange {
     gave_up: bool,
     /// The master's clock minus this worker's, in nanoseconds.
     clock_offset: i64,
+    /// How long the last ping took, in nanoseconds.
+    round_trip: i64,
     snapshot: Assembly,
     worker_list: Assembly,
 }
@@ -94,6 +97,7 @@ impl Exchange {
             orders: Orders::default(),
             gave_up: false,
             clock_offset: 0,
+            round_trip: 0,
             snapshot: Assembly::default(),
             worker_list: Assembly::default(),
         }
@@ -132,7 +136,7 @@ impl Exchange {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: self.shared.advertised.clone(),
             web: config.web.clone(),
-            fingerprint: config.fingerprint.clone(),
+            fingerprint: config.fingerprint(),
             clock: self.shared.clock.now(),
         };
         // The one message without a link header: it says who the worker is.
@@ -241,6 +245,7 @@ impl Exchange {
             all.push(waiting);
             return;
         }
+        self.shared.history.misses.add_one();
         let number = self.number();
         // The answer is for whoever asks: no session stands in the question.
         self.send(number, &Ask { session: SessionId::NONE, ..ask }, WallTime(0));
@@ -282,27 +287,30 @@ impl Exchange {
             }
         }
         if self.up {
-            let clients = u32::try_from(self.shared.clients()).unwrap_or(u32::MAX);
-            let status = WorkerStatus {
-                started: WallTime(0),
-                clients,
-                sessions: 0,
-                orders: 0,
-                cache_bytes: 0,
-                cache_limit: 0,
-                cache_hits: 0,
-                cache_misses: 0,
-                outgoing_bytes: 0,
-                refused_connections: 0,
-                cut_connections: 0,
-                throttled_requests: 0,
-                round_trip: 0,
-                clock_offset: self.clock_offset,
-            };
-            self.control(Instruction::WorkerStatus, &status);
-            let mut ping = self.own_header(Instruction::Ping);
-            ping.argument_count = 1;
-            ping.encode(&[], &mut self.output);
+            self.control(Instruction::WorkerStatus, &self.status());
+            // Stamped last, so that it measures nothing but the way.
+            self.control(Instruction::LinkPing, &LinkPing { sent: self.shared.clock.now() });
+        }
+    }
+
+    fn status(&self) -> WorkerStatus {
+        let shared = &self.shared;
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        WorkerStatus {
+            started: shared.started,
+            clients: small(shared.clients()),
+            sessions: small(shared.sessions.len()),
+            orders: small(self.orders.unanswered()),
+            cache_bytes: shared.history.bytes(),
+            cache_limit: shared.config.cache_bytes,
+            cache_hits: shared.history.hits.get(),
+            cache_misses: shared.history.misses.get(),
+            outgoing_bytes: shared.outgoing_bytes(),
+            refused_connections: shared.counters.refused.get(),
+            cut_connections: shared.counters.cut.get(),
+            throttled_requests: shared.counters.throttled.get(),
+            round_trip: self.round_trip,
+            clock_offset: self.clock_offset,
         }
     }
 
@@ -332,6 +340,11 @@ impl Exchange {
                 self.shared.sessions.end(ended.session);
                 Ok(())
             }
+            Some(I::LinkPong) => {
+                let pong = LinkPong::from_bytes(frame.data);
+                self.pong(&pong.map_err(|_| LinkError::Malformed("linkPong"))?);
+                Ok(())
+            }
             Some(I::Ping) => {
                 let mut pong = self.own_header(I::Pong);
                 pong.request = frame.header.request;
@@ -339,7 +352,6 @@ impl Exchange {
                 pong.encode(frame.data, &mut self.output);
                 Ok(())
             }
-            Some(I::Pong) => Ok(()),
             Some(instruction) => {
                 self.answered(instruction, frame);
                 Ok(())
@@ -384,6 +396,14 @@ impl Exchange {
             self.send_order(sequence);
         }
         Ok(())
+    }
+
+    /// The clocks are compared anew each time: either may be set while the link lives.
+    fn pong(&mut self, pong: &LinkPong) {
+        let (sent, now) = (pong.sent.0, self.shared.clock.now().0);
+        self.round_trip = now.saturating_sub(sent).max(0);
+        let half_way = sent.saturating_add(self.round_trip / 2);
+        self.clock_offset = pong.clock.0.saturating_sub(half_way);
     }
 
     fn snapshot(&mut self, frame: &Frame<'_>) -> Result<(), LinkError> {
@@ -463,10 +483,9 @@ impl Exchange {
                     }
                 };
                 let is_final = frame.header.is_final;
-                self.data_answered(
-                    number,
-                    whole.map(|data| Answer { data: data.into(), is_final }),
-                );
+                let outgoing = &self.shared.outgoing;
+                let answer = whole.map(|data| Answer { data: outgoing.share(data), is_final });
+                self.data_answered(number, answer);
             }
             Some(Pending::Plain { .. } | Pending::Shared { .. }) => {
                 self.returned(number, instruction, frame);

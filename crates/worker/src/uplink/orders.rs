@@ -58,6 +58,11 @@ impl Orders {
         self.by_sequence.len()
     }
 
+    /// How many have no answer yet.
+    pub(super) fn unanswered(&self) -> usize {
+        self.by_sequence.values().filter(|order| !order.queued).count()
+    }
+
     pub(super) fn insert(&mut self, ask: Ask, deadline: WallTime) {
         let order = Order { deadline, sent: 0, queued: false, ask };
         self.by_sequence.insert(order.ask.sequence, order);

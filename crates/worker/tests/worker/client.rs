@@ -3,20 +3,21 @@
 use std::net::SocketAddr;
 
 use papertrader_node::connection::Inbox;
+use papertrader_node::tls;
 use papertrader_protocol::instruction::{Instruction, State};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::transfer::Assembly;
-use papertrader_protocol::{Frame, Header, Reason, SessionId, args};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use papertrader_protocol::{Fingerprint, Frame, Header, Reason, SessionId, args};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::master::Message;
 use crate::soon;
 
 pub(crate) struct Client {
-    inbox: Inbox<OwnedReadHalf>,
-    pub(crate) writer: OwnedWriteHalf,
+    inbox: Inbox<Box<dyn AsyncRead + Send + Unpin>>,
+    pub(crate) writer: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(crate) address: SocketAddr,
     pub(crate) session: SessionId,
     next: u64,
 }
@@ -24,9 +25,33 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Client {
         let stream = soon(TcpStream::connect(address)).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let (reader, writer) = stream.into_split();
-        Client { inbox: Inbox::new(reader), writer, session: SessionId::NONE, next: 1 }
+        Client::on(stream.local_addr().unwrap(), stream)
+    }
+
+    /// From another address of this machine.
+    pub(crate) async fn connect_from(from: &str, address: SocketAddr) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        let stream = soon(socket.connect(address)).await.unwrap();
+        Client::on(stream.local_addr().unwrap(), stream)
+    }
+
+    /// Over TLS, to the server with this certificate.
+    pub(crate) async fn connect_tls(address: SocketAddr, certificate: Fingerprint) -> Client {
+        let stream = soon(TcpStream::connect(address)).await.unwrap();
+        let local = stream.local_addr().unwrap();
+        let stream = tls::connect(stream, certificate, tls::CLIENT_PROTOCOL);
+        Client::on(local, soon(stream).await.unwrap())
+    }
+
+    /// On any stream to a worker.
+    pub(crate) fn on<S>(address: SocketAddr, stream: S) -> Client
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (reader, writer) = tokio::io::split(stream);
+        let inbox = Inbox::new(Box::new(reader) as Box<dyn AsyncRead + Send + Unpin>);
+        Client { inbox, writer: Box::new(writer), address, session: SessionId::NONE, next: 1 }
     }
 
     pub(crate) fn encode(
@@ -49,6 +74,7 @@ impl Client {
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         soon(self.writer.write_all(bytes)).await.unwrap();
+        soon(self.writer.flush()).await.unwrap();
     }
 
     /// Sends a request; its number.
@@ -67,6 +93,19 @@ impl Client {
             if !matches!(soon(self.inbox.fill()).await, Ok(count) if count > 0) {
                 return None;
             }
+        }
+    }
+
+    /// Reads until the worker has closed its end; how many bytes came. An error if it was not
+    /// closed in order.
+    pub(crate) async fn read_to_end(&mut self) -> std::io::Result<usize> {
+        let mut bytes = 0;
+        loop {
+            match soon(self.inbox.fill()).await? {
+                0 => return Ok(bytes),
+                count => bytes += count,
+            }
+            self.inbox.clear();
         }
     }
 

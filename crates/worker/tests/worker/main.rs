@@ -7,7 +7,9 @@
 
 mod bounds;
 mod client;
+mod encrypted;
 mod history;
+mod limits;
 mod master;
 mod orders;
 mod sessions;

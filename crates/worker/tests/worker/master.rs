@@ -15,7 +15,8 @@ use papertrader_node::tls;
 use papertrader_protocol::data::{AssetKind, WorkerLine, WorkerList};
 use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
-    LinkHello, LinkInstrument, LinkWelcome, SessionEnded, SnapshotPush, Tick,
+    LinkHello, LinkInstrument, LinkPing, LinkPong, LinkWelcome, SessionEnded, SnapshotPush, Tick,
+    WorkerStatus,
 };
 use papertrader_protocol::returns::{self, QueuedOrder, Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
@@ -140,6 +141,8 @@ pub(crate) fn tick(raw: i64) -> Tick {
 pub(crate) struct Link {
     inbox: Inbox<ReadHalf<PortStream>>,
     writer: WriteHalf<PortStream>,
+    /// By how many nanoseconds this master's clock is ahead.
+    pub(crate) ahead: i64,
     /// Presences and states that came in between.
     pub(crate) asides: VecDeque<Message>,
 }
@@ -147,7 +150,7 @@ pub(crate) struct Link {
 impl Link {
     fn new(stream: PortStream) -> Link {
         let (reader, writer) = tokio::io::split(stream);
-        Link { inbox: Inbox::new(reader), writer, asides: VecDeque::new() }
+        Link { inbox: Inbox::new(reader), writer, ahead: 0, asides: VecDeque::new() }
     }
 
     /// The next message, whatever it is; `None` when the link was closed.
@@ -169,9 +172,7 @@ impl Link {
             loop {
                 let message = self.read().await.expect("the link is open");
                 match message.instruction() {
-                    Instruction::Ping => {
-                        self.returned(message.header.request, &Return::Pong(String::new())).await;
-                    }
+                    Instruction::LinkPing => self.pong(&message).await,
                     Instruction::WorkerStatus | Instruction::SessionPresence => {
                         self.asides.push_back(message);
                     }
@@ -190,12 +191,35 @@ impl Link {
                     return self.asides.remove(at).unwrap();
                 }
                 let message = self.read().await.expect("the link is open");
-                if message.instruction() != Instruction::Ping {
-                    self.asides.push_back(message);
+                match message.instruction() {
+                    Instruction::LinkPing => self.pong(&message).await,
+                    _ => self.asides.push_back(message),
                 }
             }
         })
         .await
+    }
+
+    /// The next state of the worker of which `condition` is true.
+    pub(crate) async fn status(
+        &mut self,
+        condition: impl Fn(&WorkerStatus) -> bool,
+    ) -> WorkerStatus {
+        let mut last = None;
+        let found = async {
+            loop {
+                let message = self.aside(Instruction::WorkerStatus).await;
+                let status = WorkerStatus::from_bytes(&message.data).unwrap();
+                if condition(&status) {
+                    return status;
+                }
+                last = Some(status);
+            }
+        };
+        match tokio::time::timeout(std::time::Duration::from_secs(30), found).await {
+            Ok(status) => status,
+            Err(_) => panic!("a test hangs at {last:?}"),
+        }
     }
 
     pub(crate) async fn expect(&mut self, instruction: Instruction) -> Message {
@@ -229,6 +253,15 @@ impl Link {
         self.write(&out).await;
     }
 
+    async fn pong(&mut self, ping: &Message) {
+        let sent = LinkPing::from_bytes(&ping.data).unwrap().sent;
+        self.push(Instruction::LinkPong, &LinkPong { sent, clock: self.clock() }).await;
+    }
+
+    fn clock(&self) -> WallTime {
+        papertrader_node::clock::Clock::system(WallTime(0)).now().plus_nanos(self.ahead)
+    }
+
     pub(crate) async fn failed(&mut self, request: u64, under: Instruction, reason: Reason) {
         self.returned(request, &Return::Failed(under, reason.into())).await;
     }
@@ -251,11 +284,11 @@ impl Link {
 
     /// `ahead` is by how many nanoseconds the master's clock is ahead.
     pub(crate) async fn welcome(&mut self, deployment: &str, ahead: i64) {
-        let clock = papertrader_node::clock::Clock::system(WallTime(0)).now();
+        self.ahead = ahead;
         let welcome = LinkWelcome {
             deployment: deployment.into(),
             name: "worker one".into(),
-            clock: clock.plus_nanos(ahead),
+            clock: self.clock(),
             interval: 1,
             bar_interval: 1,
             source: "a test".into(),

@@ -36,7 +36,7 @@ async fn a_login_passes_through_and_the_list_of_workers_follows() {
     let request = client.send(Instruction::Login, &["alice", &hash, "true"]).await;
     let login = link.expect(Instruction::Login).await;
     assert_eq!(login.text(), format!("alice {hash} true"));
-    let client_address = client.writer.local_addr().unwrap();
+    let client_address = client.address;
     assert_eq!(login.header.link.unwrap().client, client_address);
     link.failed(login.header.request, Instruction::LoginFail, Reason::BadCredentials).await;
     client.expect_refusal(request, Instruction::LoginFail, Reason::BadCredentials).await;
@@ -134,7 +134,7 @@ async fn sessions_in_use_are_resumed_on_a_new_link() {
         let number = login.header.request;
         resumed.push(login.header.session);
         if login.header.session == session(1) {
-            assert_eq!(login.header.link.unwrap().client, kept.writer.local_addr().unwrap());
+            assert_eq!(login.header.link.unwrap().client, kept.address);
             let grant = SessionGrant { session: session(1), expires: NEVER, name: "alice".into() };
             link.returned(number, &Return::Session(grant)).await;
         } else {

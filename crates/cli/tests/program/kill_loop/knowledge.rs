@@ -184,7 +184,11 @@ pub(crate) fn meaning(error: &ClientError) -> Meaning {
         ClientError::ConnectionLost { .. }
         | ClientError::NoServer { .. }
         | ClientError::OutcomeUnknown { .. } => Meaning::Nothing,
-        ClientError::NotLoggedIn | ClientError::Protocol { .. } => Meaning::Wrong,
+        ClientError::NotLoggedIn
+        | ClientError::CertificateChanged { .. }
+        | ClientError::CertificateUnknown { .. }
+        | ClientError::Address { .. }
+        | ClientError::Protocol { .. } => Meaning::Wrong,
     }
 }
 

@@ -16,6 +16,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use papertrader_core::time::WallTime;
+use papertrader_master::admin::message::NewWorker;
+use papertrader_master::admin::{self, AdminRequest};
+use papertrader_node::clock::Clock;
+use papertrader_node::openpgp::Identity;
+
 use crate::process::{Running, command, free_address};
 use knowledge::{Event, Known};
 
@@ -172,26 +178,35 @@ struct Servers {
     running: Vec<Running>,
 }
 
+fn uuid(n: usize) -> String {
+    format!("00000000-0000-4000-8000-00000000000{n}")
+}
+
 const ROLES: [&str; 3] = ["master", "worker", "worker"];
 
 impl Servers {
     fn start(program: &Path, dir: &Path) -> Servers {
         let addresses: Vec<String> = ROLES.iter().map(|_| free_address()).collect();
-        let uuid = |n: usize| format!("00000000-0000-4000-8000-00000000000{n}");
+        let init = |role: &str, more: &[&str]| {
+            let output = command(program).args(["init", role]).arg(dir).args(more).output();
+            let output = output.expect("init runs");
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).expect("text")
+        };
+        let said = init("master", &[]);
+        let fingerprint = said.split_whitespace().last().expect("a fingerprint").to_owned();
         // A split comes after the first market day, which lasts 14 intervals.
-        let mut text = format!(
+        let text = format!(
             "listen = \"{}\"\ndata = \"{}\"\ninterval = \"1h\"\nstarting_cash = \"20000.00\"\n\
              [prices]\nstart = \"2005-02-25\"\n",
             addresses[0],
             dir.join("data").display(),
         );
+        std::fs::write(dir.join("0.toml"), text).expect("it can be written");
         for n in 1..ROLES.len() {
-            text += &format!(
-                "[[workers]]\nname = \"{n}\"\nuuid = \"{}\"\nallowed = [\"127.0.0.1\"]\n",
-                uuid(n)
-            );
             let text = format!(
-                "master = \"{}\"\nuuid = \"{}\"\nlisten = \"{}\"\n[log]\nfile = \"{}\"\n",
+                "master = \"{}\"\nmaster_certificate = \"{fingerprint}\"\nuuid = \"{}\"\n\
+                 listen = \"{}\"\n[openpgp]\nkey = \"{n}.asc\"\n[log]\nfile = \"{}\"\n",
                 addresses[0],
                 uuid(n),
                 addresses[n],
@@ -199,14 +214,32 @@ impl Servers {
             );
             std::fs::write(dir.join(format!("{n}.toml")), text).expect("it can be written");
         }
-        std::fs::write(dir.join("0.toml"), text).expect("it can be written");
         let mut servers =
             Servers { program: program.into(), dir: dir.into(), addresses, running: Vec::new() };
         for n in 0..ROLES.len() {
+            if n > 0 {
+                servers.register(n);
+            }
             let running = servers.serve(n);
             servers.running.push(running);
         }
         servers
+    }
+
+    /// Makes a worker's key and has the master know it.
+    fn register(&self, n: usize) {
+        let now = Clock::system(WallTime(0)).now();
+        let key = Identity::generate(&format!("worker {n}"), now).expect("a key");
+        let secret = key.to_armored_secret(None).expect("a key");
+        std::fs::write(self.dir.join(format!("{n}.asc")), secret).expect("it can be written");
+        let worker = NewWorker {
+            name: n.to_string(),
+            uuid: Some(uuid(n)),
+            key: key.certificate().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
+            addresses: vec!["127.0.0.1".into()],
+        };
+        let mut master = admin::Client::connect(&self.dir.join("data")).expect("the socket");
+        master.ask(&AdminRequest::AddWorker(worker)).expect("it is registered");
     }
 
     /// Starts one and waits until it is ready.
@@ -231,6 +264,7 @@ impl Servers {
         Ok(())
     }
 
+    /// As clients name them.
     fn workers(&self) -> Vec<String> {
         self.addresses[1..].to_vec()
     }

@@ -1,0 +1,556 @@
+//! What the operator's program and the master say to each other: one JSON object a line.
+//!
+//! The replies are also what `papertrader admin … --json` prints, so they follow the rules of
+//! `docs/cli.md`: a published field keeps its name and its meaning, times are RFC 3339, money is a
+//! decimal string.
+//!
+//! Invariant: no reply holds a session ID, a password's hash or a secret key, and no text of a
+//! worker or a key in a reply holds a control character or is longer than [`MAX_SHOWN`].
+
+use std::fmt;
+
+use papertrader_core::time::{MarketTime, WallTime};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Longest request, in bytes, its line's end included.
+pub const MAX_REQUEST: usize = 64 * 1024;
+/// Longest reply, in bytes, its line's end included.
+pub const MAX_REPLY: usize = 4 * 1024 * 1024;
+/// Most sessions or users in one reply; the next page is asked for.
+pub const PAGE: usize = 500;
+/// Most addresses and networks of one worker.
+pub const MAX_ADDRESSES: usize = 64;
+/// Most characters of a foreign text that are shown.
+pub const MAX_SHOWN: usize = 256;
+
+/// What the operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "camelCase", deny_unknown_fields)]
+pub enum AdminRequest {
+    /// How the master is. Answer: [`AdminReply::Status`].
+    Status {},
+    /// All registered workers. Answer: [`AdminReply::Workers`].
+    ListWorkers {},
+    /// Everything about one. Answer: [`AdminReply::Worker`].
+    ShowWorker {
+        /// Its name.
+        name: String,
+    },
+    /// Registers a worker, or replaces what is registered, and lifts a boot. Answer:
+    /// [`AdminReply::WorkerAdded`].
+    AddWorker(NewWorker),
+    /// Takes a worker off the registry and cuts its link. Answer: [`AdminReply::WorkerRemoved`].
+    RemoveWorker {
+        /// Its name.
+        name: String,
+    },
+    /// Sends a worker away: cuts its link. Answer: [`AdminReply::WorkerBooted`].
+    BootWorker {
+        /// Its name.
+        name: String,
+        /// For so many milliseconds; without it until it is added or admitted.
+        for_ms: Option<u64>,
+        /// What passed through it is in wrong hands: its sessions end and their owners must choose
+        /// new passwords.
+        compromised: bool,
+    },
+    /// Lifts a boot. Answer: [`AdminReply::WorkerAdmitted`].
+    AdmitWorker {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A worker to register.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewWorker {
+    /// 1 to 32 letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Its UUID. Without it that of the worker which has the name, or the one in the key's user ID.
+    pub uuid: Option<String>,
+    /// Its OpenPGP public key, binary, in hexadecimal digits.
+    pub key: String,
+    /// Addresses and networks that it may connect from; at least one.
+    pub addresses: Vec<String>,
+}
+
+/// What the master answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AdminReply {
+    /// See [`AdminRequest::Status`].
+    Status(Box<Status>),
+    /// See [`AdminRequest::ListWorkers`].
+    Workers(WorkerLines),
+    /// See [`AdminRequest::ShowWorker`].
+    Worker(Box<WorkerDetail>),
+    /// See [`AdminRequest::AddWorker`].
+    WorkerAdded(WorkerAdded),
+    /// See [`AdminRequest::RemoveWorker`].
+    WorkerRemoved(WorkerRemoved),
+    /// See [`AdminRequest::BootWorker`].
+    WorkerBooted(WorkerBooted),
+    /// See [`AdminRequest::AdmitWorker`].
+    WorkerAdmitted(WorkerAdmitted),
+    /// Nothing was done, or nothing can be said.
+    Refused(AdminRefusal),
+}
+
+/// Why the master does not do what it is asked, as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{text}")]
+pub struct AdminRefusal {
+    /// The stable word: [`AdminError::code`].
+    pub code: String,
+    /// The words for people.
+    pub text: String,
+}
+
+/// Why the master does not do what it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdminError {
+    /// The line is no request.
+    #[error("this is no request: {0}")]
+    BadRequest(String),
+    /// The line is longer than [`MAX_REQUEST`].
+    #[error("a request has at most {MAX_REQUEST} bytes")]
+    RequestTooLong,
+    /// The answer would be longer than [`MAX_REPLY`].
+    #[error("the answer has more than {MAX_REPLY} bytes")]
+    ReplyTooLong,
+    /// Too many connections on the admin socket.
+    #[error("too many operator commands are running: wait until some have ended")]
+    TooManyConnections,
+    /// Too many changes wait to be stored.
+    #[error("the master is busy: try again in a moment")]
+    Busy,
+    /// The database did not take the change.
+    #[error("the change could not be stored; the master's log says why")]
+    Unavailable,
+    /// The master is on its way out.
+    #[error("the master is shutting down")]
+    ShuttingDown,
+    /// No worker has this name.
+    #[error("no worker is called '{0}': `papertrader admin workers list` shows them all")]
+    UnknownWorker(String),
+    /// Not a name.
+    #[error("'{0}' is no name for a worker: 1 to 32 letters, digits, '-', '_' and '.'")]
+    BadWorkerName(String),
+    /// Another worker has the name.
+    #[error("another worker, with UUID {uuid}, is called '{name}': choose another name")]
+    WorkerNameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        uuid: String,
+    },
+    /// Not a UUID.
+    #[error("'{0}' is not the UUID of a worker: it stands in the worker's worker.toml")]
+    BadUuid(String),
+    /// No UUID was given, and none is known.
+    #[error("say --uuid UUID: it stands in the worker's worker.toml")]
+    UuidNeeded,
+    /// Not an address or network.
+    #[error("{0}")]
+    BadAddress(String),
+    /// No address, or too many.
+    #[error("say where the worker connects from: 1 to {MAX_ADDRESSES} addresses or networks")]
+    AddressesNeeded,
+    /// Not an OpenPGP public key.
+    #[error("the key cannot be taken: {0}")]
+    BadKey(String),
+    /// A key that may not be used.
+    #[error("the key cannot be used: {0}")]
+    UnusableKey(String),
+    /// Somebody else has the key.
+    #[error("the key is already that of {0}: each needs its own")]
+    KeyTaken(String),
+    /// Its key is in wrong hands.
+    #[error(
+        "worker '{0}' was booted as compromised: make it a new key and add it again \
+         (`papertrader admin workers add`)"
+    )]
+    Compromised(String),
+    /// A boot must last.
+    #[error("a boot lasts at least one second")]
+    BadDuration,
+}
+
+impl AdminError {
+    /// The stable word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            AdminError::BadRequest(_) => "badRequest",
+            AdminError::RequestTooLong => "requestTooLong",
+            AdminError::ReplyTooLong => "replyTooLong",
+            AdminError::TooManyConnections => "tooManyConnections",
+            AdminError::Busy => "busy",
+            AdminError::Unavailable => "unavailable",
+            AdminError::ShuttingDown => "shuttingDown",
+            AdminError::UnknownWorker(_) => "unknownWorker",
+            AdminError::BadWorkerName(_) => "badWorkerName",
+            AdminError::WorkerNameTaken { .. } => "workerNameTaken",
+            AdminError::BadUuid(_) => "badUuid",
+            AdminError::UuidNeeded => "uuidNeeded",
+            AdminError::BadAddress(_) => "badAddress",
+            AdminError::AddressesNeeded => "addressesNeeded",
+            AdminError::BadKey(_) => "badKey",
+            AdminError::UnusableKey(_) => "unusableKey",
+            AdminError::KeyTaken(_) => "keyTaken",
+            AdminError::Compromised(_) => "compromised",
+            AdminError::BadDuration => "badDuration",
+        }
+    }
+}
+
+impl From<AdminError> for AdminReply {
+    fn from(error: AdminError) -> AdminReply {
+        AdminReply::Refused(AdminRefusal { code: error.code().into(), text: error.to_string() })
+    }
+}
+
+/// A time on either clock, in nanoseconds since 1970. In JSON it is RFC 3339 in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(pub i64);
+
+impl From<WallTime> for Stamp {
+    fn from(time: WallTime) -> Stamp {
+        Stamp(time.0)
+    }
+}
+
+impl From<MarketTime> for Stamp {
+    fn from(time: MarketTime) -> Stamp {
+        Stamp(time.0)
+    }
+}
+
+impl Serialize for Stamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Every 64-bit count of nanoseconds is in the calendar's range.
+        let time = jiff::Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or_default();
+        serializer.collect_str(&time)
+    }
+}
+
+impl<'de> Deserialize<'de> for Stamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Stamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+        let nanos = i64::try_from(time.as_nanosecond()).map_err(serde::de::Error::custom)?;
+        Ok(Stamp(nanos))
+    }
+}
+
+/// How the master is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its software version.
+    pub version: String,
+    /// When it was started.
+    pub started: Stamp,
+    /// How long ago that is.
+    pub uptime_seconds: i64,
+    /// The deployment's ID.
+    pub deployment: String,
+    /// The SHA-256 fingerprint of its TLS certificate: workers are configured with it.
+    pub certificate: String,
+    /// The fingerprint of its OpenPGP key.
+    pub key: String,
+    /// The market's time.
+    pub market_time: Stamp,
+    /// The number of the latest settled snapshot.
+    pub snapshot: u64,
+    /// Whether the prices have come to their end.
+    pub ended: bool,
+    /// Where prices come from, in words.
+    pub source: String,
+    /// Wall time from one snapshot to the next.
+    pub interval_ms: i64,
+    /// How many accounts there are.
+    pub accounts: u64,
+    /// How many orders are open.
+    pub open_orders: u64,
+    /// How many workers are connected.
+    pub workers_connected: u64,
+    /// How many workers are registered.
+    pub workers_registered: u64,
+    /// Commands and settlements that wait to be stored.
+    pub queue: u64,
+    /// The number of the last stored batch.
+    pub last_batch: u64,
+}
+
+/// Whether a worker is there, and if not, whether it could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WorkerState {
+    /// It has a link.
+    Connected,
+    /// It has none, but may have one.
+    Away,
+    /// It was sent away.
+    Booted,
+    /// It has no key that can be used: it cannot connect.
+    BadKey,
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            WorkerState::Connected => "connected",
+            WorkerState::Away => "away",
+            WorkerState::Booted => "booted",
+            WorkerState::BadKey => "key unusable",
+        })
+    }
+}
+
+/// All workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLines {
+    /// By name.
+    pub workers: Vec<WorkerLine>,
+}
+
+/// A worker in the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLine {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Whether it is there.
+    pub state: WorkerState,
+    /// Until when it is booted; `None` as well if that has no end.
+    pub booted_until: Option<Stamp>,
+    /// How many clients it has, as it says.
+    pub clients: Option<u32>,
+    /// How long its last ping took, in microseconds.
+    pub round_trip_us: Option<i64>,
+    /// The master's clock minus the worker's, in microseconds.
+    pub clock_offset_us: Option<i64>,
+    /// Where clients reach it, as it says.
+    pub address: Option<String>,
+}
+
+/// Everything about a worker: what is stored, and what it reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerDetail {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Whether it is there.
+    pub state: WorkerState,
+    /// Addresses and networks that it may connect from.
+    pub addresses: Vec<String>,
+    /// Its key; `None` if none is registered or it cannot be read.
+    pub key: Option<WorkerKey>,
+    /// Set while it may not connect.
+    pub booted: Option<WorkerBoot>,
+    /// Its link, if it has one.
+    pub live: Option<LiveWorker>,
+    /// What it did that a good worker does not do.
+    pub conduct: WorkerConduct,
+}
+
+/// A worker's registered key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerKey {
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// The name that its owner gave it.
+    pub user_id: String,
+    /// Until when it can be used; `None` if that has no end, or it cannot be used now.
+    pub valid_until: Option<Stamp>,
+    /// Why it cannot be used now.
+    pub problem: Option<String>,
+}
+
+/// A boot that is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerBoot {
+    /// Until when; without it until the worker is added or admitted.
+    pub until: Option<Stamp>,
+    /// What passed through it is in wrong hands.
+    pub compromised: bool,
+}
+
+/// A worker's link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveWorker {
+    /// Since when.
+    pub since: Stamp,
+    /// Where it comes from.
+    pub peer: String,
+    /// Its software version, as it says.
+    pub version: String,
+    /// Where clients reach it, as it says.
+    pub address: String,
+    /// Its web address, as it says; may be empty.
+    pub web: String,
+    /// The fingerprint of the certificate that it shows to clients, as it says; may be empty.
+    pub certificate: String,
+    /// What it said of itself last.
+    pub report: Option<WorkerReport>,
+}
+
+/// What a worker says of itself. Counters begin with its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// When it was started.
+    pub started: Stamp,
+    /// How long ago that is.
+    pub uptime_seconds: i64,
+    /// Connected clients.
+    pub clients: u32,
+    /// Sessions that it holds as verified.
+    pub sessions: u32,
+    /// Orders that wait for an answer of the master.
+    pub orders: u32,
+    /// Bytes in its cache.
+    pub cache_bytes: u64,
+    /// The most that it may hold.
+    pub cache_limit: u64,
+    /// Questions answered from the cache.
+    pub cache_hits: u64,
+    /// Questions that the master had to answer.
+    pub cache_misses: u64,
+    /// Bytes that wait for clients to read them.
+    pub outgoing_bytes: u64,
+    /// Connections refused because there were too many.
+    pub refused_connections: u64,
+    /// Connections cut off: too slow, too greedy, or idle.
+    pub cut_connections: u64,
+    /// Requests that had to wait because their connection asked too many at once.
+    pub throttled_requests: u64,
+    /// How long the last ping took, in microseconds; `None` before the first.
+    pub round_trip_us: Option<i64>,
+    /// The master's clock minus the worker's, in microseconds; `None` before the first ping.
+    pub clock_offset_us: Option<i64>,
+}
+
+/// What a worker did that a good one does not do, since the master's start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerConduct {
+    /// Frames without its own UUID.
+    pub foreign_frames: u64,
+    /// Frames that mean nothing.
+    pub malformed: u64,
+    /// Requests for sessions that did not pass through it.
+    pub foreign_sessions: u64,
+    /// The latest of all these, in words.
+    pub last: Option<String>,
+    /// When that was.
+    pub last_time: Option<Stamp>,
+}
+
+/// A worker was registered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerAdded {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// The fingerprint of its key.
+    pub key: String,
+    /// Addresses and networks that it may connect from.
+    pub addresses: Vec<String>,
+    /// Whether its UUID was registered before.
+    pub replaced: bool,
+    /// Whether a boot was lifted.
+    pub boot_lifted: bool,
+    /// Whether a link was cut, because of the new key, name or addresses.
+    pub link_cut: bool,
+}
+
+/// A worker was taken off the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRemoved {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Whether it had a link.
+    pub link_cut: bool,
+}
+
+/// A worker was sent away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerBooted {
+    /// Its name.
+    pub name: String,
+    /// Until when; without it until it is added or admitted.
+    pub until: Option<Stamp>,
+    /// What passed through it is in wrong hands.
+    pub compromised: bool,
+    /// Whether it had a link.
+    pub link_cut: bool,
+    /// How many sessions were ended.
+    pub sessions_ended: u64,
+    /// How many accounts must choose a new password.
+    pub passwords_due: u64,
+}
+
+/// A boot was lifted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerAdmitted {
+    /// Its name.
+    pub name: String,
+    /// Whether it was booted at all.
+    pub was_booted: bool,
+}
+
+/// A foreign text, made harmless for a terminal.
+pub(crate) fn shown(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(shown).take(MAX_SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_one_form_and_no_other_fields() {
+        let boot = AdminRequest::BootWorker {
+            name: "one".into(),
+            for_ms: Some(60_000),
+            compromised: true,
+        };
+        let line = r#"{"command":"bootWorker","name":"one","for_ms":60000,"compromised":true}"#;
+        assert_eq!(serde_json::to_string(&boot).unwrap(), line);
+        assert_eq!(serde_json::from_str::<AdminRequest>(line).unwrap(), boot);
+        for bad in [
+            "",
+            "{}",
+            "null",
+            r#"{"command":"format"}"#,
+            r#"{"command":"status","now":true}"#,
+            r#"{"command":"showWorker"}"#,
+            r#"{"command":"bootWorker","name":"one","for_ms":-1,"compromised":true}"#,
+        ] {
+            assert!(serde_json::from_str::<AdminRequest>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        let stamp = Stamp(1_109_691_000_000_000_005);
+        let text = "\"2005-03-01T15:30:00.000000005Z\"";
+        assert_eq!(serde_json::to_string(&stamp).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Stamp>(text).unwrap(), stamp);
+        for edge in [i64::MIN, i64::MAX] {
+            let text = serde_json::to_string(&Stamp(edge)).unwrap();
+            assert_eq!(serde_json::from_str::<Stamp>(&text).unwrap(), Stamp(edge), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_worker_cannot_play_with_the_operators_terminal() {
+        assert_eq!(shown("v1\x1b[2J\r\n"), "v1\u{fffd}[2J\u{fffd}\u{fffd}");
+        assert_eq!(shown(&"x".repeat(1_000)).len(), MAX_SHOWN);
+    }
+}
