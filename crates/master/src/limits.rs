@@ -205,6 +205,7 @@ impl Limiter {
     }
 
     /// What happened so far.
+    #[allow(dead_code, reason = "for the operator's status")]
     pub(crate) fn counts(&self) -> &AttemptCounts {
         &self.counts
     }
