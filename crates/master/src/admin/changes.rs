@@ -9,7 +9,7 @@ use papertrader_core::ids::WorkerId;
 use papertrader_core::time::WallTime;
 use papertrader_node::info;
 use papertrader_node::link::{Network, default_id};
-use papertrader_node::openpgp::{Certificate, Fingerprint};
+use papertrader_node::openpgp::Certificate;
 use papertrader_store::{Boot, Change, WorkerRow};
 
 use super::Answer;
