@@ -47,11 +47,13 @@ impl Driver {
         email: Email,
         pass: HashedPass,
     ) -> Result<(), Failure> {
+        let place = Place { client: origin.client.ip(), worker };
+        let now = self.clock.now();
+        let charge = self.accounts.limits.registration(place, now)?;
         if self.accounts.find(&name).is_some() {
+            self.accounts.limits.give_registration_back(charge, now);
             return Err(Reason::NameTaken.into());
         }
-        let place = Place { client: origin.client.ip(), worker };
-        let charge = self.accounts.limits.registration(place, self.clock.now())?;
         let ticket = Ticket::Register { origin, worker, charge, name, email };
         self.hash(ticket, Task::Hash(pass))
     }
