@@ -18,7 +18,6 @@ use papertrader_protocol::returns::{Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, Reason, SessionId};
 use papertrader_store::{Change, NewAccount, PassHash, Profile, SessionKey, StoredSession};
-use tokio::sync::oneshot;
 
 use crate::batch::{Command, Effect, Judging};
 use crate::driver::{Driver, MasterError};
@@ -31,21 +30,8 @@ use crate::workers::Origin;
 pub(crate) enum Asker {
     /// A client, over its worker's link.
     Link(Origin),
-    /// The operator. What is dropped without an outcome was not done: the master has ended.
-    Admin(oneshot::Sender<Outcome>),
-    /// Nobody: the master itself wants it.
+    /// Nobody: the master itself wants it, or the operator, who is answered by `admin`.
     Nobody,
-}
-
-/// What became of a command of the operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It is durable and in effect.
-    Done,
-    /// It was so before; nothing has changed.
-    AsBefore,
-    /// The store cannot be written just now; nothing has changed.
-    NotStored,
 }
 
 /// A new password that is to replace the one that was checked.
@@ -58,15 +44,6 @@ pub(crate) struct NewPassword {
     pub(crate) session: SessionKey,
     pub(crate) checked: Checked,
     pub(crate) pass_hash: PassHash,
-}
-
-/// What follows when a worker turns out to be in wrong hands: stored in one batch with its boot.
-#[derive(Debug)]
-pub(crate) struct Compromise {
-    /// Who must choose a new password.
-    accounts: Vec<AccountId>,
-    /// What ends.
-    sessions: Vec<SessionKey>,
 }
 
 impl Driver {
@@ -162,14 +139,6 @@ impl Driver {
         self.room()?;
         self.enqueue(Command::EndAllSessions { account, asker: Asker::Link(origin) });
         Ok(())
-    }
-
-    /// Ends a session because the operator wants it. Its workers hear of it after the commit, as
-    /// the asker does.
-    pub(crate) fn revoke(&mut self, key: SessionKey, asker: Asker) {
-        // One whose end is under way has that written before this command is.
-        let keys = if self.accounts.sessions.end(key) { vec![key] } else { Vec::new() };
-        self.enqueue(Command::EndSessions { keys, asker });
     }
 
     /// A password is checked or hashed.
@@ -351,14 +320,10 @@ impl Driver {
     }
 
     /// Judges the disabling of an account: first its orders are cancelled and its sessions end.
-    pub(crate) fn judge_disabling(
-        &mut self,
-        account: AccountId,
-        asker: Asker,
-        judging: &mut Judging,
-    ) {
+    /// False if it is disabled already. For work that has its batch to itself.
+    pub(crate) fn judge_disabling(&mut self, account: AccountId, judging: &mut Judging) -> bool {
         if self.books.account(account).is_none_or(|account| account.disabled) {
-            return judging.effects.push(Effect::Unchanged(asker));
+            return false;
         }
         let moment = Moment { wall: judging.now, market: self.books.head().market };
         let open = self.books.open_orders_of(account);
@@ -368,39 +333,32 @@ impl Driver {
         }
         let sessions = self.end_in(self.accounts.sessions.of(account).to_vec(), judging);
         judging.changes.push(Change::DisableAccount(account));
-        judging.effects.push(Effect::Disabled { account, orders, sessions, asker });
+        judging.effects.push(Effect::Disabled { account, orders, sessions });
+        true
     }
 
-    /// Judges the enabling of an account.
-    pub(crate) fn judge_enabling(
-        &mut self,
-        account: AccountId,
-        asker: Asker,
-        judging: &mut Judging,
-    ) {
+    /// Judges the enabling of an account. False if it is not disabled. For work that has its batch
+    /// to itself.
+    pub(crate) fn judge_enabling(&mut self, account: AccountId, judging: &mut Judging) -> bool {
         if self.books.account(account).is_none_or(|account| !account.disabled) {
-            return judging.effects.push(Effect::Unchanged(asker));
+            return false;
         }
         judging.changes.push(Change::EnableAccount(account));
-        judging.effects.push(Effect::Enabled(account, asker));
+        judging.effects.push(Effect::Enabled(account));
+        true
     }
 
     /// Judges that a worker is in wrong hands: the sessions of everybody who was exposed to it end,
-    /// and they must choose new passwords. For a command that has its batch to itself; what comes
-    /// back is handed to [`Driver::compromised`] after the commit, or to
-    /// [`Driver::compromise_failed`].
-    pub(crate) fn judge_compromise(
-        &mut self,
-        worker: WorkerId,
-        judging: &mut Judging,
-    ) -> Compromise {
+    /// and they must choose new passwords. For work that has its batch to itself, together with the
+    /// worker's boot.
+    pub(crate) fn judge_compromise(&mut self, worker: WorkerId, judging: &mut Judging) {
         let mut accounts = self.accounts.compromised(worker);
         let keys = accounts.iter().flat_map(|account| self.accounts.sessions.of(*account));
         let sessions = self.end_in(keys.copied().collect(), judging);
         // Who has no password has none to change.
         accounts.retain(|id| self.accounts.profile(*id).is_some_and(|p| p.pass_hash.is_some()));
         judging.changes.extend(accounts.iter().copied().map(Change::RequirePassword));
-        Compromise { accounts, sessions }
+        judging.effects.push(Effect::Compromised { accounts, sessions });
     }
 
     // Taking effect.
@@ -481,8 +439,7 @@ impl Driver {
     }
 
     /// What follows from a compromised worker is stored.
-    pub(crate) fn compromised(&mut self, compromise: Compromise) {
-        let Compromise { accounts, sessions } = compromise;
+    pub(crate) fn compromised(&mut self, accounts: Vec<AccountId>, sessions: Vec<SessionKey>) {
         info!(
             accounts = accounts.len(),
             sessions = sessions.len(),
@@ -494,11 +451,6 @@ impl Driver {
         self.ended(sessions);
     }
 
-    /// What follows from a compromised worker could not be stored.
-    pub(crate) fn compromise_failed(&mut self, compromise: &Compromise) {
-        self.go_on(&compromise.sessions);
-    }
-
     /// The ends of sessions could not be stored.
     pub(crate) fn go_on(&mut self, keys: &[SessionKey]) {
         for key in keys {
@@ -506,17 +458,17 @@ impl Driver {
         }
     }
 
-    /// Tells whoever asked what became of a command; a client, for whom only an end of sessions can
-    /// be done, that it is logged out.
-    pub(crate) fn tell(&mut self, asker: Asker, outcome: Outcome) {
-        match (asker, outcome) {
-            (Asker::Link(origin), Outcome::NotStored) => self.refuse(origin, Reason::Unavailable),
-            (Asker::Link(origin), _) => self.answer(origin, &Return::LoggedOut),
-            (Asker::Admin(asker), outcome) => {
-                // The operator may have gone away.
-                let _ = asker.send(outcome);
-            }
-            (Asker::Nobody, _) => {}
+    /// Tells whoever asked for an end of sessions that it is stored.
+    pub(crate) fn logged_out(&mut self, asker: Asker) {
+        if let Asker::Link(origin) = asker {
+            self.answer(origin, &Return::LoggedOut);
+        }
+    }
+
+    /// Tells whoever asked that nothing was stored.
+    pub(crate) fn not_stored(&mut self, asker: Asker) {
+        if let Asker::Link(origin) = asker {
+            self.refuse(origin, Reason::Unavailable);
         }
     }
 }

@@ -466,14 +466,14 @@ mod tests {
     #[test]
     #[ignore = "a part of `another_user_is_sent_away`"]
     fn connect_as_somebody() {
-        use std::io::Read;
         let path = std::env::var_os("ADMIN_SOCKET_OF_TEST").unwrap();
         let mut stream = unix::UnixStream::connect(path).unwrap();
         let mut text = String::new();
         io::Write::write_all(&mut stream, b"{\"command\":\"status\"}\n").ok();
         // Closed with what was sent unread, so that this may be an error.
-        let _ = stream.read_to_string(&mut text);
-        println!("told [{text}]");
+        let mut stream = io::BufReader::new(stream);
+        let _ = io::BufRead::read_line(&mut stream, &mut text);
+        println!("told [{}]", text.trim_end());
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -495,19 +495,22 @@ mod tests {
                 answer.send(AdminError::Busy.into()).unwrap();
             }
         });
-        let run = |user: u32| {
+        let said_to = |user: u32| {
             let mut command = std::process::Command::new("/proc/self/exe");
             command
                 .args(["--exact", "admin::tests::connect_as_somebody", "--ignored", "--nocapture"])
                 .env("ADMIN_SOCKET_OF_TEST", &path)
                 .uid(user);
-            async move { tokio::task::spawn_blocking(move || command.output()).await.unwrap() }
+            tokio::task::spawn_blocking(move || {
+                command.output().map(|output| String::from_utf8(output.stdout).unwrap())
+            })
         };
-        let stranger = match run(65_534).await {
-            Ok(output) => String::from_utf8(output.stdout).unwrap(),
+        match said_to(65_534).await.unwrap() {
+            Ok(said) => assert!(said.contains("told []"), "{said}"),
             Err(error) => return eprintln!("skipped: nobody cannot run this program: {error}"),
-        };
-        assert!(stranger.contains("told []"), "{stranger}");
+        }
+        let root = said_to(0).await.unwrap().unwrap();
+        assert!(root.contains("told [{") && root.contains("busy"), "{root}");
         accepting.abort();
     }
 }

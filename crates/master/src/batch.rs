@@ -3,8 +3,8 @@
 //! Work stands in one queue in order of arrival. Commands that wait together form one batch: the
 //! client order IDs that it asks about are looked up, then each command is judged in order, seeing
 //! those before it, and all is written in one SQL transaction. A snapshot's settlement is a batch
-//! of its own, and so is a change of the operator's (`admin`). When a batch is durable its effects are taken, in order; when it is not stored,
-//! nothing was changed and nothing has to be undone.
+//! of its own, and so is a change of the operator's (`admin`). When a batch is durable its effects
+//! are taken, in order; when it is not stored, nothing was changed and nothing has to be undone.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use papertrader_protocol::returns::Return;
 use papertrader_protocol::{Failure, Reason, SessionId};
 use papertrader_store::{Batch, Change, NewAccount, PassHash, Profile, SessionKey, StoredSession};
 
-use crate::access::{Asker, NewPassword, Outcome};
+use crate::access::{Asker, NewPassword};
 use crate::admin::changes::Administering;
 use crate::admin::{AdminRequest, Answer};
 use crate::assets::Retrieved;
@@ -80,27 +80,13 @@ pub(crate) enum Command {
         worker: WorkerId,
     },
     ChangePassword(Box<NewPassword>),
-    DisableAccount {
-        account: AccountId,
-        asker: Asker,
-    },
-    EnableAccount {
-        account: AccountId,
-        asker: Asker,
-    },
 }
 
 impl Command {
     /// Whether it has a batch to itself, because commands beside it would be judged by what it
     /// changes.
     fn is_alone(&self) -> bool {
-        matches!(
-            self,
-            Command::EndAllSessions { .. }
-                | Command::ChangePassword(_)
-                | Command::DisableAccount { .. }
-                | Command::EnableAccount { .. }
-        )
+        matches!(self, Command::EndAllSessions { .. } | Command::ChangePassword(_))
     }
 }
 
@@ -121,11 +107,13 @@ pub(crate) enum Effect {
         account: AccountId,
         orders: Vec<OrderId>,
         sessions: Vec<SessionKey>,
-        asker: Asker,
     },
-    Enabled(AccountId, Asker),
-    /// A command of the operator changes nothing.
-    Unchanged(Asker),
+    Enabled(AccountId),
+    /// A worker is in wrong hands: who must choose a new password, and what ends.
+    Compromised {
+        accounts: Vec<AccountId>,
+        sessions: Vec<SessionKey>,
+    },
 }
 
 /// What the writer is doing.
@@ -161,6 +149,21 @@ pub(crate) struct Judging {
     pub(crate) changes: Vec<Change>,
     /// What is to be done afterwards.
     pub(crate) effects: Vec<Effect>,
+}
+
+impl Judging {
+    pub(crate) fn new(now: WallTime, known: Known, next_account: AccountId) -> Judging {
+        Judging {
+            now,
+            known,
+            in_flight: InFlight::default(),
+            next_account,
+            names: HashSet::new(),
+            ended: HashSet::new(),
+            changes: Vec::new(),
+            effects: Vec::new(),
+        }
+    }
 }
 
 impl Writing {
@@ -248,16 +251,7 @@ impl Driver {
     /// The second half: judges the commands in order and writes what they change.
     fn judge(&mut self, commands: Vec<Command>, known: Known) -> Result<(), MasterError> {
         let now = self.clock.now();
-        let mut judging = Judging {
-            now,
-            known,
-            in_flight: InFlight::default(),
-            next_account: self.books.next_account(),
-            names: HashSet::new(),
-            ended: HashSet::new(),
-            changes: Vec::new(),
-            effects: Vec::new(),
-        };
+        let mut judging = Judging::new(now, known, self.books.next_account());
         for command in commands {
             match command {
                 Command::Place(placing) => self.judge_order(placing, &mut judging),
@@ -284,12 +278,6 @@ impl Driver {
                     judging.effects.push(Effect::Exposed(account, worker));
                 }
                 Command::ChangePassword(new) => self.judge_password(new, &mut judging),
-                Command::DisableAccount { account, asker } => {
-                    self.judge_disabling(account, asker, &mut judging);
-                }
-                Command::EnableAccount { account, asker } => {
-                    self.judge_enabling(account, asker, &mut judging);
-                }
             }
         }
         if judging.changes.is_empty() {
@@ -376,19 +364,15 @@ impl Driver {
                 }
                 Effect::Ended(keys, asker) => {
                     self.ended(keys);
-                    self.tell(asker, Outcome::Done);
+                    self.logged_out(asker);
                 }
                 Effect::Exposed(account, worker) => self.accounts.exposed(account, worker),
                 Effect::PasswordSet(new, others) => self.password_set(*new, others),
-                Effect::Disabled { account, orders, sessions, asker } => {
+                Effect::Disabled { account, orders, sessions } => {
                     self.disabled(account, orders, sessions)?;
-                    self.tell(asker, Outcome::Done);
                 }
-                Effect::Enabled(account, asker) => {
-                    self.books.enable(account)?;
-                    self.tell(asker, Outcome::Done);
-                }
-                Effect::Unchanged(asker) => self.tell(asker, Outcome::AsBefore),
+                Effect::Enabled(account) => self.books.enable(account)?,
+                Effect::Compromised { accounts, sessions } => self.compromised(accounts, sessions),
             }
         }
         Ok(())
@@ -406,19 +390,15 @@ impl Driver {
             | Effect::Started(_, _, _, origin) => self.refuse(origin, Reason::Unavailable),
             Effect::Ended(keys, asker) => {
                 self.go_on(&keys);
-                self.tell(asker, Outcome::NotStored);
+                self.not_stored(asker);
             }
-            Effect::Exposed(..) => {}
+            Effect::Exposed(..) | Effect::Enabled(_) => {}
             Effect::PasswordSet(new, others) => {
                 self.go_on(&others);
                 self.refuse(new.origin, Reason::Unavailable);
             }
-            Effect::Disabled { sessions, asker, .. } => {
+            Effect::Disabled { sessions, .. } | Effect::Compromised { sessions, .. } => {
                 self.go_on(&sessions);
-                self.tell(asker, Outcome::NotStored);
-            }
-            Effect::Enabled(_, asker) | Effect::Unchanged(asker) => {
-                self.tell(asker, Outcome::NotStored);
             }
         }
     }
@@ -433,11 +413,9 @@ impl Driver {
             Command::ChangePassword(new) => self.refuse(new.origin, Reason::Unavailable),
             Command::EndSessions { keys, asker } => {
                 self.go_on(&keys);
-                self.tell(asker, Outcome::NotStored);
+                self.not_stored(asker);
             }
-            Command::EndAllSessions { asker, .. }
-            | Command::DisableAccount { asker, .. }
-            | Command::EnableAccount { asker, .. } => self.tell(asker, Outcome::NotStored),
+            Command::EndAllSessions { asker, .. } => self.not_stored(asker),
             Command::UseSessions(_) | Command::Expose { .. } => {}
         }
     }

@@ -281,6 +281,11 @@ impl Sessions {
         self.sessions.get(&key).is_some_and(|session| !session.ending)
     }
 
+    /// Whose a session is.
+    pub(crate) fn account(&self, key: SessionKey) -> Option<AccountId> {
+        Some(self.sessions.get(&key)?.stored.account)
+    }
+
     /// The workers that may know a session's ID.
     pub(crate) fn seen_by(&self, key: SessionKey) -> &[WorkerId] {
         self.sessions.get(&key).map_or(&[], |session| &session.seen_by)

@@ -155,6 +155,12 @@ impl Workers {
         self.registry.send_modify(change);
     }
 
+    /// Takes a worker off the registry and forgets what it did. The driver then cuts its link.
+    pub(crate) fn unregister(&mut self, worker: WorkerId) {
+        self.registry.send_modify(|registry| registry.remove(worker));
+        self.conduct.remove(&worker);
+    }
+
     /// Links that may not be any more, with the reason: their worker was removed or booted, has
     /// another name, key or other addresses now, or a key has expired.
     pub(crate) fn forbidden(&self, now: WallTime) -> Vec<(LinkId, String)> {

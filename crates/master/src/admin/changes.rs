@@ -1,56 +1,52 @@
-//! What the operator changes: the registry of workers.
+//! What the operator changes: the registry of workers, sessions, accounts.
 //!
 //! A change waits in the queue of durable work like a command, and is a batch of its own: it is
-//! judged when its turn comes, by what all batches before it have made of the registry.
+//! judged when its turn comes, by what all batches before it have made of the memory.
 //!
-//! Invariant: the registry in memory, the links and the answer follow the commit, in this order.
+//! Invariant: registry, links, sessions, accounts and the answer follow the commit, in this order.
 
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::WallTime;
 use papertrader_node::info;
 use papertrader_node::link::{Network, default_id};
-use papertrader_node::openpgp::Certificate;
+use papertrader_node::openpgp::{Certificate, Fingerprint};
 use papertrader_store::{Boot, Change, WorkerRow};
 
 use super::Answer;
 use super::message::{
-    AdminError, AdminReply, AdminRequest, MAX_ADDRESSES, NewWorker, Stamp, WorkerAdded,
-    WorkerAdmitted, WorkerBooted, WorkerRemoved, shown,
+    AdminError, AdminReply, AdminRequest, MAX_ADDRESSES, NewWorker, SessionsRevoked, Stamp,
+    UserDisabled, UserEnabled, WorkerAdded, WorkerAdmitted, WorkerBooted, WorkerRemoved, shown,
 };
-use crate::batch::{Effect, Work, Writing};
+use crate::access::Asker;
+use crate::batch::{Effect, Judging, Work, Writing};
 use crate::driver::{Driver, MasterError};
 use crate::registry::{Registry, is_booted};
+use crate::trading::Known;
 
 /// Longest name of a worker, in characters.
 const MAX_NAME: usize = 32;
+/// Shortest boot, in milliseconds.
+const SHORTEST_BOOT: u64 = 1_000;
 
-/// A change of the operator's, judged.
-struct Judged {
-    /// What is written; nothing if all is as it should be already.
-    changes: Vec<Change>,
-    /// What it does once it is written.
-    done: Done,
-}
-
-/// A change of the operator's that is being written.
+/// A change that is being written.
 pub(crate) struct Administering {
-    done: Done,
-    answer: Answer,
-}
-
-/// What a change does to the memory.
-struct Done {
     registry: Option<RegistryChange>,
     /// What else it does.
     effects: Vec<Effect>,
-    /// The answer; it is told whether a link was cut.
-    reply: Box<dyn FnOnce(bool) -> AdminReply + Send>,
+    reply: Reply,
+    answer: Answer,
 }
 
 enum RegistryChange {
     Put(WorkerRow),
     Remove(WorkerId),
 }
+
+/// The answer once the change is made; it is told whether a link was cut.
+type Reply = Box<dyn FnOnce(bool) -> AdminReply + Send>;
+
+/// What is written, and what it does then.
+type Judged = Result<(Option<RegistryChange>, Reply), AdminError>;
 
 impl RegistryChange {
     fn worker(&self) -> WorkerId {
@@ -68,6 +64,9 @@ impl Driver {
             AdminRequest::Status {} => Ok(self.admin_status()),
             AdminRequest::ListWorkers {} => Ok(self.admin_workers()),
             AdminRequest::ShowWorker { name } => self.admin_worker(&name),
+            AdminRequest::ListSessions { user } => self.admin_sessions(user.as_deref()),
+            AdminRequest::ListUsers { after } => Ok(self.admin_users(after)),
+            AdminRequest::ShowUser { name } => self.admin_user(&name),
             _ if draining => Err(AdminError::ShuttingDown),
             change if self.room().is_ok() => {
                 self.queue.push_back(Work::Admin(Box::new(change), answer));
@@ -86,13 +85,15 @@ impl Driver {
         answer: Answer,
     ) -> Result<(), MasterError> {
         let now = self.clock.now();
-        match self.judge_admin(request, now) {
+        let mut judging = Judging::new(now, Known::new(), self.books.next_account());
+        match self.judge_admin(request, &mut judging) {
             Err(error) => {
                 let _ = answer.send(error.into());
                 Ok(())
             }
-            Ok(Judged { changes, done }) => {
-                let administering = Administering { done, answer };
+            Ok((registry, reply)) => {
+                let Judging { changes, effects, .. } = judging;
+                let administering = Administering { registry, effects, reply, answer };
                 if changes.is_empty() {
                     return self.administered(administering);
                 }
@@ -105,16 +106,17 @@ impl Driver {
 
     /// A change is durable.
     pub(crate) fn administered(&mut self, done: Administering) -> Result<(), MasterError> {
-        let Administering { done: Done { registry, effects, reply }, answer } = done;
+        let Administering { registry, effects, reply, answer } = done;
         let mut cut = false;
         if let Some(change) = registry {
-            let worker = change.worker();
-            let before = self.workers.link_of(worker).map(|(id, _)| id);
+            let before = self.workers.link_of(change.worker()).map(|(id, _)| id);
             let mut unreadable = None;
-            self.workers.register(|registry| match change {
-                RegistryChange::Put(row) => unreadable = registry.put(row).err(),
-                RegistryChange::Remove(id) => registry.remove(id),
-            });
+            match change {
+                RegistryChange::Put(row) => {
+                    self.workers.register(|registry| unreadable = registry.put(row).err());
+                }
+                RegistryChange::Remove(id) => self.workers.unregister(id),
+            }
             if let Some(error) = unreadable {
                 // It was read before it was written.
                 return Err(MasterError::Writing(format!("the registry of workers: {error}")));
@@ -131,54 +133,81 @@ impl Driver {
 
     /// A change was not stored: nothing was done.
     pub(crate) fn not_administered(&mut self, done: Administering) {
-        for effect in done.done.effects {
+        for effect in done.effects {
             self.undone(effect);
         }
         let _ = done.answer.send(AdminError::Unavailable.into());
     }
 
-    fn judge_admin(&mut self, request: AdminRequest, now: WallTime) -> Result<Judged, AdminError> {
+    fn judge_admin(&mut self, request: AdminRequest, judging: &mut Judging) -> Judged {
         match request {
-            AdminRequest::AddWorker(new) => self.judge_add(new, now),
+            AdminRequest::AddWorker(new) => self.judge_add(&new, judging),
             AdminRequest::RemoveWorker { name } => {
-                let row = self.registered(&name)?;
-                let (id, uuid) = (row.id, row.id.to_string());
-                Ok(Judged {
-                    changes: vec![Change::RemoveWorker(id)],
-                    done: Done {
-                        registry: Some(RegistryChange::Remove(id)),
-                        effects: Vec::new(),
-                        reply: Box::new(move |link_cut| {
-                            AdminReply::WorkerRemoved(WorkerRemoved { name, uuid, link_cut })
-                        }),
-                    },
-                })
+                let WorkerRow { id, name, .. } = self.registered(&name)?;
+                judging.changes.push(Change::RemoveWorker(id));
+                let uuid = id.to_string();
+                let reply = move |link_cut| {
+                    AdminReply::WorkerRemoved(WorkerRemoved { name, uuid, link_cut })
+                };
+                Ok((Some(RegistryChange::Remove(id)), Box::new(reply)))
             }
             AdminRequest::BootWorker { name, for_ms, compromised } => {
-                self.judge_boot(name, for_ms, compromised, now)
+                self.judge_boot(&name, for_ms, compromised, judging)
             }
             AdminRequest::AdmitWorker { name } => {
                 let row = self.registered(&name)?;
-                let was_booted = is_booted(&row, now);
-                if was_booted && row.booted.is_some_and(|boot| boot.compromised) {
-                    return Err(AdminError::Compromised(name));
+                let boot = row.booted.filter(|_| is_booted(&row, judging.now));
+                if boot.is_some_and(|boot| boot.compromised) {
+                    return Err(AdminError::Compromised(row.name));
                 }
+                let was_booted = boot.is_some();
+                let reply =
+                    move |_| AdminReply::WorkerAdmitted(WorkerAdmitted { name, was_booted });
                 let row = WorkerRow { booted: None, ..row };
-                Ok(Judged {
-                    changes: if was_booted { vec![Change::PutWorker(row.clone())] } else { vec![] },
-                    done: Done {
-                        registry: was_booted.then_some(RegistryChange::Put(row)),
-                        effects: Vec::new(),
-                        reply: Box::new(move |_| {
-                            AdminReply::WorkerAdmitted(WorkerAdmitted { name, was_booted })
-                        }),
-                    },
-                })
+                if was_booted {
+                    judging.changes.push(Change::PutWorker(row.clone()));
+                }
+                Ok((was_booted.then_some(RegistryChange::Put(row)), Box::new(reply)))
             }
-            // Answered at once.
+            AdminRequest::RevokeSession { handle } => {
+                let key = self.accounts.find_session(&handle);
+                let key = key.ok_or_else(|| AdminError::UnknownSession(shown(&handle)))?;
+                let user = self.accounts.sessions.account(key).map(|id| self.accounts.name(id));
+                self.judge_ends(vec![key], Asker::Nobody, judging);
+                Ok((None, revoked(user.unwrap_or_default(), judging)))
+            }
+            AdminRequest::RevokeSessions { user } => {
+                let account = self.admin_find(&user)?;
+                let keys = self.accounts.sessions_of(account).to_vec();
+                self.judge_ends(keys, Asker::Nobody, judging);
+                Ok((None, revoked(self.accounts.name(account), judging)))
+            }
+            AdminRequest::DisableUser { name } => {
+                let account = self.admin_find(&name)?;
+                let was_disabled = !self.judge_disabling(account, judging);
+                let (orders_cancelled, sessions_ended) = match judging.effects.last() {
+                    Some(Effect::Disabled { orders, sessions, .. }) => {
+                        (orders.len() as u64, sessions.len() as u64)
+                    }
+                    _ => (0, 0),
+                };
+                let user = self.accounts.name(account);
+                let done = UserDisabled { user, was_disabled, orders_cancelled, sessions_ended };
+                Ok((None, Box::new(|_| AdminReply::UserDisabled(done))))
+            }
+            AdminRequest::EnableUser { name } => {
+                let account = self.admin_find(&name)?;
+                let was_disabled = self.judge_enabling(account, judging);
+                let done = UserEnabled { user: self.accounts.name(account), was_disabled };
+                Ok((None, Box::new(|_| AdminReply::UserEnabled(done))))
+            }
+            // Answered at once, never queued.
             AdminRequest::Status {}
             | AdminRequest::ListWorkers {}
-            | AdminRequest::ShowWorker { .. } => Err(AdminError::BadRequest("not a change".into())),
+            | AdminRequest::ShowWorker { .. }
+            | AdminRequest::ListSessions { .. }
+            | AdminRequest::ListUsers { .. }
+            | AdminRequest::ShowUser { .. } => Err(AdminError::BadRequest("not a change".into())),
         }
     }
 
@@ -187,90 +216,90 @@ impl Driver {
         registry.by_name(name).cloned().ok_or_else(|| AdminError::UnknownWorker(shown(name)))
     }
 
-    fn judge_add(&self, new: NewWorker, now: WallTime) -> Result<Judged, AdminError> {
+    fn judge_add(&self, new: &NewWorker, judging: &mut Judging) -> Judged {
         let registry = self.workers.registry();
-        let before = |id| registry.rows().find(|row| row.id == id);
-        let (row, key) = judge_new(&new, &registry, now)?;
-        let key = key.fingerprint().to_string();
+        let (row, key) = judge_new(new, &registry, judging.now)?;
+        let key = key.to_string();
         if key == self.about.key {
             return Err(AdminError::KeyTaken("the master itself".into()));
         }
-        let before = before(row.id);
+        let before = registry.rows().find(|before| before.id == row.id);
         let added = WorkerAdded {
             name: row.name.clone(),
             uuid: row.id.to_string(),
             key,
-            addresses: row.allowed.split(',').map(str::to_owned).collect(),
+            addresses: new.addresses.clone(),
             replaced: before.is_some(),
-            boot_lifted: before.is_some_and(|row| is_booted(row, now)),
+            boot_lifted: before.is_some_and(|before| is_booted(before, judging.now)),
             link_cut: false,
         };
-        Ok(Judged {
-            changes: vec![Change::PutWorker(row.clone())],
-            done: Done {
-                registry: Some(RegistryChange::Put(row)),
-                effects: Vec::new(),
-                reply: Box::new(move |link_cut| {
-                    AdminReply::WorkerAdded(WorkerAdded { link_cut, ..added })
-                }),
-            },
-        })
+        judging.changes.push(Change::PutWorker(row.clone()));
+        let reply = move |link_cut| AdminReply::WorkerAdded(WorkerAdded { link_cut, ..added });
+        Ok((Some(RegistryChange::Put(row)), Box::new(reply)))
     }
 
     fn judge_boot(
         &mut self,
-        name: String,
+        name: &str,
         for_ms: Option<u64>,
         compromised: bool,
-        now: WallTime,
-    ) -> Result<Judged, AdminError> {
-        let row = self.registered(&name)?;
-        let until = match for_ms {
-            Some(..1_000) => return Err(AdminError::BadDuration),
-            Some(ms) => {
-                let nanos = i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-                Some(now.plus_nanos(nanos))
+        judging: &mut Judging,
+    ) -> Judged {
+        let row = self.registered(name)?;
+        if for_ms.is_some_and(|ms| ms < SHORTEST_BOOT) {
+            return Err(AdminError::BadDuration);
+        }
+        let until = for_ms.map(|ms| {
+            let nanos = i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+            judging.now.plus_nanos(nanos)
+        });
+        let (mut sessions_ended, mut passwords_due) = (0, 0);
+        if compromised {
+            self.judge_compromise(row.id, judging);
+            if let Some(Effect::Compromised { accounts, sessions }) = judging.effects.last() {
+                sessions_ended = sessions.len() as u64;
+                passwords_due = accounts.len() as u64;
             }
-            None => None,
-        };
+        }
         // What is in wrong hands stays there.
-        let known = row.booted.filter(|_| is_booted(&row, now));
-        let compromised = compromised || known.is_some_and(|boot| boot.compromised);
-        let row = WorkerRow { booted: Some(Boot { until, compromised }), ..row };
-        let changes = vec![Change::PutWorker(row.clone())];
+        let before = row.booted.filter(|_| is_booted(&row, judging.now));
+        let compromised = compromised || before.is_some_and(|boot| boot.compromised);
         let booted = WorkerBooted {
-            name,
+            name: row.name.clone(),
             until: until.map(Stamp::from),
             compromised,
             link_cut: false,
-            sessions_ended: 0,
-            passwords_due: 0,
+            sessions_ended,
+            passwords_due,
         };
-        Ok(Judged {
-            changes,
-            done: Done {
-                registry: Some(RegistryChange::Put(row)),
-                effects: Vec::new(),
-                reply: Box::new(move |link_cut| {
-                    AdminReply::WorkerBooted(WorkerBooted { link_cut, ..booted })
-                }),
-            },
-        })
+        let row = WorkerRow { booted: Some(Boot { until, compromised }), ..row };
+        judging.changes.push(Change::PutWorker(row.clone()));
+        let reply = move |link_cut| AdminReply::WorkerBooted(WorkerBooted { link_cut, ..booted });
+        Ok((Some(RegistryChange::Put(row)), Box::new(reply)))
     }
 }
 
-/// The row of a worker that is to be registered, and its key.
+fn revoked(user: String, judging: &Judging) -> Reply {
+    let sessions_ended = match judging.effects.last() {
+        Some(Effect::Ended(keys, _)) => keys.len() as u64,
+        _ => 0,
+    };
+    Box::new(move |_| AdminReply::SessionsRevoked(SessionsRevoked { user, sessions_ended }))
+}
+
+/// The row of a worker that is to be registered, and its key's fingerprint.
 fn judge_new(
     new: &NewWorker,
     registry: &Registry,
     now: WallTime,
-) -> Result<(WorkerRow, Certificate), AdminError> {
+) -> Result<(WorkerRow, Fingerprint), AdminError> {
     if !is_name(&new.name) {
         return Err(AdminError::BadWorkerName(shown(&new.name)));
     }
-    let key = from_hex(&new.key)
-        .ok_or_else(|| AdminError::BadKey("it is not sent in hexadecimal digits".into()))?;
-    let key = Certificate::parse(&key).map_err(|error| AdminError::BadKey(error.to_string()))?;
+    let bad_key = |words: String| AdminError::BadKey(words);
+    let key =
+        from_hex(&new.key).ok_or_else(|| bad_key("it is not in hexadecimal digits".into()))?;
+    let key = Certificate::parse(&key).map_err(|error| bad_key(error.to_string()))?;
     key.usable(now).map_err(|problem| AdminError::UnusableKey(problem.to_string()))?;
     let known = registry.by_name(&new.name);
     let id = match &new.uuid {
@@ -281,10 +310,9 @@ fn judge_new(
         let (name, uuid) = (new.name.clone(), other.id.to_string());
         return Err(AdminError::WorkerNameTaken { name, uuid });
     }
-    let other = registry.rows().find(|row| {
-        row.id != id && registry.key(row.id).is_some_and(|k| k.fingerprint() == key.fingerprint())
-    });
-    if let Some(other) = other {
+    let has_it =
+        |id| registry.key(id).is_some_and(|other| other.fingerprint() == key.fingerprint());
+    if let Some(other) = registry.rows().find(|row| row.id != id && has_it(row.id)) {
         return Err(AdminError::KeyTaken(format!("worker '{}'", other.name)));
     }
     if new.addresses.is_empty() || new.addresses.len() > MAX_ADDRESSES {
@@ -301,7 +329,7 @@ fn judge_new(
         key: Some(key.to_bytes().to_vec()),
         booted: None,
     };
-    Ok((row, key))
+    Ok((row, key.fingerprint()))
 }
 
 fn is_name(text: &str) -> bool {
@@ -309,14 +337,87 @@ fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(fits)
 }
 
-/// A worker's UUID; that of no worker is none.
+/// A worker's UUID, in its usual form; the one that is all zero is nobody's.
 fn uuid(text: &str) -> Option<WorkerId> {
-    let uuid = uuid::Uuid::parse_str(text).ok().filter(|uuid| !uuid.is_nil())?;
-    Some(WorkerId(uuid.into_bytes()))
+    let uuid = uuid::Uuid::parse_str(text).ok()?;
+    (text.len() == 36 && !uuid.is_nil()).then(|| WorkerId(uuid.into_bytes()))
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| Some(char::from(byte).to_digit(16)? as u8);
     let pairs = text.as_bytes().chunks(2);
     pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use papertrader_core::time::SECOND;
+    use papertrader_node::openpgp::Identity;
+
+    const NOW: WallTime = WallTime(1_770_000_000 * SECOND);
+    const UUID: &str = "0b9a3c52-7f0e-4f3c-9a61-2d1f8a3c4b5d";
+
+    fn key(user_id: &str) -> String {
+        let identity = Identity::generate(user_id, NOW).unwrap();
+        identity.certificate().to_bytes().iter().map(|byte| format!("{byte:02X}")).collect()
+    }
+
+    fn new(name: &str, uuid: Option<&str>, key: &str) -> NewWorker {
+        let addresses = vec!["10.0.0.0/8".into(), "::1".into()];
+        NewWorker { name: name.into(), uuid: uuid.map(str::to_owned), key: key.into(), addresses }
+    }
+
+    fn code(new: &NewWorker, registry: &Registry) -> &'static str {
+        judge_new(new, registry, NOW).unwrap_err().code()
+    }
+
+    #[test]
+    fn what_is_registered_is_checked_before() {
+        let mut registry = Registry::default();
+        let (one, two) = (key("one"), key("two"));
+        let good = new("one", Some(UUID), &one);
+        let (row, _) = judge_new(&good, &registry, NOW).unwrap();
+        assert_eq!((row.id.to_string().as_str(), row.allowed.as_str()), (UUID, "10.0.0.0/8,::1"));
+        registry.put(row).unwrap();
+
+        for bad in ["", "a b", "a/b", "ä", &"x".repeat(33)] {
+            assert_eq!(code(&new(bad, Some(UUID), &one), &registry), "badWorkerName", "{bad}");
+        }
+        let nil = "00000000-0000-0000-0000-000000000000";
+        for bad in ["", "1", nil, &UUID.replace('-', "")] {
+            assert_eq!(code(&new("two", Some(bad), &two), &registry), "badUuid", "{bad}");
+        }
+        for bad in ["", "0", "xy", "00ff", &one[..one.len() - 2]] {
+            assert_eq!(code(&new("two", Some(UUID), bad), &registry), "badKey", "{bad}");
+        }
+        let other = UUID.replace('0', "1");
+        assert_eq!(code(&new("one", Some(&other), &two), &registry), "workerNameTaken");
+        assert_eq!(code(&new("two", Some(&other), &one), &registry), "keyTaken");
+        let none = NewWorker { addresses: Vec::new(), ..good.clone() };
+        assert_eq!(code(&none, &registry), "addressesNeeded");
+        for bad in ["ten", "10.0.0.0/33", "10.0.0.1,10.0.0.2"] {
+            let bad = NewWorker { addresses: vec![bad.into()], ..good.clone() };
+            assert_eq!(code(&bad, &registry), "badAddress");
+        }
+        // A key from the future is as unusable as an expired one.
+        let early = judge_new(&good, &registry, WallTime(0)).unwrap_err();
+        assert_eq!(early.code(), "unusableKey");
+    }
+
+    #[test]
+    fn a_uuid_comes_from_the_registry_or_from_the_key() {
+        let mut registry = Registry::default();
+        let (row, _) = judge_new(&new("one", Some(UUID), &key("one")), &registry, NOW).unwrap();
+        registry.put(row).unwrap();
+        let (row, _) = judge_new(&new("one", None, &key("one anew")), &registry, NOW).unwrap();
+        assert_eq!(row.id.to_string(), UUID);
+        let two = key("two");
+        let (row, _) = judge_new(&new("two", None, &two), &registry, NOW).unwrap();
+        let parsed = Certificate::parse(&from_hex(&two).unwrap()).unwrap();
+        assert_eq!(row.id, default_id(&parsed));
+        // The same worker under another name.
+        let (row, _) = judge_new(&new("eins", Some(UUID), &key("x")), &registry, NOW).unwrap();
+        assert_eq!((row.id.to_string().as_str(), row.name.as_str()), (UUID, "eins"));
+    }
 }

@@ -16,8 +16,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const MAX_REQUEST: usize = 64 * 1024;
 /// Longest reply, in bytes, its line's end included.
 pub const MAX_REPLY: usize = 4 * 1024 * 1024;
-/// Most sessions or users in one reply; the next page is asked for.
-pub const PAGE: usize = 500;
+/// Most users in one reply; the next are asked for.
+pub const USERS: usize = 1_000;
+/// Most sessions in one reply, those used last; the others are only counted.
+pub const SESSIONS: usize = 5_000;
 /// Most addresses and networks of one worker.
 pub const MAX_ADDRESSES: usize = 64;
 /// Most characters of a foreign text that are shown.
@@ -59,6 +61,42 @@ pub enum AdminRequest {
         /// Its name.
         name: String,
     },
+    /// Sessions, those used last first. Answer: [`AdminReply::Sessions`].
+    ListSessions {
+        /// Only those of this user.
+        user: Option<String>,
+    },
+    /// Ends a session. Answer: [`AdminReply::SessionsRevoked`].
+    RevokeSession {
+        /// Its handle, from the list.
+        handle: String,
+    },
+    /// Ends all sessions of a user. Answer: [`AdminReply::SessionsRevoked`].
+    RevokeSessions {
+        /// Whose.
+        user: String,
+    },
+    /// Users in the order of their account numbers. Answer: [`AdminReply::Users`].
+    ListUsers {
+        /// Those whose account number is higher; 0 for the first.
+        after: u32,
+    },
+    /// Everything about one. Answer: [`AdminReply::User`].
+    ShowUser {
+        /// The name.
+        name: String,
+    },
+    /// Cancels a user's open orders, ends the sessions, and lets nobody in. Answer:
+    /// [`AdminReply::UserDisabled`].
+    DisableUser {
+        /// The name.
+        name: String,
+    },
+    /// Lets a user in again. Answer: [`AdminReply::UserEnabled`].
+    EnableUser {
+        /// The name.
+        name: String,
+    },
 }
 
 /// A worker to register.
@@ -67,7 +105,8 @@ pub enum AdminRequest {
 pub struct NewWorker {
     /// 1 to 32 letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// Its UUID. Without it that of the worker which has the name, or the one in the key's user ID.
+    /// Its UUID. Without it that of the worker which has the name, or the one that `init worker`
+    /// makes of the key.
     pub uuid: Option<String>,
     /// Its OpenPGP public key, binary, in hexadecimal digits.
     pub key: String,
@@ -93,6 +132,18 @@ pub enum AdminReply {
     WorkerBooted(WorkerBooted),
     /// See [`AdminRequest::AdmitWorker`].
     WorkerAdmitted(WorkerAdmitted),
+    /// See [`AdminRequest::ListSessions`].
+    Sessions(SessionLines),
+    /// See [`AdminRequest::RevokeSession`] and [`AdminRequest::RevokeSessions`].
+    SessionsRevoked(SessionsRevoked),
+    /// See [`AdminRequest::ListUsers`].
+    Users(UserLines),
+    /// See [`AdminRequest::ShowUser`].
+    User(Box<UserDetail>),
+    /// See [`AdminRequest::DisableUser`].
+    UserDisabled(UserDisabled),
+    /// See [`AdminRequest::EnableUser`].
+    UserEnabled(UserEnabled),
     /// Nothing was done, or nothing can be said.
     Refused(AdminRefusal),
 }
@@ -138,7 +189,10 @@ pub enum AdminError {
     #[error("'{0}' is no name for a worker: 1 to 32 letters, digits, '-', '_' and '.'")]
     BadWorkerName(String),
     /// Another worker has the name.
-    #[error("another worker, with UUID {uuid}, is called '{name}': choose another name")]
+    #[error(
+        "the worker with UUID {uuid} is called '{name}': take it off the registry first \
+         (`papertrader admin workers remove {name}`), or choose another name"
+    )]
     WorkerNameTaken {
         /// The name.
         name: String,
@@ -148,9 +202,6 @@ pub enum AdminError {
     /// Not a UUID.
     #[error("'{0}' is not the UUID of a worker: it stands in the worker's worker.toml")]
     BadUuid(String),
-    /// No UUID was given, and none is known.
-    #[error("say --uuid UUID: it stands in the worker's worker.toml")]
-    UuidNeeded,
     /// Not an address or network.
     #[error("{0}")]
     BadAddress(String),
@@ -172,6 +223,12 @@ pub enum AdminError {
          (`papertrader admin workers add`)"
     )]
     Compromised(String),
+    /// Nobody has this name.
+    #[error("no user is called '{0}': `papertrader admin users list` shows them all")]
+    UnknownUser(String),
+    /// No session has this handle.
+    #[error("no session has the handle '{0}': `papertrader admin sessions list` shows them")]
+    UnknownSession(String),
     /// A boot must last.
     #[error("a boot lasts at least one second")]
     BadDuration,
@@ -192,13 +249,14 @@ impl AdminError {
             AdminError::BadWorkerName(_) => "badWorkerName",
             AdminError::WorkerNameTaken { .. } => "workerNameTaken",
             AdminError::BadUuid(_) => "badUuid",
-            AdminError::UuidNeeded => "uuidNeeded",
             AdminError::BadAddress(_) => "badAddress",
             AdminError::AddressesNeeded => "addressesNeeded",
             AdminError::BadKey(_) => "badKey",
             AdminError::UnusableKey(_) => "unusableKey",
             AdminError::KeyTaken(_) => "keyTaken",
             AdminError::Compromised(_) => "compromised",
+            AdminError::UnknownUser(_) => "unknownUser",
+            AdminError::UnknownSession(_) => "unknownSession",
             AdminError::BadDuration => "badDuration",
         }
     }
@@ -272,6 +330,8 @@ pub struct Status {
     pub accounts: u64,
     /// How many orders are open.
     pub open_orders: u64,
+    /// How many sessions have not ended.
+    pub sessions: u64,
     /// How many workers are connected.
     pub workers_connected: u64,
     /// How many workers are registered.
@@ -501,6 +561,126 @@ pub struct WorkerAdmitted {
     pub name: String,
     /// Whether it was booted at all.
     pub was_booted: bool,
+}
+
+/// Sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionLines {
+    /// Those used last first.
+    pub sessions: Vec<SessionLine>,
+    /// How many are left out.
+    pub more: u64,
+}
+
+/// A session. Its ID is nobody's but its user's to know: a handle names it here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionLine {
+    /// By what it is revoked.
+    pub handle: String,
+    /// Whose it is.
+    pub user: String,
+    /// The address that it was started from.
+    pub client: String,
+    /// When it was started.
+    pub started: Stamp,
+    /// When it was used last: now, while it has a connection.
+    pub used: Stamp,
+    /// When it ends at the latest.
+    pub expires: Stamp,
+    /// Whether it ends soon after its last connection.
+    pub expirable: bool,
+    /// The workers on which it has a connection, by name.
+    pub workers: Vec<String>,
+}
+
+/// Sessions were ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsRevoked {
+    /// Whose they were.
+    pub user: String,
+    /// How many.
+    pub sessions_ended: u64,
+}
+
+/// Users.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserLines {
+    /// In the order of their account numbers.
+    pub users: Vec<UserLine>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// A user in the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserLine {
+    /// The account's number.
+    pub id: u32,
+    /// The name.
+    pub user: String,
+    /// When the account was made.
+    pub since: Stamp,
+    /// How many orders are open.
+    pub open_orders: u32,
+    /// How many sessions have not ended.
+    pub sessions: u64,
+    /// Whether the owner must choose a new password.
+    pub password_due: bool,
+    /// Whether the user may not log in or trade.
+    pub disabled: bool,
+}
+
+/// Everything about a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserDetail {
+    /// The account's number.
+    pub id: u32,
+    /// The name.
+    pub user: String,
+    /// Where mail reaches them.
+    pub email: String,
+    /// When the account was made.
+    pub since: Stamp,
+    /// All cash, a decimal string.
+    pub cash: String,
+    /// Cash that open buy orders hold.
+    pub held_cash: String,
+    /// Cash and positions at the latest prices.
+    pub equity: String,
+    /// How many assets are held.
+    pub positions: u64,
+    /// How many orders are open.
+    pub open_orders: u32,
+    /// How many sessions have not ended.
+    pub sessions: u64,
+    /// Whether there is a password at all.
+    pub is_password: bool,
+    /// Whether the owner must choose a new password.
+    pub password_due: bool,
+    /// Whether the user may not log in or trade.
+    pub disabled: bool,
+}
+
+/// A user may not log in or trade any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserDisabled {
+    /// The name.
+    pub user: String,
+    /// Whether that was so before; nothing has changed then.
+    pub was_disabled: bool,
+    /// How many open orders were cancelled.
+    pub orders_cancelled: u64,
+    /// How many sessions were ended.
+    pub sessions_ended: u64,
+}
+
+/// A user may log in and trade again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserEnabled {
+    /// The name.
+    pub user: String,
+    /// Whether the user was disabled at all; nothing has changed otherwise.
+    pub was_disabled: bool,
 }
 
 /// A foreign text, made harmless for a terminal.

@@ -2,13 +2,17 @@
 //!
 //! Everything here is answered at once from memory. Nothing is changed.
 
+use papertrader_core::account::Account;
+use papertrader_core::ids::AccountId;
+use papertrader_core::names::UserName;
 use papertrader_core::time::WallTime;
 use papertrader_node::openpgp::KeyProblem;
-use papertrader_store::WorkerRow;
+use papertrader_store::{Profile, WorkerRow};
 
 use super::message::{
-    AdminError, AdminReply, LiveWorker, Stamp, Status, WorkerBoot, WorkerConduct, WorkerDetail,
-    WorkerKey, WorkerLine, WorkerLines, WorkerReport, WorkerState, shown,
+    AdminError, AdminReply, LiveWorker, SESSIONS, SessionLine, SessionLines, Stamp, Status, USERS,
+    UserDetail, UserLine, UserLines, WorkerBoot, WorkerConduct, WorkerDetail, WorkerKey,
+    WorkerLine, WorkerLines, WorkerReport, WorkerState, shown,
 };
 use crate::driver::Driver;
 use crate::registry::is_booted;
@@ -32,6 +36,7 @@ impl Driver {
             interval_ms: self.interval / 1_000_000,
             accounts: self.books.accounts().count() as u64,
             open_orders: self.books.open_orders().count() as u64,
+            sessions: self.accounts.list_sessions(now).count() as u64,
             workers_connected: self.workers.links().count() as u64,
             workers_registered: self.workers.registry().rows().count() as u64,
             queue: self.queue.len() as u64,
@@ -101,6 +106,85 @@ impl Driver {
                 last: conduct.last.map(|(_, words)| words),
             },
         })))
+    }
+
+    /// Answers `sessions list`.
+    pub(super) fn admin_sessions(&self, user: Option<&str>) -> Result<AdminReply, AdminError> {
+        let now = self.clock.now();
+        let of = user.map(|name| self.admin_find(name)).transpose()?;
+        let all = self.accounts.list_sessions(now);
+        let mut views: Vec<_> =
+            all.filter(|view| of.is_none_or(|account| view.account == account)).collect();
+        views.sort_unstable_by(|a, b| (b.used, b.started).cmp(&(a.used, a.started)));
+        let more = views.len().saturating_sub(SESSIONS) as u64;
+        views.truncate(SESSIONS);
+        let sessions = views.into_iter().map(|view| {
+            let links = view.present.iter().filter_map(|id| self.workers.link(*id));
+            SessionLine {
+                handle: view.handle,
+                user: self.accounts.name(view.account),
+                client: view.client.to_string(),
+                started: view.started.into(),
+                used: view.used.into(),
+                expires: view.expires.into(),
+                expirable: view.expirable,
+                workers: links.map(|link| link.name.clone()).collect(),
+            }
+        });
+        Ok(AdminReply::Sessions(SessionLines { sessions: sessions.collect(), more }))
+    }
+
+    /// Answers `users list`.
+    pub(super) fn admin_users(&self, after: u32) -> AdminReply {
+        let mut users = Vec::new();
+        let mut id = AccountId(after.saturating_add(1));
+        while users.len() < USERS {
+            let Some((profile, account)) = self.admin_account(id) else { break };
+            users.push(UserLine {
+                id: id.0,
+                user: profile.name.to_string(),
+                since: profile.since.into(),
+                open_orders: account.open_orders,
+                sessions: self.accounts.sessions_of(id).len() as u64,
+                password_due: profile.password_due,
+                disabled: account.disabled,
+            });
+            id = AccountId(id.0.saturating_add(1));
+        }
+        AdminReply::Users(UserLines { users, more: self.admin_account(id).is_some() })
+    }
+
+    /// Answers `users show NAME`.
+    pub(super) fn admin_user(&self, name: &str) -> Result<AdminReply, AdminError> {
+        let id = self.admin_find(name)?;
+        let unknown = || AdminError::UnknownUser(shown(name));
+        let (profile, account) = self.admin_account(id).ok_or_else(unknown)?;
+        Ok(AdminReply::User(Box::new(UserDetail {
+            id: id.0,
+            user: profile.name.to_string(),
+            email: profile.email.to_string(),
+            since: profile.since.into(),
+            cash: account.cash.to_string(),
+            held_cash: account.held_cash.to_string(),
+            equity: self.books.equity(account).to_string(),
+            positions: account.positions.len() as u64,
+            open_orders: account.open_orders,
+            sessions: self.accounts.sessions_of(id).len() as u64,
+            is_password: profile.pass_hash.is_some(),
+            password_due: profile.password_due,
+            disabled: account.disabled,
+        })))
+    }
+
+    /// Whose a name is.
+    pub(super) fn admin_find(&self, name: &str) -> Result<AccountId, AdminError> {
+        let name_of = name.parse::<UserName>().ok();
+        let found = name_of.and_then(|name| self.accounts.find(&name));
+        found.ok_or_else(|| AdminError::UnknownUser(shown(name)))
+    }
+
+    fn admin_account(&self, id: AccountId) -> Option<(&Profile, &Account)> {
+        Some((self.accounts.profile(id)?, self.books.account(id)?))
     }
 
     fn worker_state(&self, row: &WorkerRow, link: Option<&Link>, now: WallTime) -> WorkerState {
