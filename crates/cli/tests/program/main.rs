@@ -10,5 +10,6 @@ mod cli;
 mod crash;
 mod kill_loop;
 mod logs;
+mod place;
 mod process;
 mod up;

@@ -194,7 +194,9 @@ impl Servers {
             String::from_utf8(output.stdout).expect("text")
         };
         let said = init("master", &[]);
-        let fingerprint = said.split_whitespace().last().expect("a fingerprint").to_owned();
+        let fingerprint =
+            said.split("--fingerprint ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let fingerprint = fingerprint.expect("a fingerprint");
         // A split comes after the first market day, which lasts 14 intervals.
         let text = format!(
             "listen = \"{}\"\ndata = \"{}\"\ninterval = \"1h\"\nstarting_cash = \"20000.00\"\n\
