@@ -46,7 +46,7 @@ fn a_client_outlives_its_worker_and_the_master() {
 
     // The worker says that it is alone, and comes back by itself.
     master.kill();
-    two.line_with("the master cannot be reached");
+    two.line_with("there is no link to the master");
     let mut master = place.start_master();
     master.line_ever("a worker is connected");
     let sold = alice.json(&["sell", "AAPL", "4"]);

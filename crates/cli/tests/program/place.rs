@@ -82,7 +82,8 @@ impl Place {
             .replace("NAME", name)
             .replace("HOST:2048", &self.master_address())
             .replace(" DIR ", " ");
-        let words: Vec<&str> = line.split_whitespace().skip(1).chain(more.iter().copied()).collect();
+        let words: Vec<&str> =
+            line.split_whitespace().skip(1).chain(more.iter().copied()).collect();
         let said = init(&words, &self.path(name));
         let file = self.path(name).join("worker.toml");
         assert!(said.contains(&format!("papertrader worker --config {}", file.display())));
