@@ -85,7 +85,18 @@ pub(crate) enum ClientCommand {
         password_stdin: bool,
     },
     /// End the session
-    Logout,
+    Logout {
+        /// End all sessions of the account, on all devices
+        #[arg(long)]
+        everywhere: bool,
+    },
+    /// Change the password
+    Password {
+        /// Read the old password from the first line of standard input and the new one from the
+        /// second
+        #[arg(long)]
+        password_stdin: bool,
+    },
     /// Buy at the next price
     Buy(OrderArguments),
     /// Sell at the next price

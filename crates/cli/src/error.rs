@@ -231,7 +231,9 @@ impl CliError {
     /// The line for people.
     pub(crate) fn line(&self) -> String {
         match self {
-            CliError::Client(ClientError::Refused(_)) => format!("refused: {self}"),
+            CliError::Client(ClientError::Refused(failure)) => {
+                format!("refused: {} ({})", self.text(), failure.reason.code())
+            }
             CliError::Admin(error @ admin::ClientError::Refused(_)) => {
                 format!("refused: {error} ({})", error.code())
             }
@@ -243,6 +245,11 @@ impl CliError {
     /// The words without the stable word.
     pub(crate) fn text(&self) -> String {
         match self {
+            CliError::Client(ClientError::Refused(failure))
+                if failure.reason == Reason::PasswordChangeRequired =>
+            {
+                format!("{}: papertrader password", failure.text)
+            }
             CliError::Client(ClientError::Refused(failure)) | CliError::Input(failure) => {
                 failure.text.clone()
             }
@@ -279,6 +286,12 @@ mod tests {
             "refused: not enough cash that is not held by open orders (insufficientCash)"
         );
         assert_eq!(refused(Reason::SessionExpired).exit_code(), 4);
+        assert_eq!(refused(Reason::PasswordChangeRequired).exit_code(), 1);
+        assert_eq!(
+            refused(Reason::PasswordChangeRequired).line(),
+            "refused: this account needs a new password before anything else: \
+             papertrader password (passwordChangeRequired)"
+        );
         assert_eq!(CliError::input(Reason::BadQuantity).exit_code(), 2);
         assert_eq!(CliError::input(Reason::BadQuantity).code(), "badQuantity");
         let none = CliError::from(ClientError::NoServer { tried: Vec::new() });

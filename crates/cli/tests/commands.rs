@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use papertrader_client::Password;
 use papertrader_core::bar::Bar;
 use papertrader_core::money::{Cash, Volume};
 use papertrader_core::order::Side;
@@ -79,7 +80,18 @@ async fn answer(peer: &mut Peer, here: &(String, String)) -> Option<()> {
         Request::Logout | Request::LogoutEverywhere => {
             peer.answer(&asked, Return::LoggedOut).await;
         }
-        Request::ChangePassword { .. } => peer.answer(&asked, Return::PasswordChanged).await,
+        Request::ChangePassword { old, new } => {
+            let [right, other] = ["secret-pw", "better-pw"].map(|text| {
+                Password::new(text).hashed(script::DEPLOYMENT, &"alice".parse().unwrap())
+            });
+            let answer = match (*old == right, *new == right, *new == other) {
+                (false, ..) => refuse(Reason::BadCredentials),
+                (_, true, _) => refuse(Reason::SamePassword),
+                (_, _, true) => Return::PasswordChanged,
+                _ => refuse(Reason::BadPasswordHash),
+            };
+            peer.answer(&asked, answer).await;
+        }
         Request::Goodbye => {}
         Request::PurchaseAsset(args) => order(peer, &asked, Side::Buy, args).await,
         Request::SellAsset(args) => order(peer, &asked, Side::Sell, args).await,
@@ -97,6 +109,9 @@ async fn answer(peer: &mut Peer, here: &(String, String)) -> Option<()> {
         Request::AssetList => peer.data(&asked, &assets()).await,
         Request::Bars(_, span) => peer.data(&asked, &bars(*span)).await,
         Request::Predicted(_, days) => peer.data(&asked, &prediction(*days)).await,
+        Request::UserInfo(name) if name.as_str() == "due" => {
+            peer.answer(&asked, refuse(Reason::PasswordChangeRequired)).await;
+        }
         Request::UserInfo(name) => peer.data(&asked, &user(name.as_str())).await,
         Request::Portfolio(name) => peer.data(&asked, &portfolio(name.as_str())).await,
         Request::History(name) => peer.data(&asked, &history(name.as_str())).await,
@@ -359,12 +374,15 @@ async fn every_example_of_the_page_prints_what_the_page_says() {
         let (first, expected) = block.split_once('\n').unwrap();
         let line = first.strip_prefix("$ ").unwrap();
         let (input, line) = match line.split_once(" | ") {
-            Some((_, line)) => ("secret-pw\n", line),
-            None => ("", line),
+            Some((print, line)) => {
+                let typed = print.strip_prefix("printf '").unwrap().strip_suffix('\'').unwrap();
+                (typed.replace("\\n", "\n"), line)
+            }
+            None => (String::new(), line),
         };
         let line = line.replace("127.0.0.1:2049", address).replace(PRINT, &server.print);
         let arguments: Vec<&str> = line.split(' ').skip(1).collect();
-        let got = run(config.path(), address, &arguments, input).await;
+        let got = run(config.path(), address, &arguments, &input).await;
         let printed = got.out.replace(address, "127.0.0.1:2049") + &got.err;
         let printed = printed.replace(&server.print, PRINT);
         if arguments.contains(&"--json") {
@@ -386,6 +404,7 @@ async fn every_example_of_the_page_prints_what_the_page_says() {
         "register",
         "login",
         "logout",
+        "password",
         "buy",
         "sell",
         "portfolio",
@@ -450,6 +469,12 @@ async fn refusals_are_one_line_and_an_exit_code() {
             2,
             "a quantity is a number above zero, at most 1000000000, with at most 8 decimals \
              (badQuantity)\n",
+        ),
+        (
+            &["user", "due"],
+            1,
+            "refused: this account needs a new password before anything else: \
+             papertrader password (passwordChangeRequired)\n",
         ),
         (
             &["register", "a b", "--email", "a@b", "--password-stdin"],
@@ -568,4 +593,39 @@ async fn an_interrupted_watch_ends_well() {
     let object: serde_json::Value = serde_json::from_str(&first).unwrap();
     assert_eq!((&object["symbol"], &object["price"]), (&"AAPL".into(), &"64.78".into()));
     assert_eq!(code, Some(0));
+}
+
+#[tokio::test]
+async fn a_password_is_changed_by_two_lines_and_refused_in_one() {
+    let (Server { address, .. }, config) = logged_in().await;
+    let cases = [
+        ("secret-pw\nbetter-pw\n", 0, ""),
+        ("secret-pw\r\nbetter-pw", 0, ""),
+        ("wrong-pw\nbetter-pw\n", 1, "refused: wrong user name or password (badCredentials)\n"),
+        ("secret-pw\nsecret-pw\n", 1, "refused: the new password is the old one (samePassword)\n"),
+        ("secret-pw\n", 2, "the password is empty\n"),
+        ("", 2, "the password is empty\n"),
+    ];
+    for (typed, code, line) in cases {
+        let got = run(config.path(), &address, &["password", "--password-stdin"], typed).await;
+        assert_eq!((got.code, got.err.as_str()), (code, line), "{typed:?}");
+        // The session goes on.
+        assert!(config.path().join("session.json").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_log_out_everywhere_needs_a_session() {
+    let (Server { address, .. }, config) = logged_in().await;
+    let file = config.path().join("session.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&script::SESSION.to_hex(), &"ab".repeat(16))).unwrap();
+    let got = run(config.path(), &address, &["logout", "--everywhere"], "").await;
+    let ended = "the session of alice has ended: papertrader login alice\n";
+    assert_eq!((got.code, got.err.as_str()), (4, ended));
+    assert!(file.exists());
+    std::fs::write(&file, text).unwrap();
+    let got = run(config.path(), &address, &["logout", "--everywhere"], "").await;
+    assert_eq!((got.code, got.out.as_str()), (0, "logged out alice everywhere\n"));
+    assert!(!file.exists());
 }

@@ -247,6 +247,43 @@ impl Client {
         ended
     }
 
+    /// Ends all sessions of the account, on all devices, and forgets this one. Fails if this one has
+    /// ended already: then the others may go on.
+    pub async fn logout_everywhere(&self) -> Result<(), ClientError> {
+        let request = Request::LogoutEverywhere;
+        let mut repeated = false;
+        match self.first_noting(&request, Again::Lost, |_| {}, &mut repeated).await {
+            Ok(First { answer: Answer::Return(Return::LoggedOut), .. }) => {}
+            Ok(_) => return Err(self.unexpected(&request)),
+            // The first copy ended it before the connection was lost.
+            Err(ClientError::Refused(Failure {
+                reason: Reason::SessionUnknown | Reason::SessionExpired,
+                ..
+            })) if repeated => {}
+            Err(error) => return Err(error),
+        }
+        self.inner.known().session = None;
+        Ok(())
+    }
+
+    /// Changes the password of the account whose session is in use; `name` is the account's. All
+    /// its other sessions end. Sent once: after [`ClientError::ConnectionLost`] either password may
+    /// be the right one.
+    pub async fn change_password(
+        &self,
+        name: &UserName,
+        old: &Password,
+        new: &Password,
+    ) -> Result<(), ClientError> {
+        let old = self.hashed(name, old).await;
+        let new = self.hashed(name, new).await;
+        let request = Request::ChangePassword { old, new };
+        match self.ask(&request, Again::Unsent).await? {
+            Return::PasswordChanged => Ok(()),
+            _ => Err(self.unexpected(&request)),
+        }
+    }
+
     /// Cancels an open order. The order will not happen, even if a late copy of it arrives.
     pub async fn cancel(&self, id: &ClientOrderId) -> Result<(), ClientError> {
         let request = Request::CancelOrder(id.clone());

@@ -76,6 +76,58 @@ fn filled(args: &OrderArgs) -> FilledOrder {
 }
 
 #[tokio::test]
+async fn a_password_is_changed_by_the_hashes_of_both() {
+    let worker = Worker::start().await;
+    let (client, mut peer) = logged_in(&worker).await;
+    let name = "Alice".parse().unwrap();
+    let (old, new) = (Password::new("pw"), Password::new("better"));
+    let hashes = [&old, &new].map(|password| password.hashed(DEPLOYMENT, &name));
+    let (changed, ()) = tokio::join!(client.change_password(&name, &old, &new), async {
+        let asked = peer.next().await;
+        assert_eq!(asked.instruction, Instruction::ChangePassword);
+        assert_eq!(asked.arguments, [hashes[0].reveal(), hashes[1].reveal()]);
+        assert_eq!(asked.session, SESSION);
+        peer.answer(&asked, Return::PasswordChanged).await;
+    });
+    changed.unwrap();
+    assert_eq!(client.session(), Some(SESSION));
+    let (refused, ()) = tokio::join!(client.change_password(&name, &old, &new), async {
+        let asked = peer.next().await;
+        peer.refuse(&asked, Reason::BadCredentials).await;
+    });
+    assert!(
+        matches!(&refused, Err(ClientError::Refused(why)) if why.reason == Reason::BadCredentials),
+        "{refused:?}"
+    );
+    // It is not sent a second time.
+    let (lost, ()) = tokio::join!(client.change_password(&name, &old, &new), async {
+        peer.next().await;
+        drop(peer);
+    });
+    assert!(matches!(lost, Err(ClientError::ConnectionLost { .. })), "{lost:?}");
+}
+
+#[tokio::test]
+async fn after_a_log_out_everywhere_the_session_is_forgotten() {
+    let worker = Worker::start().await;
+    let (client, mut peer) = logged_in(&worker).await;
+    let (refused, ()) = tokio::join!(client.logout_everywhere(), async {
+        let asked = peer.expect(Request::LogoutEverywhere).await;
+        peer.refuse(&asked, Reason::SessionExpired).await;
+    });
+    // The others may go on.
+    assert!(matches!(refused, Err(ClientError::Refused(_))), "{refused:?}");
+    assert_eq!(client.session(), Some(SESSION));
+    let (left, ()) = tokio::join!(client.logout_everywhere(), async {
+        let asked = peer.expect(Request::LogoutEverywhere).await;
+        assert_eq!(asked.session, SESSION);
+        peer.answer(&asked, Return::LoggedOut).await;
+    });
+    left.unwrap();
+    assert_eq!(client.session(), None);
+}
+
+#[tokio::test]
 async fn hello_register_and_login() {
     let worker = Worker::start().await;
     let servers = [worker.address.clone()];

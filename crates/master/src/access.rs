@@ -1,19 +1,17 @@
-//! Who gets in and who is put out: the driver's part of accounts and authorization.
+//! Who may do what: the driver's part of accounts and authorization.
 //!
-//! Requests start here, go through the hashers where a password is in them, and come back as
-//! commands; those are judged here, and their effects taken after the commit. Commands that change
-//! what others are judged by ([`Command::is_alone`]) have a batch to themselves, so that memory is
-//! all that must be looked at to judge them.
+//! Commands that start and end sessions, change passwords, disable and enable accounts are judged
+//! here, and their effects taken after the commit. Those that change what others are judged by
+//! (`Command::is_alone`) have a batch to themselves, so that memory is all that must be looked at
+//! to judge them.
 //!
 //! Invariant: a session starts, and a password changes, only if the password that was checked is
 //! still the account's when the command is judged.
 
 use papertrader_core::ids::{AccountId, OrderId, WorkerId};
-use papertrader_core::names::{Email, UserName};
 use papertrader_core::time::Moment;
-use papertrader_node::{error, info};
+use papertrader_node::info;
 use papertrader_protocol::link::SessionEnded;
-use papertrader_protocol::request::HashedPass;
 use papertrader_protocol::returns::{Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, Reason, SessionId};
@@ -21,7 +19,7 @@ use papertrader_store::{Change, NewAccount, PassHash, Profile, SessionKey, Store
 
 use crate::batch::{Command, Effect, Judging};
 use crate::driver::{Driver, MasterError};
-use crate::hasher::{Checked, PasswordDone, PasswordJob, PasswordResult, Task, Ticket};
+use crate::hasher::Checked;
 use crate::sessions::{Lifetimes, session_key};
 use crate::workers::Origin;
 
@@ -47,147 +45,6 @@ pub(crate) struct NewPassword {
 }
 
 impl Driver {
-    // Requests.
-
-    /// Starts a log-in.
-    pub(crate) fn login(
-        &mut self,
-        origin: Origin,
-        worker: WorkerId,
-        name: &UserName,
-        pass: HashedPass,
-        expirable: bool,
-    ) -> Result<(), Reason> {
-        let (against, checked) = self.accounts.check_of(self.accounts.find(name));
-        let ticket = Ticket::Login { origin, worker, checked, expirable };
-        self.accounts.hasher.submit(PasswordJob { ticket, task: Task::Verify(pass, against) })
-    }
-
-    /// Starts a registration.
-    pub(crate) fn register(
-        &mut self,
-        origin: Origin,
-        worker: WorkerId,
-        name: UserName,
-        email: Email,
-        pass: HashedPass,
-    ) -> Result<(), Reason> {
-        if self.accounts.find(&name).is_some() {
-            return Err(Reason::NameTaken);
-        }
-        let ticket = Ticket::Register { origin, worker, name, email };
-        self.accounts.hasher.submit(PasswordJob { ticket, task: Task::Hash(pass) })
-    }
-
-    /// Starts to change a password.
-    pub(crate) fn change_password(
-        &mut self,
-        origin: Origin,
-        worker: WorkerId,
-        session: SessionId,
-        old: HashedPass,
-        new: HashedPass,
-    ) -> Result<(), Reason> {
-        let now = self.clock.now();
-        let (account, session) = self.accounts.sessions.identify(origin.link, session, now)?;
-        if old == new {
-            return Err(Reason::SamePassword);
-        }
-        let (against, checked) = self.accounts.check_of(Some(account));
-        let ticket = Ticket::Change { origin, worker, session, checked };
-        let task = Task::Change(old, against, new);
-        self.accounts.hasher.submit(PasswordJob { ticket, task })
-    }
-
-    /// Proves a session through a worker's link.
-    pub(crate) fn resume(
-        &mut self,
-        origin: Origin,
-        worker: WorkerId,
-        session: SessionId,
-    ) -> Result<(), Reason> {
-        let (lifetimes, now) = (self.lifetimes(), self.clock.now());
-        let sessions = &mut self.accounts.sessions;
-        let (account, expires) = sessions.resume(origin.link, worker, session, lifetimes, now)?;
-        if !self.accounts.is_exposed(account, worker) {
-            self.enqueue(Command::Expose { account, worker });
-        }
-        let name = self.accounts.name(account);
-        self.answer(origin, &Return::Session(SessionGrant { session, expires, name }));
-        Ok(())
-    }
-
-    /// Ends one session.
-    pub(crate) fn logout(&mut self, origin: Origin, session: SessionId) -> Result<(), Reason> {
-        let now = self.clock.now();
-        let (_, key) = self.accounts.sessions.identify(origin.link, session, now)?;
-        if !self.accounts.sessions.end(key) {
-            return Err(Reason::SessionExpired);
-        }
-        self.enqueue(Command::EndSessions { keys: vec![key], asker: Asker::Link(origin) });
-        Ok(())
-    }
-
-    /// Ends all sessions of the account.
-    pub(crate) fn logout_everywhere(
-        &mut self,
-        origin: Origin,
-        session: SessionId,
-    ) -> Result<(), Reason> {
-        let now = self.clock.now();
-        let (account, _) = self.accounts.sessions.identify(origin.link, session, now)?;
-        self.room()?;
-        self.enqueue(Command::EndAllSessions { account, asker: Asker::Link(origin) });
-        Ok(())
-    }
-
-    /// A password is checked or hashed.
-    pub(crate) fn password(&mut self, done: PasswordDone) {
-        match (done.ticket, done.result) {
-            (
-                Ticket::Login { origin, worker, checked: Some(checked), expirable },
-                PasswordResult::Verified(true),
-            ) => match self.room() {
-                Ok(()) => {
-                    self.enqueue(Command::StartSession { origin, worker, checked, expirable });
-                }
-                Err(busy) => self.refuse(origin, busy),
-            },
-            (Ticket::Login { origin, .. }, PasswordResult::Verified(_))
-            | (Ticket::Change { origin, .. }, PasswordResult::Hashed(None)) => {
-                self.refuse(origin, Reason::BadCredentials);
-            }
-            (
-                Ticket::Change { origin, worker, session, checked: Some(checked) },
-                PasswordResult::Hashed(Some(pass_hash)),
-            ) => match self.room() {
-                Ok(()) => {
-                    let new = NewPassword { origin, worker, session, checked, pass_hash };
-                    self.enqueue(Command::ChangePassword(Box::new(new)));
-                }
-                Err(busy) => self.refuse(origin, busy),
-            },
-            (
-                Ticket::Register { origin, worker, name, email },
-                PasswordResult::Hashed(Some(pass_hash)),
-            ) => match self.room() {
-                Ok(()) => {
-                    self.enqueue(Command::Register { origin, worker, name, email, pass_hash });
-                }
-                Err(busy) => self.refuse(origin, busy),
-            },
-            (
-                Ticket::Login { origin, .. }
-                | Ticket::Register { origin, .. }
-                | Ticket::Change { origin, .. },
-                _,
-            ) => {
-                error!("a password could not be hashed");
-                self.refuse(origin, Reason::Unavailable);
-            }
-        }
-    }
-
     /// From time to time: sessions whose time is over end, and uses are stored.
     pub(crate) fn tend_sessions(&mut self) {
         let due = self.accounts.sessions.due(self.lifetimes(), self.clock.now());
@@ -199,7 +56,7 @@ impl Driver {
         }
     }
 
-    fn lifetimes(&self) -> Lifetimes {
+    pub(crate) fn lifetimes(&self) -> Lifetimes {
         Lifetimes { idle: self.config.session_idle, grace: self.config.session_grace }
     }
 

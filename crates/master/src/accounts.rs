@@ -14,6 +14,7 @@ use papertrader_protocol::{Reason, SessionId};
 use papertrader_store::{PassHash, Profile, SessionKey, StoredSession};
 
 use crate::hasher::{self, Checked, Hasher};
+use crate::limits::{Limiter, Limits, Place};
 use crate::sessions::{SessionView, Sessions};
 use crate::workers::LinkId;
 
@@ -25,6 +26,7 @@ pub(crate) struct Accounts {
     /// Whose password or session passed through a worker.
     exposures: HashMap<WorkerId, HashSet<AccountId>>,
     pub(crate) hasher: Hasher,
+    pub(crate) limits: Limiter,
     /// What an unknown name is checked against.
     nobody: PassHash,
 }
@@ -35,6 +37,7 @@ impl Accounts {
         sessions: Vec<StoredSession>,
         exposures: Vec<(AccountId, WorkerId)>,
         hasher: Hasher,
+        limits: Limits,
         now: WallTime,
     ) -> Result<Accounts, argon2::password_hash::Error> {
         let ids = (1..).map(AccountId);
@@ -45,6 +48,7 @@ impl Accounts {
             sessions: Sessions::default(),
             exposures: HashMap::new(),
             hasher,
+            limits: Limiter::new(limits),
             nobody: hasher::hash_of_nobody()?,
         };
         let mut workers: HashMap<AccountId, Vec<WorkerId>> = HashMap::new();
@@ -55,6 +59,10 @@ impl Accounts {
         for stored in sessions {
             // Which of the account's workers saw this session is not stored: any may have.
             let seen_by = workers.get(&stored.account).cloned().unwrap_or_default();
+            for worker in &seen_by {
+                let place = Place { client: stored.client, worker: *worker };
+                accounts.limits.remember(stored.account, place);
+            }
             accounts.sessions.restore(stored, seen_by, now);
         }
         Ok(accounts)

@@ -6,6 +6,8 @@ use std::time::Duration;
 use papertrader_core::books::Rules;
 use papertrader_core::money::Cash;
 
+use crate::limits::Limits;
+
 /// The master's settings. The configuration file has the same in words.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -28,6 +30,8 @@ pub struct Config {
     pub password_threads: usize,
     /// Log-ins and registrations that may wait for them; more are told `busy`.
     pub password_queue: usize,
+    /// How often passwords may be tried and accounts made.
+    pub limits: Limits,
     /// Threads that read history from the store.
     pub read_threads: usize,
     /// Commands that may wait for the store; more are told `busy`.
@@ -49,6 +53,7 @@ impl Default for Config {
             sessions_per_account: 32,
             password_threads: 2,
             password_queue: 64,
+            limits: Limits::default(),
             read_threads: 2,
             command_queue: 100_000,
             admin: None,

@@ -266,9 +266,15 @@ impl Driver {
         };
         let hasher = Hasher::start(config.password_threads, config.password_queue, &events)?;
         let now = clock.now();
-        let accounts =
-            Accounts::new(loaded.profiles, loaded.sessions, loaded.exposures, hasher, now)
-                .map_err(std::io::Error::other)?;
+        let accounts = Accounts::new(
+            loaded.profiles,
+            loaded.sessions,
+            loaded.exposures,
+            hasher,
+            config.limits,
+            now,
+        )
+        .map_err(std::io::Error::other)?;
         let mut clamped: HashMap<WorkerId, WallTime> = HashMap::new();
         for open in loaded.books.open_orders() {
             let last = clamped.entry(open.order.worker).or_default();
@@ -535,13 +541,14 @@ impl Driver {
                 return self.refuse(origin, reason);
             }
         };
-        if let Err(reason) = self.request(origin, parsed, header, link_header) {
+        if let Err(failure) = self.request(origin, parsed, header, link_header) {
             // Of `loginSession` a worker cannot know better.
-            if reason == Reason::SessionUnknown && instruction != Instruction::LoginSession {
+            if failure.reason == Reason::SessionUnknown && instruction != Instruction::LoginSession
+            {
                 let words = format!("{} for a session that it has not shown", instruction.name());
                 self.workers.misconduct(id, Misconduct::ForeignSession, &words, now);
             }
-            self.refuse(origin, reason);
+            self.refuse(origin, failure);
         }
     }
 
@@ -557,7 +564,7 @@ impl Driver {
         request: Request,
         header: Header,
         link: papertrader_protocol::frame::LinkHeader,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), Failure> {
         let now = self.clock.now();
         let (session, worker) = (header.session, link.worker);
         let account = |driver: &Driver| driver.accounts.authorize(origin.link, session, now);
@@ -619,7 +626,7 @@ impl Driver {
             | Request::AssetValue(_)
             | Request::AssetList
             | Request::Hello
-            | Request::Goodbye => return Err(Reason::NotAuthorized),
+            | Request::Goodbye => return Err(Reason::NotAuthorized.into()),
         }
         Ok(())
     }
@@ -637,12 +644,18 @@ impl Driver {
         self.workers.say(origin.link, |out| answer.put(origin.request, out));
     }
 
-    pub(crate) fn refuse(&mut self, origin: Origin, reason: Reason) {
-        self.refuse_on(origin.link, origin.request, origin.instruction.failure(), reason);
+    pub(crate) fn refuse(&mut self, origin: Origin, why: impl Into<Failure>) {
+        self.refuse_on(origin.link, origin.request, origin.instruction.failure(), why);
     }
 
-    fn refuse_on(&mut self, link: LinkId, request: u64, failure: Instruction, reason: Reason) {
-        let answer = Return::Failed(failure, reason.into());
+    fn refuse_on(
+        &mut self,
+        link: LinkId,
+        request: u64,
+        failure: Instruction,
+        why: impl Into<Failure>,
+    ) {
+        let answer = Return::Failed(failure, why.into());
         self.workers.say(link, |out| answer.put(request, out));
     }
 

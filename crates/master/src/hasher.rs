@@ -4,7 +4,7 @@
 //! Each thread needs 19 MiB while it hashes, so their number bounds the memory. What was asked goes
 //! into a [`Ticket`] that comes back with the answer; what it means is decided elsewhere.
 
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -12,12 +12,12 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use papertrader_core::ids::{AccountId, WorkerId};
 use papertrader_core::names::{Email, UserName};
-use papertrader_protocol::Reason;
 use papertrader_protocol::request::HashedPass;
 use papertrader_store::{PassHash, SessionKey};
 
 use crate::database::Guard;
 use crate::driver::{Event, Events};
+use crate::limits::{Attempt, Registration};
 use crate::workers::Origin;
 
 /// Whose password is checked, and against what.
@@ -36,6 +36,7 @@ pub(crate) enum Ticket {
         origin: Origin,
         /// Through which worker.
         worker: WorkerId,
+        attempt: Attempt,
         /// `None` for a name that nobody has, or whose account has no password.
         checked: Option<Checked>,
         /// isExpirable.
@@ -47,6 +48,7 @@ pub(crate) enum Ticket {
         origin: Origin,
         /// Through which worker.
         worker: WorkerId,
+        charge: Registration,
         /// The new user's name.
         name: UserName,
         /// Where mail reaches them.
@@ -60,14 +62,26 @@ pub(crate) enum Ticket {
         worker: WorkerId,
         /// With which session.
         session: SessionKey,
+        attempt: Attempt,
         /// `None` if the account has no password.
         checked: Option<Checked>,
     },
 }
 
+impl Ticket {
+    /// Who asked.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Ticket::Login { origin, .. }
+            | Ticket::Register { origin, .. }
+            | Ticket::Change { origin, .. } => *origin,
+        }
+    }
+}
+
 /// A checked or hashed password.
 pub(crate) struct PasswordDone {
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: Box<Ticket>,
     pub(crate) result: PasswordResult,
 }
 
@@ -92,7 +106,7 @@ pub(crate) enum Task {
 
 /// A task, and what comes back with its result.
 pub(crate) struct PasswordJob {
-    pub(crate) ticket: Ticket,
+    pub(crate) ticket: Box<Ticket>,
     pub(crate) task: Task,
 }
 
@@ -117,10 +131,13 @@ impl Hasher {
         Ok(Hasher { queue: Some(sender), threads })
     }
 
-    /// Hands a job over. The answer comes as [`Event::Password`].
-    pub(crate) fn submit(&self, job: PasswordJob) -> Result<(), Reason> {
-        let queue = self.queue.as_ref().ok_or(Reason::ShuttingDown)?;
-        queue.try_send(job).map_err(|_| Reason::Busy)
+    /// Hands a job over. The answer comes as [`Event::Password`]; if there is no room, the ticket
+    /// comes back at once.
+    pub(crate) fn submit(&self, job: PasswordJob) -> Result<(), Box<Ticket>> {
+        match self.queue.as_ref().map(|queue| queue.try_send(job)) {
+            Some(Err(TrySendError::Full(job) | TrySendError::Disconnected(job))) => Err(job.ticket),
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 }
 

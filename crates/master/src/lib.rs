@@ -5,7 +5,7 @@
 //! |---|---|
 //! | 3.1.1 main, the driver | [`driver`]: one loop that owns all state |
 //! | 3.1.2 database | `database`: one thread that writes, a few that read |
-//! | 3.1.3 accounts and authorization | `accounts`, `sessions`, `hasher`, `access` |
+//! | 3.1.3 accounts and authorization | `accounts`, `sessions`, `hasher`, `limits`, `logins`, `access` |
 //! | 3.1.4 event log | `papertrader_node::log` |
 //! | 3.1.5 workers | `workers`, `registry`, `port` |
 //! | 3.1.6 assets data retrieval | `assets` |
@@ -25,6 +25,8 @@ pub mod config;
 mod database;
 pub mod driver;
 mod hasher;
+pub mod limits;
+mod logins;
 mod port;
 mod reads;
 mod registry;
@@ -34,3 +36,4 @@ mod workers;
 
 pub use config::Config;
 pub use driver::{Entrance, Master, MasterError, Ticks};
+pub use limits::{Backoff, Limits, Rate};

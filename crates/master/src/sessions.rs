@@ -312,7 +312,7 @@ impl Sessions {
             expires: session.stored.expires,
             expirable: session.stored.expirable,
             client: session.stored.client,
-            present: session.present.iter().copied().collect(),
+            present: session.links(),
         })
     }
 
@@ -357,6 +357,13 @@ impl Session {
         }
     }
 
+    /// The links on which it has a connection, in order.
+    fn links(&self) -> Vec<LinkId> {
+        let mut links: Vec<LinkId> = self.present.iter().copied().collect();
+        links.sort_unstable();
+        links
+    }
+
     fn used(&self, now: WallTime) -> WallTime {
         if self.present.is_empty() { self.used } else { now }
     }
@@ -378,4 +385,199 @@ impl Session {
 
 fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use papertrader_core::time::SECOND;
+
+    use super::*;
+
+    const ALICE: AccountId = AccountId(1);
+    const WORKER: WorkerId = WorkerId([1; 16]);
+    const HOUR: i64 = 3_600;
+    const DAY: i64 = 24 * HOUR;
+    const LIFETIMES: Lifetimes =
+        Lifetimes { idle: Duration::from_secs(7 * DAY as u64), grace: Duration::from_secs(30) };
+
+    fn at(seconds: i64) -> WallTime {
+        WallTime(seconds * SECOND)
+    }
+
+    fn id(byte: u8) -> SessionId {
+        SessionId::from_bytes([byte; 16])
+    }
+
+    fn key(byte: u8) -> SessionKey {
+        session_key(&id(byte))
+    }
+
+    fn stored(byte: u8, expirable: bool, now: WallTime) -> StoredSession {
+        StoredSession {
+            key: key(byte),
+            account: ALICE,
+            expires: now.plus_nanos(30 * DAY * SECOND),
+            expirable,
+            client: "192.0.2.1".parse().unwrap(),
+            started: now,
+            used: now,
+        }
+    }
+
+    fn start(sessions: &mut Sessions, byte: u8, expirable: bool, link: u64, now: WallTime) {
+        let session = stored(byte, expirable, now);
+        sessions.started(id(byte), session, Some(LinkId(link)), WORKER, now);
+    }
+
+    #[test]
+    fn a_session_is_over_when_nobody_used_it_for_too_long() {
+        let mut sessions = Sessions::default();
+        start(&mut sessions, 1, false, 7, at(0));
+        // As long as it has a connection it is in use, for days.
+        assert_eq!(sessions.due(LIFETIMES, at(20 * DAY)).over, []);
+        sessions.presence(LinkId(7), id(1), false, at(20 * DAY));
+        let end = 27 * DAY;
+        assert_eq!(sessions.due(LIFETIMES, at(end - 1)).over, []);
+        // Another connection, and it begins anew.
+        sessions.presence(LinkId(7), id(1), true, at(end - 1));
+        assert_eq!(sessions.due(LIFETIMES, at(end)).over, []);
+        sessions.presence(LinkId(7), id(1), false, at(end));
+        // It expires before it was idle for long enough.
+        assert_eq!(sessions.due(LIFETIMES, at(30 * DAY - 1)).over, []);
+        assert_eq!(sessions.due(LIFETIMES, at(30 * DAY)).over, [key(1)]);
+        // It is named once.
+        assert_eq!(sessions.due(LIFETIMES, at(30 * DAY)), Due::default());
+    }
+
+    #[test]
+    fn an_idle_session_cannot_be_resumed_and_an_expirable_one_only_in_its_grace() {
+        let mut sessions = Sessions::default();
+        start(&mut sessions, 1, false, 7, at(0));
+        start(&mut sessions, 2, true, 7, at(0));
+        sessions.link_closed(LinkId(7), at(10));
+        let mut resume = |byte, now| {
+            let resumed = sessions.resume(LinkId(8), WORKER, id(byte), LIFETIMES, now);
+            sessions.link_closed(LinkId(8), now);
+            resumed.map(|(account, _)| account)
+        };
+        assert_eq!(resume(2, at(39)), Ok(ALICE));
+        assert_eq!(resume(2, at(69)), Err(Reason::SessionExpired));
+        assert_eq!(resume(1, at(10 + 7 * DAY - 1)), Ok(ALICE));
+        assert_eq!(resume(1, at(10 + 14 * DAY - 1)), Err(Reason::SessionExpired));
+        assert_eq!(resume(3, at(0)), Err(Reason::SessionUnknown));
+    }
+
+    #[test]
+    fn uses_are_stored_now_and_then() {
+        let mut sessions = Sessions::default();
+        start(&mut sessions, 1, false, 7, at(0));
+        start(&mut sessions, 2, true, 7, at(0));
+        let used = |sessions: &mut Sessions, now| sessions.due(LIFETIMES, at(now)).used;
+        // Hourly while there is a connection; of an expirable session it does not matter.
+        assert_eq!(used(&mut sessions, HOUR), []);
+        assert_eq!(used(&mut sessions, HOUR + 1), [(key(1), at(HOUR + 1))]);
+        assert_eq!(used(&mut sessions, HOUR + 2), []);
+        // When the last connection leaves.
+        sessions.presence(LinkId(7), id(1), false, at(HOUR + 300));
+        assert_eq!(used(&mut sessions, HOUR + 301), [(key(1), at(HOUR + 300))]);
+        assert_eq!(used(&mut sessions, 3 * HOUR), []);
+        // Coming and going within a minute is no news.
+        sessions.presence(LinkId(7), id(1), true, at(HOUR + 310));
+        sessions.presence(LinkId(7), id(1), false, at(HOUR + 320));
+        assert_eq!(used(&mut sessions, 4 * HOUR), []);
+        // Where sessions may be idle only shortly, they are stored accordingly oftener.
+        let shortly = Lifetimes { idle: Duration::from_secs(40), ..LIFETIMES };
+        sessions.presence(LinkId(7), id(1), true, at(4 * HOUR));
+        assert_eq!(sessions.due(shortly, at(4 * HOUR)).used, [(key(1), at(4 * HOUR))]);
+        assert_eq!(sessions.due(shortly, at(4 * HOUR + 10)).used, []);
+        assert_eq!(sessions.due(shortly, at(4 * HOUR + 11)).used.len(), 1);
+    }
+
+    #[test]
+    fn a_restart_forgets_neither_use_nor_grace() {
+        let mut sessions = Sessions::default();
+        sessions.restore(stored(1, false, at(0)), vec![], at(6 * DAY));
+        sessions.restore(stored(2, true, at(0)), vec![], at(6 * DAY));
+        assert_eq!(sessions.due(LIFETIMES, at(6 * DAY + 29)), Due::default());
+        assert_eq!(sessions.due(LIFETIMES, at(6 * DAY + 30)).over, [key(2)]);
+        assert_eq!(sessions.due(LIFETIMES, at(7 * DAY - 1)).over, []);
+        assert_eq!(sessions.due(LIFETIMES, at(7 * DAY)).over, [key(1)]);
+    }
+
+    #[test]
+    fn of_too_many_sessions_the_one_unused_for_longest_ends() {
+        let mut sessions = Sessions::default();
+        for byte in 1..=4 {
+            start(&mut sessions, byte, false, 7, at(byte.into()));
+        }
+        sessions.presence(LinkId(7), id(3), false, at(10));
+        sessions.presence(LinkId(7), id(2), false, at(20));
+        assert_eq!(sessions.surplus(ALICE, 4, at(30)), []);
+        assert_eq!(sessions.surplus(ALICE, 3, at(30)), [key(3)]);
+        // That one is ending: it counts no more.
+        assert_eq!(sessions.surplus(ALICE, 3, at(30)), []);
+        assert_eq!(sessions.surplus(ALICE, 0, at(30)), [key(2), key(1)]);
+        assert!(sessions.goes_on(key(4)));
+        sessions.end_failed(key(1));
+        assert_eq!(sessions.surplus(ALICE, 1, at(30)), [key(1)]);
+        assert_eq!(sessions.surplus(AccountId(2), 1, at(30)), []);
+    }
+
+    #[test]
+    fn only_links_that_proved_a_session_may_use_it_and_are_told_of_its_end() {
+        let mut sessions = Sessions::default();
+        start(&mut sessions, 1, false, 7, at(0));
+        let identify = |sessions: &Sessions, link, byte| {
+            sessions.identify(LinkId(link), id(byte), at(1)).map(|(account, _)| account)
+        };
+        assert_eq!(identify(&sessions, 7, 1), Ok(ALICE));
+        assert_eq!(identify(&sessions, 8, 1), Err(Reason::SessionUnknown));
+        assert_eq!(identify(&sessions, 7, 2), Err(Reason::SessionUnknown));
+        assert_eq!(identify(&sessions, 7, 0), Err(Reason::SessionRequired));
+        let other = WorkerId([2; 16]);
+        sessions.resume(LinkId(8), other, id(1), LIFETIMES, at(1)).unwrap();
+        assert_eq!(identify(&sessions, 8, 1), Ok(ALICE));
+        assert_eq!(sessions.seen_by(key(1)), [WORKER, other]);
+        assert_eq!(sessions.known_to(other).collect::<Vec<_>>(), [ALICE]);
+        sessions.link_closed(LinkId(7), at(2));
+        assert_eq!(identify(&sessions, 7, 1), Err(Reason::SessionUnknown));
+        // The worker is gone, but it has seen the session.
+        assert_eq!(sessions.seen_by(key(1)), [WORKER, other]);
+        assert!(sessions.end(key(1)) && !sessions.end(key(1)));
+        assert_eq!(identify(&sessions, 8, 1), Err(Reason::SessionExpired));
+        assert_eq!(sessions.ended(key(1)), Some((id(1), vec![LinkId(8)])));
+        assert_eq!(sessions.ended(key(1)), None);
+        assert_eq!(sessions.of(ALICE), []);
+        assert_eq!(identify(&sessions, 8, 1), Err(Reason::SessionUnknown));
+    }
+
+    #[test]
+    fn the_operator_names_a_session_by_its_handle() {
+        let mut sessions = Sessions::default();
+        start(&mut sessions, 1, true, 7, at(5));
+        let view = SessionView {
+            handle: handle(&key(1)),
+            account: ALICE,
+            started: at(5),
+            used: at(9),
+            expires: at(5 + 30 * DAY),
+            expirable: true,
+            client: "192.0.2.1".parse().unwrap(),
+            present: vec![LinkId(7)],
+        };
+        assert_eq!(sessions.list(at(9)).collect::<Vec<_>>(), std::slice::from_ref(&view));
+        assert_eq!(view.handle.len(), 10);
+        // Nothing of the ID is in it.
+        assert!(!id(1).to_hex().contains(&view.handle));
+        assert_eq!(sessions.find(&view.handle), Some(key(1)));
+        assert_eq!(sessions.find(&view.handle[..9]), None);
+        assert_eq!(sessions.find(""), None);
+        let mut twin = stored(1, true, at(5));
+        twin.key.0[31] ^= 1;
+        sessions.restore(twin, vec![], at(5));
+        assert_eq!(sessions.find(&view.handle), None);
+        sessions.link_closed(LinkId(7), at(8));
+        let alone = SessionView { used: at(8), present: vec![], ..view };
+        assert!(sessions.list(at(9)).any(|view| view == alone));
+    }
 }

@@ -1,4 +1,4 @@
-//! `register`, `login`, `logout`, `user`.
+//! `register`, `login`, `logout`, `password`, `user`.
 
 use std::io::{self, BufRead};
 
@@ -60,15 +60,19 @@ pub(super) async fn login(
     output.text(&format!("logged in as {} until {}", grant.name, grant.expires.local()))
 }
 
-pub(super) async fn logout(context: &Context<'_>) -> Result<(), CliError> {
+pub(super) async fn logout(context: &Context<'_>, everywhere: bool) -> Result<(), CliError> {
     let user = match context.logged_in().await {
         Ok(LoggedIn { client, saved }) => {
-            client.logout().await?;
+            if everywhere {
+                client.logout_everywhere().await?;
+            } else {
+                client.logout().await?;
+            }
             client.close().await;
             saved.user
         }
-        // It has ended by itself: what is left is the file.
-        Err(CliError::SessionEnded { user }) => user,
+        // It has ended by itself: what is left is the file. Others cannot be ended without one.
+        Err(CliError::SessionEnded { user }) if !everywhere => user,
         Err(error) => return Err(error),
     };
     context.file.remove()?;
@@ -76,7 +80,24 @@ pub(super) async fn logout(context: &Context<'_>) -> Result<(), CliError> {
     if output.json {
         return output.object(&json::Account { user });
     }
-    output.text(&format!("logged out {user}"))
+    output.text(&format!("logged out {user}{}", if everywhere { " everywhere" } else { "" }))
+}
+
+pub(super) async fn password(context: &Context<'_>, password_stdin: bool) -> Result<(), CliError> {
+    let session = context.logged_in().await?;
+    let name = session.user(None)?;
+    let old = ask_password(&format!("old password of {name}: "), password_stdin)?;
+    let new = ask_password("new password: ", password_stdin)?;
+    if !password_stdin && ask_password("again: ", false)? != new {
+        return Err(CliError::PasswordsDiffer);
+    }
+    session.client.change_password(&name, &old, &new).await?;
+    session.finish(context).await?;
+    let output = context.output;
+    if output.json {
+        return output.object(&json::Account { user: name.to_string() });
+    }
+    output.text(&format!("the password of {name} is changed; all other sessions have ended"))
 }
 
 pub(super) async fn user(context: &Context<'_>, user: Option<String>) -> Result<(), CliError> {
@@ -101,22 +122,23 @@ pub(super) async fn user(context: &Context<'_>, user: Option<String>) -> Result<
     output.text(&text)
 }
 
-/// From the first line of standard input, or typed without echo; twice where a mistake would lock
-/// the user out.
+/// The next line of standard input, or typed without echo; twice where a mistake would lock the user
+/// out.
 fn read_password(name: &UserName, stdin: bool, twice: bool) -> Result<Password, CliError> {
+    let password = ask_password(&format!("password of {name}: "), stdin)?;
+    if twice && !stdin && ask_password("again: ", false)? != password {
+        return Err(CliError::PasswordsDiffer);
+    }
+    Ok(password)
+}
+
+fn ask_password(prompt: &str, stdin: bool) -> Result<Password, CliError> {
     let password = if stdin {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line).map_err(CliError::PasswordInput)?;
         Password::new(first_line(&line))
     } else {
-        let ask = |prompt: String| {
-            rpassword::prompt_password(prompt).map(Password::new).map_err(CliError::PasswordInput)
-        };
-        let password = ask(format!("password of {name}: "))?;
-        if twice && ask("again: ".to_owned())? != password {
-            return Err(CliError::PasswordsDiffer);
-        }
-        password
+        Password::new(rpassword::prompt_password(prompt).map_err(CliError::PasswordInput)?)
     };
     if password.is_empty() { Err(CliError::PasswordEmpty) } else { Ok(password) }
 }

@@ -63,7 +63,10 @@ async fn dispatch(command: ClientCommand, context: &Context<'_>) -> Result<(), C
         ClientCommand::Login { name, password_stdin } => {
             account::login(context, &name, password_stdin).await
         }
-        ClientCommand::Logout => account::logout(context).await,
+        ClientCommand::Logout { everywhere } => account::logout(context, everywhere).await,
+        ClientCommand::Password { password_stdin } => {
+            account::password(context, password_stdin).await
+        }
         ClientCommand::User { user } => account::user(context, user).await,
         ClientCommand::Buy(order) => trade::order(context, Side::Buy, order).await,
         ClientCommand::Sell(order) => trade::order(context, Side::Sell, order).await,

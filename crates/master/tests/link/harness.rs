@@ -17,7 +17,9 @@ use papertrader_node::shutdown::{self, Trigger};
 use papertrader_node::tls;
 use papertrader_protocol::data::WorkerList;
 use papertrader_protocol::frame::LinkHeader;
-use papertrader_protocol::link::{LinkHello, LinkWelcome, SnapshotPush};
+use papertrader_protocol::link::{
+    LinkHello, LinkWelcome, SessionEnded, SessionPresence, SnapshotPush,
+};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::transfer::Assembly;
 use papertrader_protocol::wire::Wire;
@@ -63,6 +65,8 @@ pub(crate) fn side(id: WorkerId, identity: &Arc<Identity>) -> WorkerSide {
 pub(crate) struct TestMaster {
     pub(crate) dir: TempDir,
     pub(crate) address: SocketAddr,
+    /// The master's clock: raised far beyond now, it stands almost still.
+    pub(crate) clock: Clock,
     ticks: mpsc::Sender<()>,
     trigger: Trigger,
     master: Option<Master>,
@@ -100,6 +104,7 @@ impl TestMaster {
         let mut store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
         register_workers(&mut store);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let clock = Clock::system(WallTime(0));
         let (trigger, shutdown) = shutdown::channel();
         let (ticks, manual) = mpsc::channel(1_000);
         let master = Master::start(
@@ -110,14 +115,19 @@ impl TestMaster {
                 listener,
                 side: MasterSide::new(KEYS.certificate.clone(), Arc::clone(&KEYS.master)),
             },
-            Clock::system(WallTime(0)),
+            clock.clone(),
             Ticks::Manual(manual),
             shutdown,
         )
         .await
         .unwrap();
         let address = master.address();
-        TestMaster { dir, address, ticks, trigger, master: Some(master) }
+        TestMaster { dir, address, clock, ticks, trigger, master: Some(master) }
+    }
+
+    /// Lets time pass, and then stand almost still.
+    pub(crate) fn pass_time(&self, seconds: i64) {
+        self.clock.raise(self.clock.now().plus_nanos(seconds * SECOND));
     }
 
     /// Lets the master take its next snapshot.
@@ -179,11 +189,23 @@ pub(crate) struct FakeWorker {
 
 impl FakeWorker {
     pub(crate) async fn connect(address: SocketAddr, id: WorkerId) -> FakeWorker {
-        let mut worker = FakeWorker::connect_raw(address, id).await;
+        FakeWorker::connect_raw(address, id).await.welcomed().await
+    }
+
+    /// Connects to a master whose clock was raised, as one whose own goes like it.
+    pub(crate) async fn connect_in_time_of(master: &TestMaster, id: WorkerId) -> FakeWorker {
+        let nth = WORKERS.iter().position(|known| *known == id).unwrap_or(0);
+        let side = side(id, &KEYS.workers[nth]);
+        let (stream, _) = side.connect(master.address, &master.clock).await.unwrap();
+        FakeWorker::over(stream, id).welcomed().await
+    }
+
+    async fn welcomed(self) -> FakeWorker {
+        let mut worker = self;
         let hello = LinkHello {
-            worker: id,
+            worker: worker.id,
             version: "test".into(),
-            address: format!("127.0.0.1:{}", 4000 + u16::from(id.0[0])),
+            address: format!("127.0.0.1:{}", 4000 + u16::from(worker.id.0[0])),
             web: String::new(),
             fingerprint: String::new(),
             clock: WallTime(0),
@@ -391,6 +413,18 @@ impl FakeWorker {
     pub(crate) async fn worker_list(&mut self) -> WorkerList {
         let wanted = |r: &Received| r.header.instruction == Instruction::WorkerList as u16;
         WorkerList::from_bytes(&self.receive_where(wanted).await.data).unwrap()
+    }
+
+    /// The next session that the master says has ended.
+    pub(crate) async fn session_ended(&mut self) -> SessionId {
+        let wanted = |r: &Received| r.header.instruction == Instruction::SessionEnded as u16;
+        SessionEnded::from_bytes(&self.receive_where(wanted).await.data).unwrap().session
+    }
+
+    /// Says that the last connection with a session has closed here.
+    pub(crate) async fn leave(&mut self, session: SessionId) {
+        let left = SessionPresence { session, present: false };
+        self.send_control(Instruction::SessionPresence, &left.to_bytes()).await;
     }
 
     /// Registers and logs in.

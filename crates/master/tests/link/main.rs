@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod guessing;
 mod harness;
 mod orders;
+mod passwords;
 mod prices;
 mod sessions;
 mod trouble;

@@ -180,3 +180,87 @@ async fn a_frame_with_another_workers_uuid_is_refused() {
     assert_eq!(worker.refusal(number).await, Reason::NotAuthorized);
     master.end().await.1.unwrap();
 }
+
+#[tokio::test]
+async fn a_log_out_everywhere_ends_all_sessions_of_the_account_and_no_others() {
+    let master = TestMaster::start(Setup::default()).await;
+    let mut one = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let mut two = FakeWorker::connect(master.address, WORKERS[1]).await;
+    let asking = one.new_session("alice").await;
+    let bob = one.new_session("bob").await;
+    let elsewhere = two.login("alice", true).await;
+    two.ask(asking, &Request::LoginSession).await;
+    assert_eq!(one.ask(asking, &Request::LogoutEverywhere).await, Return::LoggedOut);
+    assert_eq!(one.session_ended().await, asking);
+    let mut told = [two.session_ended().await, two.session_ended().await].map(|id| id.to_hex());
+    told.sort();
+    let mut expected = [asking, elsewhere].map(|id| id.to_hex());
+    expected.sort();
+    assert_eq!(told, expected);
+    for session in [asking, elsewhere] {
+        let number = one.send(session, &Request::LoginSession).await;
+        assert_eq!(one.refusal(number).await, Reason::SessionUnknown);
+    }
+    assert!(matches!(one.ask(bob, &Request::LoginSession).await, Return::Session(_)));
+    let number = one.send(asking, &Request::LogoutEverywhere).await;
+    assert_eq!(one.refusal(number).await, Reason::SessionUnknown);
+    one.login("alice", false).await;
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn when_an_account_has_too_many_sessions_the_one_unused_for_longest_ends() {
+    let mut setup = Setup::default();
+    setup.config.sessions_per_account = 2;
+    let master = TestMaster::start(setup).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let first = worker.new_session("alice").await;
+    let second = worker.login("alice", false).await;
+    worker.leave(second).await;
+    let third = worker.login("alice", false).await;
+    assert_eq!(worker.session_ended().await, second);
+    let fourth = worker.login("alice", false).await;
+    // Both are in use: the older one ends.
+    assert_eq!(worker.session_ended().await, first);
+    for session in [third, fourth] {
+        assert!(matches!(worker.ask(session, &Request::LoginSession).await, Return::Session(_)));
+    }
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_uses_ends_and_a_restart_does_not_forget_its_use() {
+    const DAY: i64 = 86_400;
+    let master = TestMaster::start(Setup::default()).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let used = worker.new_session("alice").await;
+    let unused = worker.login("alice", false).await;
+    worker.leave(unused).await;
+    let expirable = worker.login("alice", true).await;
+    // Six days with a connection.
+    master.pass_time(6 * DAY);
+    worker.leave(used).await;
+    worker.leave(expirable).await;
+    worker.ask(used, &Request::Ping("x".into())).await;
+    master.pass_time(31);
+    // Uses are stored at the latest with the end of the expirable one.
+    assert_eq!(worker.session_ended().await, expirable);
+    // A day later nobody has used the other one for seven days.
+    master.pass_time(DAY);
+    assert_eq!(worker.session_ended().await, unused);
+    let (dir, result) = master.end().await;
+    result.unwrap();
+
+    let master = TestMaster::start_in(dir, Setup::default()).await;
+    let mut worker = FakeWorker::connect_in_time_of(&master, WORKERS[0]).await;
+    master.pass_time(5 * DAY);
+    assert!(matches!(worker.ask(used, &Request::LoginSession).await, Return::Session(_)));
+    worker.leave(used).await;
+    worker.ask(used, &Request::Ping("x".into())).await;
+    master.pass_time(7 * DAY);
+    let number = worker.send(used, &Request::LoginSession).await;
+    let reason = worker.refusal(number).await;
+    // The master may have swept it out already.
+    assert!([Reason::SessionExpired, Reason::SessionUnknown].contains(&reason), "{reason:?}");
+    master.end().await.1.unwrap();
+}

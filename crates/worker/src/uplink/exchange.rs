@@ -300,10 +300,15 @@ impl Exchange {
             }
         }
         if self.up {
-            self.control(Instruction::WorkerStatus, &self.status());
-            // Stamped last, so that it measures nothing but the way.
-            self.control(Instruction::LinkPing, &LinkPing { sent: self.shared.clock.now() });
+            self.report();
         }
+    }
+
+    /// Says how this worker is, and asks whether the master is there.
+    fn report(&mut self) {
+        self.control(Instruction::WorkerStatus, &self.status());
+        // Stamped last, so that it measures nothing but the way.
+        self.control(Instruction::LinkPing, &LinkPing { sent: self.shared.clock.now() });
     }
 
     fn status(&self) -> WorkerStatus {
@@ -410,6 +415,7 @@ impl Exchange {
         for sequence in self.orders.take_up() {
             self.send_order(sequence);
         }
+        self.report();
         Ok(())
     }
 

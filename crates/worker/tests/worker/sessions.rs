@@ -262,3 +262,31 @@ async fn a_request_that_the_master_never_answers_ends() {
     assert_eq!(presence(&mut link).await, gone);
     scene.end().await;
 }
+
+#[tokio::test]
+async fn a_new_password_and_a_log_out_everywhere_pass_through() {
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let mut alice = scene.logged_in(&mut link, 1).await;
+    let (old, new) = ("ab".repeat(32), "cd".repeat(32));
+    let request = alice.send(Instruction::ChangePassword, &[&old, &new]).await;
+    let change = link.expect(Instruction::ChangePassword).await;
+    assert_eq!(change.text(), format!("{old} {new}"));
+    assert_eq!(change.header.session, session(1));
+    assert_eq!(change.header.link.unwrap().client, alice.address);
+    let failure = Reason::BadCredentials;
+    link.failed(change.header.request, Instruction::PasswordFail, failure).await;
+    alice.expect_refusal(request, Instruction::PasswordFail, failure).await;
+    let request = alice.send(Instruction::ChangePassword, &[&old, &new]).await;
+    let change = link.expect(Instruction::ChangePassword).await;
+    link.returned(change.header.request, &Return::PasswordChanged).await;
+    alice.expect(request, Instruction::PasswordChanged).await;
+
+    // The session goes on, until it ends with all others.
+    let request = alice.send(Instruction::LogoutEverywhere, &[]).await;
+    let logout = link.expect(Instruction::LogoutEverywhere).await;
+    assert_eq!(logout.header.session, session(1));
+    link.returned(logout.header.request, &Return::LoggedOut).await;
+    alice.expect(request, Instruction::LogoutSuccess).await;
+    alice.refused(Instruction::SwitchState, &["data"], Reason::SessionUnknown).await;
+    scene.end().await;
+}

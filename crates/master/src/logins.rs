@@ -1,0 +1,210 @@
+//! How clients get in: log-ins, registrations, resumed sessions and changes of passwords, and how
+//! they leave.
+//!
+//! A request is charged against the limits, goes through the hashers if a password is in it, and
+//! becomes a command; `access` judges that.
+//!
+//! Invariant: a name that nobody has, an account without a password and a wrong password take the
+//! same way to the same answer.
+
+use papertrader_core::ids::{AccountId, WorkerId};
+use papertrader_core::names::{Email, UserName};
+use papertrader_node::{error, warn};
+use papertrader_protocol::request::HashedPass;
+use papertrader_protocol::returns::{Return, SessionGrant};
+use papertrader_protocol::{Failure, Reason, SessionId};
+
+use crate::access::{Asker, NewPassword};
+use crate::batch::Command;
+use crate::driver::Driver;
+use crate::hasher::{PasswordDone, PasswordJob, PasswordResult, Task, Ticket};
+use crate::limits::{Attempt, Place, TooMany};
+use crate::workers::Origin;
+
+impl Driver {
+    /// Starts a log-in.
+    pub(crate) fn login(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        name: &UserName,
+        pass: HashedPass,
+        expirable: bool,
+    ) -> Result<(), Failure> {
+        let account = self.accounts.find(name);
+        let attempt = self.attempt(origin, worker, name, account)?;
+        let (against, checked) = self.accounts.check_of(account);
+        let ticket = Ticket::Login { origin, worker, attempt, checked, expirable };
+        self.hash(ticket, Task::Verify(pass, against))
+    }
+
+    /// Starts a registration.
+    pub(crate) fn register(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        name: UserName,
+        email: Email,
+        pass: HashedPass,
+    ) -> Result<(), Failure> {
+        let place = Place { client: origin.client.ip(), worker };
+        let now = self.clock.now();
+        let charge = self.accounts.limits.registration(place, now)?;
+        if self.accounts.find(&name).is_some() {
+            self.accounts.limits.give_registration_back(charge, now);
+            return Err(Reason::NameTaken.into());
+        }
+        let ticket = Ticket::Register { origin, worker, charge, name, email };
+        self.hash(ticket, Task::Hash(pass))
+    }
+
+    /// Starts to change a password.
+    pub(crate) fn change_password(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        session: SessionId,
+        old: HashedPass,
+        new: HashedPass,
+    ) -> Result<(), Failure> {
+        let now = self.clock.now();
+        let (account, session) = self.accounts.sessions.identify(origin.link, session, now)?;
+        if old == new {
+            return Err(Reason::SamePassword.into());
+        }
+        let profile = self.accounts.profile(account).ok_or(Reason::UnknownUser)?;
+        let name = profile.name.clone();
+        let attempt = self.attempt(origin, worker, &name, Some(account))?;
+        let (against, checked) = self.accounts.check_of(Some(account));
+        let ticket = Ticket::Change { origin, worker, session, attempt, checked };
+        self.hash(ticket, Task::Change(old, against, new))
+    }
+
+    /// Charges an attempt at a password.
+    fn attempt(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        name: &UserName,
+        account: Option<AccountId>,
+    ) -> Result<Attempt, TooMany> {
+        let place = Place { client: origin.client.ip(), worker };
+        let charged = self.accounts.limits.attempt(name, account, place, self.clock.now());
+        if let Err(TooMany { say_of_worker: true, .. }) = charged {
+            let worker = self.workers.link(origin.link).map_or("", |link| &link.name);
+            warn!(worker, "too many passwords are wrong through this worker: refusing log-ins");
+        }
+        charged
+    }
+
+    /// Hands a job to the hashers; what was charged for it is given back if they are busy.
+    fn hash(&mut self, ticket: Ticket, task: Task) -> Result<(), Failure> {
+        let job = PasswordJob { ticket: Box::new(ticket), task };
+        self.accounts.hasher.submit(job).map_err(|ticket| {
+            let now = self.clock.now();
+            match *ticket {
+                Ticket::Login { attempt, .. } | Ticket::Change { attempt, .. } => {
+                    self.accounts.limits.give_back(attempt, now);
+                }
+                Ticket::Register { charge, .. } => {
+                    self.accounts.limits.give_registration_back(charge, now);
+                }
+            }
+            Reason::Busy.into()
+        })
+    }
+
+    /// Proves a session through a worker's link.
+    pub(crate) fn resume(
+        &mut self,
+        origin: Origin,
+        worker: WorkerId,
+        session: SessionId,
+    ) -> Result<(), Failure> {
+        let (lifetimes, now) = (self.lifetimes(), self.clock.now());
+        let sessions = &mut self.accounts.sessions;
+        let (account, expires) = sessions.resume(origin.link, worker, session, lifetimes, now)?;
+        if !self.accounts.is_exposed(account, worker) {
+            self.enqueue(Command::Expose { account, worker });
+        }
+        let name = self.accounts.name(account);
+        self.answer(origin, &Return::Session(SessionGrant { session, expires, name }));
+        Ok(())
+    }
+
+    /// Ends one session.
+    pub(crate) fn logout(&mut self, origin: Origin, session: SessionId) -> Result<(), Failure> {
+        let now = self.clock.now();
+        let (_, key) = self.accounts.sessions.identify(origin.link, session, now)?;
+        if !self.accounts.sessions.end(key) {
+            return Err(Reason::SessionExpired.into());
+        }
+        self.enqueue(Command::EndSessions { keys: vec![key], asker: Asker::Link(origin) });
+        Ok(())
+    }
+
+    /// Ends all sessions of the account.
+    pub(crate) fn logout_everywhere(
+        &mut self,
+        origin: Origin,
+        session: SessionId,
+    ) -> Result<(), Failure> {
+        let now = self.clock.now();
+        let (account, _) = self.accounts.sessions.identify(origin.link, session, now)?;
+        self.room()?;
+        self.enqueue(Command::EndAllSessions { account, asker: Asker::Link(origin) });
+        Ok(())
+    }
+
+    /// A password is checked or hashed.
+    pub(crate) fn password(&mut self, done: PasswordDone) {
+        let origin = done.ticket.origin();
+        match self.command_of(done) {
+            Ok(command) => match self.room() {
+                Ok(()) => self.enqueue(command),
+                Err(busy) => self.refuse(origin, busy),
+            },
+            Err(reason) => self.refuse(origin, reason),
+        }
+    }
+
+    /// What a checked or hashed password is good for.
+    fn command_of(&mut self, done: PasswordDone) -> Result<Command, Reason> {
+        let (limits, now) = (&mut self.accounts.limits, self.clock.now());
+        match (*done.ticket, done.result) {
+            (
+                Ticket::Login { origin, worker, attempt, checked: Some(checked), expirable },
+                PasswordResult::Verified(true),
+            ) => {
+                limits.succeeded(attempt, checked.account, now);
+                Ok(Command::StartSession { origin, worker, checked, expirable })
+            }
+            (
+                Ticket::Change { origin, worker, session, attempt, checked: Some(checked) },
+                PasswordResult::Hashed(Some(pass_hash)),
+            ) => {
+                limits.succeeded(attempt, checked.account, now);
+                let new = NewPassword { origin, worker, session, checked, pass_hash };
+                Ok(Command::ChangePassword(Box::new(new)))
+            }
+            (
+                Ticket::Register { origin, worker, name, email, .. },
+                PasswordResult::Hashed(Some(pass_hash)),
+            ) => Ok(Command::Register { origin, worker, name, email, pass_hash }),
+            (Ticket::Login { attempt, .. }, PasswordResult::Verified(_))
+            | (Ticket::Change { attempt, .. }, PasswordResult::Hashed(_)) => {
+                limits.failed(attempt);
+                Err(Reason::BadCredentials)
+            }
+            (Ticket::Login { attempt, .. } | Ticket::Change { attempt, .. }, _) => {
+                error!("a password could not be checked");
+                limits.give_back(attempt, now);
+                Err(Reason::Unavailable)
+            }
+            (Ticket::Register { .. }, _) => {
+                error!("a password could not be hashed");
+                Err(Reason::Unavailable)
+            }
+        }
+    }
+}
