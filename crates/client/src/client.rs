@@ -432,20 +432,23 @@ impl Client {
                 Err(closed) => closed.0,
                 Ok(mut events) => {
                     match next(&mut events, &mut progress, answer_timeout).await {
-                        Answer::Return(Return::Failed(_, failure)) => {
+                        Answer::Return(Return::Failed(_, mut failure)) => {
                             if failure.reason == Reason::SessionUnknown
                                 && instruction.needs_session()
                                 && *request != Request::LoginSession
                                 && !resumed
+                                && let Some(session) = session
                             {
-                                resumed = true;
-                                if let Some(session) = session {
-                                    match resume(&connection, session).await {
-                                        Ok(_) | Err(ClientError::ConnectionLost { .. }) => continue,
-                                        Err(error) => {
-                                            return Err(unknown(request, *repeated, error));
-                                        }
+                                match resume(&connection, session).await {
+                                    Ok(_) | Err(ClientError::ConnectionLost { .. }) => {
+                                        resumed = true;
+                                        continue;
                                     }
+                                    // Nothing is known of the session: it may do elsewhere.
+                                    Err(ClientError::Refused(why)) if is_passing(&why) => {
+                                        failure = why;
+                                    }
+                                    Err(error) => return Err(unknown(request, *repeated, error)),
                                 }
                             }
                             let is_ending = failure.reason == Reason::ShuttingDown;

@@ -327,6 +327,26 @@ async fn a_worker_that_goes_on_being_unavailable_is_left_with_orders_and_reads()
     assert_eq!(client.server(), first.address);
 }
 
+/// A worker that was started again does not know the session, and without its master it never will.
+#[tokio::test]
+async fn a_worker_that_can_neither_know_nor_resume_a_session_is_left() {
+    let (first, second) = (Worker::start().await, Worker::start().await);
+    let (client, mut peer) = on_first(&first, &second, options()).await;
+    let (list, ()) = tokio::join!(client.asset_list(), async {
+        for _ in 0..3 {
+            peer.expect(Request::SwitchState(State::DataTransfer)).await;
+            let ask = peer.expect(Request::AssetList).await;
+            peer.refuse(&ask, Reason::SessionUnknown).await;
+            peer.expect(Request::SwitchState(State::Command)).await;
+            let ask = peer.expect(Request::LoginSession).await;
+            peer.refuse(&ask, Reason::Unavailable).await;
+        }
+        let mut peer = second.greet_resumed().await;
+        serve_list(&mut peer).await;
+    });
+    list.unwrap();
+}
+
 #[tokio::test]
 async fn a_login_that_a_worker_has_no_master_for_goes_to_another_when_it_is_repeated() {
     let (first, second) = (Worker::start().await, Worker::start().await);

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apart;
+mod boot;
 mod cli;
 mod crash;
 mod kill_loop;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
+use serde_json::Value;
 
 use crate::cli::program;
 use crate::process::{Running, address, free_address};
@@ -95,9 +95,43 @@ impl Place {
         self.said.rsplit_once("--data ").unwrap().1.trim_end()
     }
 
-    /// Asks the running master over its socket.
-    pub(crate) fn admin(&self, request: &AdminRequest) -> Result<AdminReply, ClientError> {
-        Client::connect(&self.data())?.ask(request)
+    /// The JSON of an operator's command that succeeds.
+    pub(crate) fn admin(&self, words: &[&str]) -> Value {
+        let mut command = program();
+        command.arg("admin").args(words).arg("--json").arg("--data").arg(self.data());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Starts the master, makes workers with these names, and waits until all are ready.
+    pub(crate) fn start(self, names: &[&str]) -> Deployment {
+        let master = self.start_master();
+        let mut deployment = Deployment { place: self, master, workers: vec![], addresses: vec![] };
+        for name in names {
+            let mut worker = serve("worker", &deployment.place.worker(name, &[]));
+            deployment.addresses.push(address(&worker.line_with("worker ready on ")));
+            deployment.workers.push(worker);
+        }
+        deployment
+    }
+}
+
+/// A master and its workers that run.
+pub(crate) struct Deployment {
+    pub(crate) place: Place,
+    pub(crate) master: Running,
+    pub(crate) workers: Vec<Running>,
+    /// Of the workers.
+    pub(crate) addresses: Vec<String>,
+}
+
+impl Deployment {
+    /// Ends all as an operator does: the workers, then the master.
+    pub(crate) fn end(&mut self) {
+        for running in self.workers.iter_mut().chain([&mut self.master]) {
+            assert_eq!(running.end_by("TERM").code(), Some(0), "{running:?}");
+        }
     }
 }
 
