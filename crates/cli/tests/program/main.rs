@@ -7,6 +7,7 @@
 
 mod apart;
 mod boot;
+mod capture;
 mod cli;
 mod crash;
 mod kill_loop;
