@@ -33,7 +33,7 @@ fn contains(heard: &[u8], bytes: &[u8]) -> bool {
     heard.windows(bytes.len()).any(|window| window == bytes)
 }
 
-fn from_hex(hex: &str) -> Vec<u8> {
+pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
     let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
     (0..hex.len()).step_by(2).map(byte).collect()
 }

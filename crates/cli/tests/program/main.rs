@@ -14,4 +14,5 @@ mod kill_loop;
 mod logs;
 mod place;
 mod process;
+mod secrets;
 mod up;

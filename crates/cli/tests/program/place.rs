@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::cli::program;
+use crate::cli::{Done, program};
 use crate::process::{Running, address, free_address};
 
 /// A directory with the configuration of a master and its workers, one directory each.
@@ -95,13 +95,14 @@ impl Place {
         self.said.rsplit_once("--data ").unwrap().1.trim_end()
     }
 
+    /// Runs an operator's command.
+    pub(crate) fn run_admin(&self, words: &[&str]) -> Done {
+        Done::of(program().arg("admin").args(words).arg("--data").arg(self.data()), "")
+    }
+
     /// The JSON of an operator's command that succeeds.
     pub(crate) fn admin(&self, words: &[&str]) -> Value {
-        let mut command = program();
-        command.arg("admin").args(words).arg("--json").arg("--data").arg(self.data());
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        self.run_admin(&[words, &["--json"]].concat()).good().json()
     }
 
     /// Starts the master, makes workers with these names, and waits until all are ready.
