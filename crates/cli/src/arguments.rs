@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::admin::AdminArgs;
 use crate::server::ServerCommand;
 
 /// Practise investing on real prices.
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Server(ServerCommand),
     #[command(flatten)]
     Client(ClientCommand),
+    /// Operate the master that runs on this machine
+    Admin(AdminArgs),
     /// Print the completions of a shell
     Completions { shell: Shell },
 }

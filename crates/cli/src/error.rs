@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use papertrader_client::{ClientError, Fingerprint};
+use papertrader_master::admin;
+use papertrader_node::openpgp::CertificateError;
 use papertrader_protocol::fingerprint::NotAFingerprint;
 use papertrader_protocol::{Failure, Reason};
 
@@ -13,6 +15,9 @@ pub(crate) enum CliError {
     /// What the server or the way to it said.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// What the master said to its operator, or the way to it.
+    #[error(transparent)]
+    Admin(#[from] admin::ClientError),
     /// An argument that cannot be what it should be.
     #[error("{} ({})", .0.text, .0.reason.code())]
     Input(Failure),
@@ -117,6 +122,25 @@ pub(crate) enum CliError {
     /// The answer to a question could not be read.
     #[error("the answer could not be read: {0}")]
     Answer(io::Error),
+    /// There is no place where the data could be.
+    #[error("there is no home directory: say where the master's data is with --data DIR")]
+    NoDataDir,
+    /// The file of a key could not be read.
+    #[error("{path}: {problem}")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: io::Error,
+    },
+    /// The file is no public key.
+    #[error("{path}: {problem}")]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: CertificateError,
+    },
     /// The output could not be written.
     #[error("the output could not be written: {0}")]
     Output(#[from] io::Error),
@@ -141,8 +165,11 @@ impl CliError {
             | CliError::SessionEnded { .. } => 4,
             CliError::Client(ClientError::Address { .. }) => 2,
             CliError::Client(_) | CliError::FingerprintDiffers { .. } => 3,
-            CliError::NotTrusted { .. } => 1,
+            CliError::NotTrusted { .. } | CliError::Admin(admin::ClientError::Refused(_)) => 1,
+            CliError::Admin(admin::ClientError::NotYours(_)) => 5,
+            CliError::Admin(_) => 3,
             CliError::Input(_)
+            | CliError::NotAKey { .. }
             | CliError::PasswordsDiffer
             | CliError::PasswordEmpty
             | CliError::NotAFingerprint(_)
@@ -157,13 +184,15 @@ impl CliError {
             | CliError::KnownServersContent { .. }
             | CliError::KnownServersFull { .. }
             | CliError::Answer(_)
+            | CliError::NoDataDir
+            | CliError::KeyFile { .. }
             | CliError::Output(_)
             | CliError::Start(_) => 5,
         }
     }
 
     /// The stable word for programs.
-    pub(crate) fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &str {
         match self {
             CliError::Client(ClientError::Refused(failure)) => failure.reason.code(),
             CliError::Client(ClientError::ConnectionLost { .. }) => "connectionLost",
@@ -190,6 +219,10 @@ impl CliError {
             CliError::FingerprintNeeded { .. } => "fingerprintNeeded",
             CliError::NotTrusted { .. } => "notTrusted",
             CliError::Answer(_) => "answer",
+            CliError::Admin(error) => error.code(),
+            CliError::NoDataDir => "noDataDir",
+            CliError::KeyFile { .. } => "keyFile",
+            CliError::NotAKey { .. } => "badKey",
             CliError::Output(_) => "output",
             CliError::Start(_) => "start",
         }
@@ -200,6 +233,9 @@ impl CliError {
         match self {
             CliError::Client(ClientError::Refused(failure)) => {
                 format!("refused: {} ({})", self.text(), failure.reason.code())
+            }
+            CliError::Admin(error @ admin::ClientError::Refused(_)) => {
+                format!("refused: {error} ({})", error.code())
             }
             CliError::Input(_) => self.to_string(),
             _ => self.text(),

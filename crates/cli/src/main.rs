@@ -3,6 +3,7 @@
 //!
 //! What the commands do stands in [`command`], how results look in [`output`].
 
+mod admin;
 mod arguments;
 mod command;
 mod config_dir;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Server(server) => return server::run(server),
         Command::Client(client) => command::run(client, &arguments.global, &output),
+        Command::Admin(args) => admin::run(args, &output),
         Command::Completions { shell } => command::completions::print(shell, &output),
     };
     match result {

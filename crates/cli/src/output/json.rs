@@ -24,13 +24,13 @@ pub(crate) struct ErrorObject {
 
 #[derive(Debug, Serialize)]
 struct ErrorDetail {
-    code: &'static str,
+    code: String,
     text: String,
 }
 
 impl ErrorObject {
-    pub(crate) fn new(code: &'static str, text: String) -> ErrorObject {
-        ErrorObject { error: ErrorDetail { code, text } }
+    pub(crate) fn new(code: &str, text: String) -> ErrorObject {
+        ErrorObject { error: ErrorDetail { code: code.to_owned(), text } }
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use papertrader_core::time::{Date, MarketTime, WallTime};
+use papertrader_master::admin::message::Stamp;
 
 /// Something that counts nanoseconds since 1970.
 pub(crate) trait Nanos: Copy {
@@ -35,6 +36,12 @@ pub(crate) trait Nanos: Copy {
 }
 
 impl Nanos for WallTime {
+    fn nanos(self) -> i64 {
+        self.0
+    }
+}
+
+impl Nanos for Stamp {
     fn nanos(self) -> i64 {
         self.0
     }

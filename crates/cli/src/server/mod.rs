@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-pub(crate) use up::UpArgs;
+pub(crate) use up::{UpArgs, default_data};
 
 /// The server commands.
 #[derive(Debug, Subcommand)]

@@ -12,6 +12,7 @@ use papertrader_core::ids::WorkerId;
 use papertrader_core::money::{Cash, MAX_CASH};
 use papertrader_core::time::Date;
 use papertrader_market::{PriceSource, Replay, ReplayConfig, Synthetic, SyntheticConfig};
+use papertrader_master::limits::{Backoff, Limits, Rate};
 use papertrader_node::config::{ByteSize, HumanDuration};
 use papertrader_node::link::{MasterKey, MasterSide, WorkerSide};
 use papertrader_node::log::LogConfig;
@@ -30,10 +31,13 @@ pub(super) struct MasterSettings {
     pub(super) interval: HumanDuration,
     pub(super) starting_cash: String,
     pub(super) session_lifetime: HumanDuration,
+    pub(super) session_idle: HumanDuration,
     pub(super) session_grace: HumanDuration,
+    pub(super) sessions_per_account: usize,
     pub(super) password_threads: usize,
     pub(super) trading: TradingSettings,
     pub(super) prices: PriceSettings,
+    pub(super) limits: AttemptLimits,
     pub(super) openpgp: OpenPgpSettings,
     pub(super) tls: TlsSettings,
     pub(super) log: LogConfig,
@@ -60,6 +64,95 @@ pub(super) struct PriceSettings {
     pub(super) instruments: usize,
 }
 
+/// `[limits]` of the master: wrong passwords and registrations.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AttemptLimits {
+    login_name_and_address: BackoffSettings,
+    login_address: BackoffSettings,
+    login_name: BackoffSettings,
+    login_worker: RateSettings,
+    register_address: RateSettings,
+    register_worker: RateSettings,
+}
+
+/// So many failures without a delay, then a growing one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackoffSettings {
+    free: u32,
+    first: HumanDuration,
+    longest: HumanDuration,
+    forget: HumanDuration,
+}
+
+/// So many at once, then one after each interval.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateSettings {
+    burst: u32,
+    every: HumanDuration,
+}
+
+impl From<Backoff> for BackoffSettings {
+    fn from(backoff: Backoff) -> BackoffSettings {
+        let Backoff { free, first, longest, forget } = backoff;
+        let [first, longest, forget] = [first, longest, forget].map(HumanDuration::from);
+        BackoffSettings { free, first, longest, forget }
+    }
+}
+
+impl BackoffSettings {
+    fn backoff(&self) -> Backoff {
+        Backoff {
+            free: self.free,
+            first: self.first.duration(),
+            longest: self.longest.duration(),
+            forget: self.forget.duration(),
+        }
+    }
+}
+
+impl From<Rate> for RateSettings {
+    fn from(rate: Rate) -> RateSettings {
+        RateSettings { burst: rate.burst, every: rate.every.into() }
+    }
+}
+
+impl RateSettings {
+    fn rate(&self) -> Rate {
+        Rate { burst: self.burst, every: self.every.duration() }
+    }
+}
+
+impl Default for AttemptLimits {
+    fn default() -> AttemptLimits {
+        let limits = Limits::default();
+        AttemptLimits {
+            login_name_and_address: limits.login_name_and_address.into(),
+            login_address: limits.login_address.into(),
+            login_name: limits.login_name.into(),
+            login_worker: limits.login_worker.into(),
+            register_address: limits.register_address.into(),
+            register_worker: limits.register_worker.into(),
+        }
+    }
+}
+
+impl AttemptLimits {
+    fn limits(&self) -> Limits {
+        Limits {
+            login_name_and_address: self.login_name_and_address.backoff(),
+            login_address: self.login_address.backoff(),
+            login_name: self.login_name.backoff(),
+            login_worker: self.login_worker.rate(),
+            register_address: self.register_address.rate(),
+            register_worker: self.register_worker.rate(),
+            ..Limits::default()
+        }
+    }
+}
+
 /// Where prices come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -79,10 +172,13 @@ impl Default for MasterSettings {
             interval: HumanDuration::from_secs(5),
             starting_cash: config.starting_cash.to_string(),
             session_lifetime: HumanDuration::from_secs(config.session_lifetime.as_secs()),
+            session_idle: HumanDuration::from_secs(config.session_idle.as_secs()),
             session_grace: HumanDuration::from_secs(config.session_grace.as_secs()),
+            sessions_per_account: config.sessions_per_account,
             password_threads: config.password_threads,
             trading: TradingSettings::default(),
             prices: PriceSettings::default(),
+            limits: AttemptLimits::default(),
             openpgp: OpenPgpSettings::default(),
             tls: TlsSettings::default(),
             log: LogConfig::default(),
@@ -151,7 +247,10 @@ impl MasterSettings {
             },
             clamp_window: self.trading.clamp_window.duration(),
             session_lifetime: self.session_lifetime.duration(),
+            session_idle: self.session_idle.duration(),
             session_grace: self.session_grace.duration(),
+            sessions_per_account: self.sessions_per_account,
+            limits: self.limits.limits(),
             password_threads: self.password_threads,
             ..papertrader_master::Config::default()
         })

@@ -114,7 +114,7 @@ pub(super) fn up(args: UpArgs) -> Result<(), ServerError> {
 }
 
 /// `$XDG_DATA_HOME/papertrader`, or `~/.local/share/papertrader`.
-fn default_data() -> Option<PathBuf> {
+pub(crate) fn default_data() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
     Some(home.join("papertrader"))

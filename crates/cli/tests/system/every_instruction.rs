@@ -36,7 +36,7 @@ fn returns() -> BTreeSet<u16> {
 
 /// Arguments with which an instruction is well formed.
 fn good(instruction: Instruction) -> Vec<String> {
-    let hash = pass("alice");
+    let (hash, new) = (pass("alice"), pass("another"));
     let arguments: &[&str] = match instruction {
         I::Login => &["alice", &hash, "false"],
         I::Register => &["erin", "erin@example.org", &hash],
@@ -56,7 +56,10 @@ fn good(instruction: Instruction) -> Vec<String> {
         I::Hello => &["1"],
         I::Ping => &["some text"],
         I::Goodbye => &["done"],
-        I::LoginSession | I::Logout | I::GetWorkerList | I::GetAssetList => &[],
+        I::ChangePassword => &[&hash, &new],
+        I::LoginSession | I::Logout | I::LogoutEverywhere | I::GetWorkerList | I::GetAssetList => {
+            &[]
+        }
         other => panic!("{other:?} is new: say here how it is asked"),
     };
     arguments.iter().map(|argument| (*argument).to_owned()).collect()
@@ -167,6 +170,20 @@ async fn every_instruction_succeeds_in_its_state() {
     elsewhere.refused(I::PurchaseAsset, &["AAPL", "1", "x"], Reason::SessionUnknown).await;
     elsewhere.refused(I::LoginSession, &[], Reason::SessionUnknown).await;
 
+    // A new password ends the other sessions, and the one that changed it goes on.
+    bob.login("bob").await;
+    let mut here = scene.peer(0).await;
+    here.login("bob").await;
+    let passwords = [pass("bob"), pass("another")];
+    let passwords = [passwords[0].as_str(), passwords[1].as_str()];
+    assert_eq!(here.ask(I::ChangePassword, &passwords).await, Return::PasswordChanged);
+    did(I::ChangePassword);
+    bob.refused(I::PurchaseAsset, &["AAPL", "1", "x"], Reason::SessionUnknown).await;
+    bob.refused(I::Login, &["bob", passwords[0], "false"], Reason::BadCredentials).await;
+    assert_eq!(here.ask(I::LogoutEverywhere, &[]).await, Return::LoggedOut);
+    did(I::LogoutEverywhere);
+    here.refused(I::PurchaseAsset, &["AAPL", "1", "x"], Reason::SessionUnknown).await;
+
     // Trading.
     let (bought, queued) = pair.command.place(I::PurchaseAsset, "AAPL", "10", "in").await;
     assert_eq!((queued.symbol.as_str(), queued.waiting.as_str()), ("AAPL", "-"));
@@ -264,6 +281,7 @@ async fn every_instruction_succeeds_in_its_state() {
     assert_eq!(done, all);
     heard.extend(bob.heard);
     heard.extend(elsewhere.heard);
+    heard.extend(here.heard);
     let fails = |number: &u16| I::from_number(*number).unwrap().name().ends_with("Fail");
     let successes: BTreeSet<u16> = returns().into_iter().filter(|n| !fails(n)).collect();
     assert_eq!(heard.into_iter().filter(|n| !fails(n)).collect::<BTreeSet<u16>>(), successes);
@@ -381,6 +399,10 @@ async fn every_instruction_has_its_own_refusals() {
         (I::Register, &["dave", "no-at-sign", &hash], Reason::BadEmail),
         (I::Register, &["dave", "d@example.org", "abc"], Reason::BadPasswordHash),
         (I::Register, &["ALICE", "d@example.org", &hash], Reason::NameTaken),
+        (I::ChangePassword, &["abc", &hash], Reason::BadPasswordHash),
+        (I::ChangePassword, &[&hash, "abc"], Reason::BadPasswordHash),
+        (I::ChangePassword, &[&hash, &hash], Reason::SamePassword),
+        (I::ChangePassword, &[&other_hash, &hash], Reason::BadCredentials),
         (I::PurchaseAsset, &["aapl", "1", "n"], Reason::BadSymbol),
         (I::PurchaseAsset, &[&symbol_24, "1", "n"], Reason::BadSymbol),
         (I::PurchaseAsset, &["NONE", "1", "n"], Reason::UnknownAsset),
@@ -485,7 +507,15 @@ async fn every_instruction_has_its_own_refusals() {
     try_row(&mut pair, (I::GetAssetValuePredicted, &["FB", "5"], Reason::NoForecast)).await;
 
     // Every instruction with refusals of its own has been refused; the others have none.
-    let without = [I::LoginSession, I::GetWorkerList, I::Hello, I::Ping, I::Goodbye, I::Logout];
+    let without = [
+        I::LoginSession,
+        I::GetWorkerList,
+        I::Hello,
+        I::Ping,
+        I::Goodbye,
+        I::Logout,
+        I::LogoutEverywhere,
+    ];
     for instruction in clients() {
         let own = seen.contains_key(&(instruction as u16));
         let expected = !without.contains(&instruction) && instruction != I::GetAssetList;

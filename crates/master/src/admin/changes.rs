@@ -9,7 +9,7 @@ use papertrader_core::ids::WorkerId;
 use papertrader_core::time::WallTime;
 use papertrader_node::info;
 use papertrader_node::link::{Network, default_id};
-use papertrader_node::openpgp::{Certificate, Fingerprint};
+use papertrader_node::openpgp::Certificate;
 use papertrader_store::{Boot, Change, WorkerRow};
 
 use super::Answer;
@@ -22,6 +22,7 @@ use crate::batch::{Effect, Judging, Work, Writing};
 use crate::driver::{Driver, MasterError};
 use crate::registry::{Registry, is_booted};
 use crate::trading::Known;
+use crate::workers::LinkId;
 
 /// Longest name of a worker, in characters.
 const MAX_NAME: usize = 32;
@@ -30,30 +31,42 @@ const SHORTEST_BOOT: u64 = 1_000;
 
 /// A change that is being written.
 pub(crate) struct Administering {
-    registry: Option<RegistryChange>,
+    registry: RegistryChange,
     /// What else it does.
     effects: Vec<Effect>,
     reply: Reply,
     answer: Answer,
 }
 
-enum RegistryChange {
-    Put(WorkerRow),
-    Remove(WorkerId),
+/// Who is taken off the registry, and then who is put into it.
+struct RegistryChange {
+    remove: Option<WorkerId>,
+    put: Option<WorkerRow>,
 }
 
 /// The answer once the change is made; it is told whether a link was cut.
 type Reply = Box<dyn FnOnce(bool) -> AdminReply + Send>;
 
-/// What is written, and what it does then.
-type Judged = Result<(Option<RegistryChange>, Reply), AdminError>;
+/// What becomes of the registry, and what is answered.
+type Judged = Result<(RegistryChange, Reply), AdminError>;
 
 impl RegistryChange {
-    fn worker(&self) -> WorkerId {
-        match self {
-            RegistryChange::Put(row) => row.id,
-            RegistryChange::Remove(id) => *id,
-        }
+    fn none() -> RegistryChange {
+        RegistryChange { remove: None, put: None }
+    }
+
+    fn put(row: WorkerRow) -> RegistryChange {
+        RegistryChange { remove: None, put: Some(row) }
+    }
+
+    /// What is written for it.
+    fn changes(&self) -> impl Iterator<Item = Change> {
+        let remove = self.remove.map(Change::RemoveWorker);
+        remove.into_iter().chain(self.put.clone().map(Change::PutWorker))
+    }
+
+    fn concerns(&self, worker: WorkerId) -> bool {
+        self.remove == Some(worker) || self.put.as_ref().is_some_and(|row| row.id == worker)
     }
 }
 
@@ -92,7 +105,8 @@ impl Driver {
                 Ok(())
             }
             Ok((registry, reply)) => {
-                let Judging { changes, effects, .. } = judging;
+                let Judging { mut changes, effects, .. } = judging;
+                changes.extend(registry.changes());
                 let administering = Administering { registry, effects, reply, answer };
                 if changes.is_empty() {
                     return self.administered(administering);
@@ -107,23 +121,21 @@ impl Driver {
     /// A change is durable.
     pub(crate) fn administered(&mut self, done: Administering) -> Result<(), MasterError> {
         let Administering { registry, effects, reply, answer } = done;
-        let mut cut = false;
-        if let Some(change) = registry {
-            let before = self.workers.link_of(change.worker()).map(|(id, _)| id);
+        let links = self.workers.links().filter(|(_, link)| registry.concerns(link.worker));
+        let links: Vec<LinkId> = links.map(|(id, _)| id).collect();
+        if let Some(id) = registry.remove {
+            self.workers.unregister(id);
+        }
+        if let Some(row) = registry.put {
             let mut unreadable = None;
-            match change {
-                RegistryChange::Put(row) => {
-                    self.workers.register(|registry| unreadable = registry.put(row).err());
-                }
-                RegistryChange::Remove(id) => self.workers.unregister(id),
-            }
+            self.workers.register(|registry| unreadable = registry.put(row).err());
             if let Some(error) = unreadable {
                 // It was read before it was written.
                 return Err(MasterError::Writing(format!("the registry of workers: {error}")));
             }
-            self.cut_forbidden();
-            cut = before.is_some_and(|id| self.workers.link(id).is_none());
         }
+        self.cut_forbidden();
+        let cut = links.into_iter().any(|id| self.workers.link(id).is_none());
         self.take_effect(effects)?;
         let reply = reply(cut);
         info!(?reply, "done for the operator");
@@ -144,12 +156,11 @@ impl Driver {
             AdminRequest::AddWorker(new) => self.judge_add(&new, judging),
             AdminRequest::RemoveWorker { name } => {
                 let WorkerRow { id, name, .. } = self.registered(&name)?;
-                judging.changes.push(Change::RemoveWorker(id));
                 let uuid = id.to_string();
                 let reply = move |link_cut| {
                     AdminReply::WorkerRemoved(WorkerRemoved { name, uuid, link_cut })
                 };
-                Ok((Some(RegistryChange::Remove(id)), Box::new(reply)))
+                Ok((RegistryChange { remove: Some(id), put: None }, Box::new(reply)))
             }
             AdminRequest::BootWorker { name, for_ms, compromised } => {
                 self.judge_boot(&name, for_ms, compromised, judging)
@@ -164,23 +175,21 @@ impl Driver {
                 let reply =
                     move |_| AdminReply::WorkerAdmitted(WorkerAdmitted { name, was_booted });
                 let row = WorkerRow { booted: None, ..row };
-                if was_booted {
-                    judging.changes.push(Change::PutWorker(row.clone()));
-                }
-                Ok((was_booted.then_some(RegistryChange::Put(row)), Box::new(reply)))
+                let registry = RegistryChange { remove: None, put: was_booted.then_some(row) };
+                Ok((registry, Box::new(reply)))
             }
             AdminRequest::RevokeSession { handle } => {
                 let key = self.accounts.find_session(&handle);
                 let key = key.ok_or_else(|| AdminError::UnknownSession(shown(&handle)))?;
                 let user = self.accounts.sessions.account(key).map(|id| self.accounts.name(id));
                 self.judge_ends(vec![key], Asker::Nobody, judging);
-                Ok((None, revoked(user.unwrap_or_default(), judging)))
+                Ok((RegistryChange::none(), revoked(user.unwrap_or_default(), judging)))
             }
             AdminRequest::RevokeSessions { user } => {
                 let account = self.admin_find(&user)?;
                 let keys = self.accounts.sessions_of(account).to_vec();
                 self.judge_ends(keys, Asker::Nobody, judging);
-                Ok((None, revoked(self.accounts.name(account), judging)))
+                Ok((RegistryChange::none(), revoked(self.accounts.name(account), judging)))
             }
             AdminRequest::DisableUser { name } => {
                 let account = self.admin_find(&name)?;
@@ -193,13 +202,13 @@ impl Driver {
                 };
                 let user = self.accounts.name(account);
                 let done = UserDisabled { user, was_disabled, orders_cancelled, sessions_ended };
-                Ok((None, Box::new(|_| AdminReply::UserDisabled(done))))
+                Ok((RegistryChange::none(), Box::new(|_| AdminReply::UserDisabled(done))))
             }
             AdminRequest::EnableUser { name } => {
                 let account = self.admin_find(&name)?;
                 let was_disabled = self.judge_enabling(account, judging);
                 let done = UserEnabled { user: self.accounts.name(account), was_disabled };
-                Ok((None, Box::new(|_| AdminReply::UserEnabled(done))))
+                Ok((RegistryChange::none(), Box::new(|_| AdminReply::UserEnabled(done))))
             }
             // Answered at once, never queued.
             AdminRequest::Status {}
@@ -216,26 +225,28 @@ impl Driver {
         registry.by_name(name).cloned().ok_or_else(|| AdminError::UnknownWorker(shown(name)))
     }
 
-    fn judge_add(&self, new: &NewWorker, judging: &mut Judging) -> Judged {
+    fn judge_add(&self, new: &NewWorker, judging: &Judging) -> Judged {
         let registry = self.workers.registry();
         let (row, key) = judge_new(new, &registry, judging.now)?;
-        let key = key.to_string();
+        let key = key.fingerprint().to_string();
         if key == self.about.key {
             return Err(AdminError::KeyTaken("the master itself".into()));
         }
-        let before = registry.rows().find(|before| before.id == row.id);
+        // Whoever has its UUID or its name is replaced.
+        let is_before = |before: &&WorkerRow| before.id == row.id || before.name == row.name;
+        let before: Vec<&WorkerRow> = registry.rows().filter(is_before).collect();
+        let remove = before.iter().find(|before| before.id != row.id).map(|before| before.id);
         let added = WorkerAdded {
             name: row.name.clone(),
             uuid: row.id.to_string(),
             key,
             addresses: new.addresses.clone(),
-            replaced: before.is_some(),
-            boot_lifted: before.is_some_and(|before| is_booted(before, judging.now)),
+            replaced: !before.is_empty(),
+            boot_lifted: before.iter().any(|before| is_booted(before, judging.now)),
             link_cut: false,
         };
-        judging.changes.push(Change::PutWorker(row.clone()));
         let reply = move |link_cut| AdminReply::WorkerAdded(WorkerAdded { link_cut, ..added });
-        Ok((Some(RegistryChange::Put(row)), Box::new(reply)))
+        Ok((RegistryChange { remove, put: Some(row) }, Box::new(reply)))
     }
 
     fn judge_boot(
@@ -273,9 +284,8 @@ impl Driver {
             passwords_due,
         };
         let row = WorkerRow { booted: Some(Boot { until, compromised }), ..row };
-        judging.changes.push(Change::PutWorker(row.clone()));
         let reply = move |link_cut| AdminReply::WorkerBooted(WorkerBooted { link_cut, ..booted });
-        Ok((Some(RegistryChange::Put(row)), Box::new(reply)))
+        Ok((RegistryChange::put(row), Box::new(reply)))
     }
 }
 
@@ -287,12 +297,12 @@ fn revoked(user: String, judging: &Judging) -> Reply {
     Box::new(move |_| AdminReply::SessionsRevoked(SessionsRevoked { user, sessions_ended }))
 }
 
-/// The row of a worker that is to be registered, and its key's fingerprint.
+/// The row of a worker that is to be registered, and its key.
 fn judge_new(
     new: &NewWorker,
     registry: &Registry,
     now: WallTime,
-) -> Result<(WorkerRow, Fingerprint), AdminError> {
+) -> Result<(WorkerRow, Certificate), AdminError> {
     if !is_name(&new.name) {
         return Err(AdminError::BadWorkerName(shown(&new.name)));
     }
@@ -302,11 +312,13 @@ fn judge_new(
     let key = Certificate::parse(&key).map_err(|error| bad_key(error.to_string()))?;
     key.usable(now).map_err(|problem| AdminError::UnusableKey(problem.to_string()))?;
     let known = registry.by_name(&new.name);
-    let id = match &new.uuid {
-        Some(text) => uuid(text).ok_or_else(|| AdminError::BadUuid(shown(text)))?,
-        None => known.map_or_else(|| default_id(&key), |row| row.id),
+    let id = match (&new.uuid, known) {
+        (Some(text), _) => uuid(text).ok_or_else(|| AdminError::BadUuid(shown(text)))?,
+        (None, Some(row)) => replaced_id(row, registry.key(row.id), &key),
+        (None, None) => default_id(&key),
     };
-    if let Some(other) = known.filter(|row| row.id != id) {
+    // Who says the UUID means this worker and no other.
+    if let Some(other) = known.filter(|row| row.id != id && new.uuid.is_some()) {
         let (name, uuid) = (new.name.clone(), other.id.to_string());
         return Err(AdminError::WorkerNameTaken { name, uuid });
     }
@@ -329,7 +341,16 @@ fn judge_new(
         key: Some(key.to_bytes().to_vec()),
         booted: None,
     };
-    Ok((row, key.fingerprint()))
+    Ok((row, key))
+}
+
+/// The UUID of a worker that is registered anew under its name, with the key `new`. One that
+/// `init worker` chose goes with the key: it is another with another key, because the worker was set
+/// up anew. One that was chosen by hand stays.
+fn replaced_id(row: &WorkerRow, old: Option<&Certificate>, new: &Certificate) -> WorkerId {
+    let is_new =
+        old.is_some_and(|old| old.fingerprint() != new.fingerprint() && row.id == default_id(old));
+    if is_new { default_id(new) } else { row.id }
 }
 
 fn is_name(text: &str) -> bool {
@@ -412,10 +433,12 @@ mod tests {
         registry.put(row).unwrap();
         let (row, _) = judge_new(&new("one", None, &key("one anew")), &registry, NOW).unwrap();
         assert_eq!(row.id.to_string(), UUID);
-        let two = key("two");
-        let (row, _) = judge_new(&new("two", None, &two), &registry, NOW).unwrap();
-        let parsed = Certificate::parse(&from_hex(&two).unwrap()).unwrap();
-        assert_eq!(row.id, default_id(&parsed));
+        let (row, two) = judge_new(&new("two", None, &key("two")), &registry, NOW).unwrap();
+        assert_eq!(row.id, default_id(&two));
+        // What `init worker` chose goes with the key.
+        registry.put(row).unwrap();
+        let (row, anew) = judge_new(&new("two", None, &key("two anew")), &registry, NOW).unwrap();
+        assert_eq!(row.id, default_id(&anew));
         // The same worker under another name.
         let (row, _) = judge_new(&new("eins", Some(UUID), &key("x")), &registry, NOW).unwrap();
         assert_eq!((row.id.to_string().as_str(), row.name.as_str()), (UUID, "eins"));

@@ -105,8 +105,8 @@ pub enum AdminRequest {
 pub struct NewWorker {
     /// 1 to 32 letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// Its UUID. Without it that of the worker which has the name, or the one that `init worker`
-    /// makes of the key.
+    /// Its UUID. Without it that of the worker which has the name, if it was chosen by hand; else
+    /// the one that `init worker` makes of the key.
     pub uuid: Option<String>,
     /// Its OpenPGP public key, binary, in hexadecimal digits.
     pub key: String,
@@ -518,7 +518,7 @@ pub struct WorkerAdded {
     pub key: String,
     /// Addresses and networks that it may connect from.
     pub addresses: Vec<String>,
-    /// Whether its UUID was registered before.
+    /// Whether its UUID or its name was registered before.
     pub replaced: bool,
     /// Whether a boot was lifted.
     pub boot_lifted: bool,

@@ -115,7 +115,7 @@ impl Driver {
         let all = self.accounts.list_sessions(now);
         let mut views: Vec<_> =
             all.filter(|view| of.is_none_or(|account| view.account == account)).collect();
-        views.sort_unstable_by(|a, b| (b.used, b.started).cmp(&(a.used, a.started)));
+        views.sort_unstable_by_key(|view| std::cmp::Reverse((view.used, view.started)));
         let more = views.len().saturating_sub(SESSIONS) as u64;
         views.truncate(SESSIONS);
         let sessions = views.into_iter().map(|view| {

@@ -73,6 +73,13 @@ impl HumanDuration {
     }
 }
 
+impl From<Duration> for HumanDuration {
+    /// To the millisecond, rounded down.
+    fn from(duration: Duration) -> HumanDuration {
+        HumanDuration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 impl From<HumanDuration> for Duration {
     fn from(duration: HumanDuration) -> Duration {
         duration.duration()

@@ -92,6 +92,32 @@ async fn a_long_answer_arrives_whole_although_it_is_read_late() {
     scene.end().await;
 }
 
+/// The end of an answer may be all that TLS holds back while the socket is full: among these sizes
+/// are some at which it is.
+#[tokio::test]
+async fn the_end_of_an_answer_is_not_held_back() {
+    let (scene, mut link, fingerprint) = ready(|config| {
+        config.send_buffer = 16 * 1024;
+        config.ping_interval = Duration::from_millis(10);
+    })
+    .await;
+    let mut first = Client::connect_tls(scene.worker.address(), fingerprint).await;
+    log_in(&mut first, &mut link).await;
+    for size in (1..=25).map(|n| n * 16_000) {
+        let mut client = Client::connect_tls(scene.worker.address(), fingerprint).await;
+        client.session = session(1);
+        client.switch(State::DataTransfer).await;
+        let request = client.send(Instruction::GetUserTransactionHistory, &["alice"]).await;
+        let asked = link.expect(Instruction::GetUserTransactionHistory).await;
+        link.data(asked.header.request, &vec![7; size], false).await;
+        // The worker has gone on since it took the answer.
+        link.aside(Instruction::WorkerStatus).await;
+        link.aside(Instruction::WorkerStatus).await;
+        assert_eq!(client.data(request, Instruction::Data).await.len(), size);
+    }
+    scene.end().await;
+}
+
 #[tokio::test]
 async fn who_speaks_no_tls_is_closed() {
     let (scene, _link, _) = ready(|_| {}).await;
