@@ -8,5 +8,6 @@ mod harness;
 mod orders;
 mod passwords;
 mod prices;
+mod sanctions;
 mod sessions;
 mod trouble;
