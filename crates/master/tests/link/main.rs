@@ -13,5 +13,6 @@ mod orders;
 mod passwords;
 mod prices;
 mod proof;
+mod sanctions;
 mod sessions;
 mod trouble;
