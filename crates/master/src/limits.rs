@@ -205,7 +205,6 @@ impl Limiter {
     }
 
     /// What happened so far.
-    #[allow(dead_code, reason = "for the operator's status")]
     pub(crate) fn counts(&self) -> &AttemptCounts {
         &self.counts
     }

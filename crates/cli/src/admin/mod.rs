@@ -206,6 +206,10 @@ fn status_text(status: &Status) -> String {
     fields.put("workers", format!("{connected} connected of {registered} registered"));
     fields.put("waiting", format!("{} to be stored", status.queue));
     fields.put("last batch", status.last_batch);
+    let attempts = &status.attempts;
+    let (right, wrong, refused) = (attempts.right, attempts.wrong, attempts.refused);
+    fields.put("passwords", format!("{right} right, {wrong} wrong, {refused} refused by a limit"));
+    fields.put("registrations", format!("{} refused by a limit", attempts.registrations_refused));
     let started = status.started.local();
     let up = span(status.uptime_seconds);
     format!("papertrader {}, since {started} ({up})\n{}", status.version, fields.text())

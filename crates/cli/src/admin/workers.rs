@@ -135,6 +135,7 @@ fn show_text(worker: &WorkerDetail) -> String {
             conduct.foreign_frames, conduct.malformed, conduct.foreign_sessions
         ),
     );
+    fields.put("wrong passwords", conduct.wrong_passwords);
     if let (Some(last), Some(time)) = (&conduct.last, conduct.last_time) {
         fields.put("last", format!("{last}, {}", time.local()));
     }

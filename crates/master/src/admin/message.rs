@@ -340,6 +340,21 @@ pub struct Status {
     pub queue: u64,
     /// The number of the last stored batch.
     pub last_batch: u64,
+    /// Passwords that were tried, since the master's start.
+    pub attempts: Attempts,
+}
+
+/// What the limits on guessing have counted, since the master's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempts {
+    /// Passwords that were right, at log-ins and changes of passwords.
+    pub right: u64,
+    /// Passwords that were wrong.
+    pub wrong: u64,
+    /// Attempts that a limit refused, before anything was checked.
+    pub refused: u64,
+    /// Registrations that a limit refused.
+    pub registrations_refused: u64,
 }
 
 /// Whether a worker is there, and if not, whether it could be.
@@ -501,7 +516,9 @@ pub struct WorkerConduct {
     pub malformed: u64,
     /// Requests for sessions that did not pass through it.
     pub foreign_sessions: u64,
-    /// The latest of all these, in words.
+    /// Wrong passwords that came through it. Some are its clients' own mistakes.
+    pub wrong_passwords: u64,
+    /// The latest of the first three, in words.
     pub last: Option<String>,
     /// When that was.
     pub last_time: Option<Stamp>,

@@ -10,9 +10,9 @@ use papertrader_node::openpgp::KeyProblem;
 use papertrader_store::{Profile, WorkerRow};
 
 use super::message::{
-    AdminError, AdminReply, LiveWorker, SESSIONS, SessionLine, SessionLines, Stamp, Status, USERS,
-    UserDetail, UserLine, UserLines, WorkerBoot, WorkerConduct, WorkerDetail, WorkerKey,
-    WorkerLine, WorkerLines, WorkerReport, WorkerState, shown,
+    AdminError, AdminReply, Attempts, LiveWorker, SESSIONS, SessionLine, SessionLines, Stamp,
+    Status, USERS, UserDetail, UserLine, UserLines, WorkerBoot, WorkerConduct, WorkerDetail,
+    WorkerKey, WorkerLine, WorkerLines, WorkerReport, WorkerState, shown,
 };
 use crate::driver::Driver;
 use crate::registry::is_booted;
@@ -22,6 +22,7 @@ impl Driver {
     /// Answers `status`.
     pub(super) fn admin_status(&self) -> AdminReply {
         let (now, head) = (self.clock.now(), self.books.head());
+        let attempts = self.accounts.limits.counts();
         AdminReply::Status(Box::new(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             started: self.about.started.into(),
@@ -41,6 +42,12 @@ impl Driver {
             workers_registered: self.workers.registry().rows().count() as u64,
             queue: self.queue.len() as u64,
             last_batch: self.last_batch.0,
+            attempts: Attempts {
+                right: attempts.succeeded,
+                wrong: attempts.failed,
+                refused: attempts.refused,
+                registrations_refused: attempts.registrations_refused,
+            },
         }))
     }
 
@@ -87,6 +94,7 @@ impl Driver {
         });
         let link = self.workers.link_of(row.id).map(|(_, link)| link);
         let conduct = self.workers.conduct(row.id);
+        let wrong = &self.accounts.limits.counts().failed_through;
         Ok(AdminReply::Worker(Box::new(WorkerDetail {
             name: row.name.clone(),
             uuid: row.id.to_string(),
@@ -102,6 +110,7 @@ impl Driver {
                 foreign_frames: conduct.foreign_frames,
                 malformed: conduct.malformed,
                 foreign_sessions: conduct.foreign_sessions,
+                wrong_passwords: wrong.get(&row.id).copied().unwrap_or(0),
                 last_time: conduct.last.as_ref().map(|(time, _)| Stamp::from(*time)),
                 last: conduct.last.map(|(_, words)| words),
             },
