@@ -87,6 +87,8 @@ pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let beside = home.join("worker.log");
     let log_file = log_config.file.get_or_insert(beside).clone();
     let master = settings.master.clone();
+    // What clients remember: they may compare it with this.
+    let certificate = config.tls.as_ref().map_or("none".into(), |it| it.fingerprint().to_string());
     let log = log::init(&log_config)?;
     let (trigger, shutdown) = shutdown::channel();
     let worker =
@@ -104,7 +106,7 @@ pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
             }
         };
         if ready {
-            info!(address = %worker.address(), "the worker is ready");
+            info!(address = %worker.address(), %certificate, "the worker is ready");
             println!("worker ready on {}", worker.address());
         }
         worker.ended().await;

@@ -1,8 +1,9 @@
 //! `papertrader up`: a master and its workers as processes of their own, in one process group.
 //!
 //! It writes their configuration and makes their keys in the data directory, registers the workers
-//! with the master, waits until each part says that it is ready, and passes on what they say. At Ctrl-C or SIGTERM the workers drain first, then the
-//! master. A worker that dies is started again; if the master dies, everything ends.
+//! with the master, waits until each part says that it is ready, and passes on what they say. At
+//! Ctrl-C or SIGTERM the workers drain first, then the master. A worker that dies is started again;
+//! if the master dies, everything ends.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -244,6 +245,13 @@ impl Group {
             Some(first) if !usual => format!(" --server {first}"),
             _ => String::new(),
         };
+        let data = match &self.args.data {
+            Some(data) => {
+                let data = std::path::absolute(data).unwrap_or_else(|_| data.clone());
+                format!(" --data {}", data.display())
+            }
+            None => String::new(),
+        };
         println!(
             "\nNext, in another terminal:\n\
              \x20 papertrader register alice --email alice@example.org{server}\n\
@@ -251,7 +259,8 @@ impl Group {
              \x20 papertrader assets\n\
              \x20 papertrader buy AAPL 10\n\
              \x20 papertrader portfolio\n\
-             (papertrader is {}; Ctrl-C here ends everything)",
+             (papertrader is {}; `papertrader admin status{data}` shows how it is; Ctrl-C here ends \
+             everything)",
             std::env::current_exe().map_or("this program".into(), |exe| exe.display().to_string()),
         );
     }
