@@ -61,12 +61,16 @@ impl Inner {
     }
 }
 
+/// How often a server may say `unavailable` to one request before another server is asked: its master
+/// may be away for a moment only, or may have sent this server away.
+const UNAVAILABLE: u32 = 3;
+
 /// When a request may be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
     /// Only if it was not sent.
     Unsent,
-    /// Whenever the connection is lost.
+    /// Whenever the connection is lost, and at another server when this one is unavailable.
     Lost,
     /// Whenever the connection is lost, and when the server is busy or does not know: an order, and a
     /// session that is resumed.
@@ -408,7 +412,7 @@ impl Client {
         // Patience begins with the first trouble, not with a long transfer.
         let mut patience: Option<Instant> = None;
         let mut by = || *patience.get_or_insert_with(|| Instant::now() + inner.options.patience);
-        let mut losses = 0;
+        let (mut losses, mut unavailable) = (0, 0);
         loop {
             let connection = match inner.current() {
                 Some(connection) => connection,
@@ -428,29 +432,40 @@ impl Client {
                 Err(closed) => closed.0,
                 Ok(mut events) => {
                     match next(&mut events, &mut progress, answer_timeout).await {
-                        Answer::Return(Return::Failed(_, failure)) => {
+                        Answer::Return(Return::Failed(_, mut failure)) => {
                             if failure.reason == Reason::SessionUnknown
                                 && instruction.needs_session()
                                 && *request != Request::LoginSession
                                 && !resumed
+                                && let Some(session) = session
                             {
-                                resumed = true;
-                                if let Some(session) = session {
-                                    match resume(&connection, session).await {
-                                        Ok(_) | Err(ClientError::ConnectionLost { .. }) => continue,
-                                        Err(error) => {
-                                            return Err(unknown(request, *repeated, error));
-                                        }
+                                match resume(&connection, session).await {
+                                    Ok(_) | Err(ClientError::ConnectionLost { .. }) => {
+                                        resumed = true;
+                                        continue;
                                     }
+                                    // Nothing is known of the session: it may do elsewhere.
+                                    Err(ClientError::Refused(why)) if is_passing(&why) => {
+                                        failure = why;
+                                    }
+                                    Err(error) => return Err(unknown(request, *repeated, error)),
                                 }
                             }
-                            let leaving = failure.reason == Reason::ShuttingDown;
-                            if leaving {
+                            let is_ending = failure.reason == Reason::ShuttingDown;
+                            let is_unavailable = failure.reason == Reason::Unavailable
+                                && inner.candidates().len() > 1;
+                            unavailable += u32::from(is_unavailable);
+                            // What is sent only once is for the next one to do elsewhere.
+                            if is_ending || is_unavailable && again == Again::Unsent {
                                 connection.leave();
+                            }
+                            // Nor will it tell anything to others who wait.
+                            if is_unavailable && unavailable % UNAVAILABLE == 0 {
+                                connection.close("it cannot reach its master");
                             }
                             let retried = match again {
                                 Again::Unsent => false,
-                                Again::Lost => leaving,
+                                Again::Lost => is_ending || is_unavailable,
                                 Again::Unsettled => {
                                     *repeated |= failure.reason == Reason::OutcomeUnknown;
                                     // Of an earlier copy a deadline says nothing.

@@ -278,6 +278,91 @@ async fn a_worker_without_its_master_is_passed_over() {
     list.unwrap();
 }
 
+/// It may have lost its master, or may have been sent away and keep its clients.
+#[tokio::test]
+async fn a_worker_that_goes_on_being_unavailable_is_left_with_orders_and_reads() {
+    let (first, second) = (Worker::start().await, Worker::start().await);
+    let (client, mut peer) = on_first(&first, &second, options()).await;
+    let waiting = args(new_order_id());
+    let id = waiting.client_order_id.clone();
+    let (placed, ()) =
+        tokio::join!(client.order(Side::Buy, waiting.symbol, waiting.quantity, id), async {
+            let ask = peer.expect(Request::PurchaseAsset(waiting.clone())).await;
+            peer.answer(&ask, queued(&waiting)).await;
+        });
+    let mut placed = placed.unwrap();
+    let (list, mut peer) = tokio::join!(client.asset_list(), async {
+        peer.expect(Request::SwitchState(State::DataTransfer)).await;
+        for _ in 0..3 {
+            let ask = peer.expect(Request::AssetList).await;
+            peer.refuse(&ask, Reason::Unavailable).await;
+        }
+        let mut peer = second.greet_resumed().await;
+        serve_list(&mut peer).await;
+        peer
+    });
+    list.unwrap();
+    assert_eq!(client.server(), second.address);
+    // What the first one would have told is asked for here.
+    let (outcome, ()) = tokio::join!(placed.outcome(), async {
+        peer.expect(Request::SwitchState(State::Command)).await;
+        let ask = peer.expect(Request::PurchaseAsset(waiting.clone())).await;
+        peer.answer(&ask, Return::Filled(Side::Buy, filled(&waiting))).await;
+    });
+    assert_eq!(outcome, Ok(filled(&waiting)));
+
+    let args = args(new_order_id());
+    let id = args.client_order_id.clone();
+    let (placed, ()) =
+        tokio::join!(client.order(Side::Buy, args.symbol, args.quantity, id), async {
+            for _ in 0..3 {
+                let ask = peer.expect(Request::PurchaseAsset(args.clone())).await;
+                peer.refuse(&ask, Reason::Unavailable).await;
+            }
+            let mut peer = first.greet_resumed().await;
+            let ask = peer.expect(Request::PurchaseAsset(args.clone())).await;
+            peer.answer(&ask, queued(&args)).await;
+        });
+    assert_eq!(placed.unwrap().queued().unwrap().order, 12);
+    assert_eq!(client.server(), first.address);
+}
+
+/// A worker that was started again does not know the session, and without its master it never will.
+#[tokio::test]
+async fn a_worker_that_can_neither_know_nor_resume_a_session_is_left() {
+    let (first, second) = (Worker::start().await, Worker::start().await);
+    let (client, mut peer) = on_first(&first, &second, options()).await;
+    let (list, ()) = tokio::join!(client.asset_list(), async {
+        for _ in 0..3 {
+            peer.expect(Request::SwitchState(State::DataTransfer)).await;
+            let ask = peer.expect(Request::AssetList).await;
+            peer.refuse(&ask, Reason::SessionUnknown).await;
+            peer.expect(Request::SwitchState(State::Command)).await;
+            let ask = peer.expect(Request::LoginSession).await;
+            peer.refuse(&ask, Reason::Unavailable).await;
+        }
+        let mut peer = second.greet_resumed().await;
+        serve_list(&mut peer).await;
+    });
+    list.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_that_a_worker_has_no_master_for_goes_to_another_when_it_is_repeated() {
+    let (first, second) = (Worker::start().await, Worker::start().await);
+    let (client, mut peer) = on_first(&first, &second, options()).await;
+    let (name, password) = ("bob".parse().unwrap(), Password::new("pw"));
+    let (refused, ()) = tokio::join!(client.login(&name, &password, true), async {
+        let ask = peer.next().await;
+        peer.refuse(&ask, Reason::Unavailable).await;
+    });
+    assert_eq!(refused, Err(ClientError::Refused(Reason::Unavailable.into())));
+    let (grant, ()) = tokio::join!(client.login(&name, &password, true), async {
+        second.greet().await.log_in(&[]).await;
+    });
+    grant.unwrap();
+}
+
 #[tokio::test]
 async fn a_cancel_that_was_carried_out_before_the_connection_was_lost_is_a_success() {
     let (first, second) = (Worker::start().await, Worker::start().await);

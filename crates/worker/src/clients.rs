@@ -73,6 +73,7 @@ pub(crate) async fn run(
     let mut sweep = interval((shared.config.idle_timeout / 4).clamp(SWEEP.0, SWEEP.1));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (next, own_memory) = (Cell::new(1), Cell::new(0));
+    let mut refused = shared.refused.subscribe();
     let hub = Rc::new(Hub { thread, shared, uplink, connections, next, own_memory });
     let mut tasks = JoinSet::new();
     let mut stopping = false;
@@ -92,14 +93,21 @@ pub(crate) async fn run(
                 }
                 // The uplink has ended: nothing that waits for it can be answered.
                 None => {
-                    hub.end_all(Instant::now());
+                    hub.end_all(Reason::ShuttingDown, Instant::now());
                     while tasks.join_next().await.is_some() {}
                     return;
                 }
             },
             () = stop.wait(), if !stopping => {
                 stopping = true;
-                hub.end_all(Instant::now() + hub.shared.config.drain + connection::LINGER);
+                let deadline = Instant::now() + hub.shared.config.drain + connection::LINGER;
+                hub.end_all(Reason::ShuttingDown, deadline);
+            }
+            // The sender is in `shared`, which is not dropped before this.
+            Ok(()) = refused.changed() => {
+                if *refused.borrow_and_update() {
+                    hub.end_all(Reason::Unavailable, Instant::now() + hub.shared.config.drain);
+                }
             }
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                 if let Err(error) = ended {
@@ -107,7 +115,10 @@ pub(crate) async fn run(
                 }
             }
             _ = sweep.tick() => hub.end_idle(),
-            Some(arrival) = arrivals.recv(), if !stopping => hub.welcome(arrival, &mut tasks),
+            // One that came in between is closed: the others were sent away already.
+            Some(arrival) = arrivals.recv(), if !stopping => if !*hub.shared.refused.borrow() {
+                hub.welcome(arrival, &mut tasks);
+            },
         }
     }
 }
@@ -167,9 +178,9 @@ impl Hub {
     }
 
     /// Says goodbye to all clients; what is not answered at `deadline` will not be.
-    fn end_all(&self, deadline: Instant) {
+    fn end_all(&self, reason: Reason, deadline: Instant) {
         for connection in self.connections.borrow().values() {
-            connection.say_goodbye(Reason::ShuttingDown, deadline);
+            connection.say_goodbye(reason, deadline);
         }
     }
 }

@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) worker_list: ArcSwap<Vec<u8>>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) ready: watch::Sender<bool>,
+    /// The master refuses this worker: clients must go to another one.
+    pub(crate) refused: watch::Sender<bool>,
     pub(crate) started: WallTime,
     pub(crate) counters: Counters,
     pub(crate) outgoing: Outgoing,
@@ -138,6 +140,7 @@ impl Worker {
             worker_list: ArcSwap::from_pointee(WorkerList { workers: Vec::new() }.to_bytes()),
             sessions: Arc::new(Sessions::new()),
             ready: ready_sender,
+            refused: watch::Sender::new(false),
             started: clock.now(),
             counters: Counters::default(),
             outgoing: Outgoing::new(threads),
@@ -291,17 +294,21 @@ async fn listen(
         };
         let config = &shared.config;
         let (most, most_per_address) = (config.max_connections, config.max_connections_per_address);
-        let seat = match shared.seats.take(peer.ip(), most, most_per_address) {
+        let seat = if *shared.refused.borrow() {
+            Err(Reason::Unavailable)
+        } else {
+            shared.seats.take(peer.ip(), most, most_per_address).map_err(|full| match full {
+                Full::All => Reason::Busy,
+                Full::Address => Reason::TooManyConnections,
+            })
+        };
+        let seat = match seat {
             Ok(seat) => seat,
-            Err(full) => {
-                debug!(%peer, ?full, "no room for a client");
+            Err(reason) => {
+                debug!(%peer, reason = reason.code(), "a client is not let in");
                 shared.counters.refused.add_one();
                 // Over TLS the words would cost a handshake: the connection is closed at once.
                 if config.tls.is_none() && refusals.len() < REFUSALS {
-                    let reason = match full {
-                        Full::All => Reason::Busy,
-                        Full::Address => Reason::TooManyConnections,
-                    };
                     refusals.spawn_local(clients::refuse(stream, reason));
                 }
                 continue;

@@ -236,6 +236,7 @@ impl Link {
             };
             // A link that was up is worth a quick second try; others wait longer each time.
             delay = if self.exchange.is_up() { least } else { (delay * 2).clamp(least, most) };
+            let is_refused = matches!(error, LinkError::Refused(_));
             if let LinkError::Refused(reason) = &error {
                 delay = most;
                 error!(master = %self.shared.config.master, %reason, "the master refuses this worker");
@@ -244,6 +245,9 @@ impl Link {
             }
             self.exchange.lost(self.shared.clock.now());
             self.deliver().await;
+            if is_refused {
+                self.send_clients_away().await;
+            }
         }
     }
 
@@ -290,6 +294,9 @@ impl Link {
                         }
                         warn!(master = %config.master, %error, retry_ms = delay.as_millis() as u64,
                             "there is no link to the master");
+                        if !is_away {
+                            self.send_clients_away().await;
+                        }
                         connecting = Box::pin(attempt(delay));
                         delay = (delay * 2).min(config.reconnect_delay_max);
                     }
@@ -394,6 +401,16 @@ impl Link {
                 }
             }
             self.deliver().await;
+        }
+    }
+
+    /// There will be no link until somebody does something: what clients wait for is answered, and
+    /// then they are told to go to another worker, as is whoever comes before the next link is up.
+    async fn send_clients_away(&mut self) {
+        self.exchange.refused();
+        self.deliver().await;
+        if !self.shared.refused.send_replace(true) {
+            info!("the clients are sent to other workers");
         }
     }
 

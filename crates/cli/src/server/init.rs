@@ -36,13 +36,22 @@ fn master(dir: &Path) -> Result<(), ServerError> {
     let file = dir.join("master.toml");
     write_new(&file, MASTER.as_bytes(), false)?;
     let settings: MasterSettings = load(Some(&file), "PAPERTRADER_MASTER_", ())?;
-    make_private_dir(&settings.data(dir))?;
+    // From wherever the operator's next command is typed.
+    let data = std::path::absolute(settings.data(dir))?;
+    make_private_dir(&data)?;
     let side = settings.side(dir)?;
-    println!("wrote {}, and keys in {}", file.display(), settings.data(dir).display());
+    println!("wrote {}, and keys in {}", file.display(), data.display());
     println!("start it with:\n  papertrader master --config {}", file.display());
     println!(
-        "on each worker's machine:\n  papertrader init worker DIR --master HOST:2048 --fingerprint {}",
+        "for each worker, on its machine (HOST is this one, NAME the worker's):\n\
+         \x20 papertrader init worker DIR --name NAME --master HOST:{} --fingerprint {}",
+        settings.listen.port(),
         side.fingerprint()
+    );
+    println!(
+        "then here, with a copy of the key that it makes (ADDRESS is where the worker comes from):\n\
+         \x20 papertrader admin workers add NAME --key {PUBLIC} --address ADDRESS --data {}",
+        data.display()
     );
     Ok(())
 }
@@ -60,7 +69,8 @@ fn worker(args: &InitArgs) -> Result<(), ServerError> {
     let identity = match &args.key {
         None => own_identity(dir, &worker_user_id(&args.name))?,
         Some(key) => {
-            let settings = OpenPgpSettings { key: Some(key.clone()), passphrase_file: None };
+            let passphrase_file = args.passphrase_file.clone();
+            let settings = OpenPgpSettings { key: Some(key.clone()), passphrase_file };
             let identity = settings.identity(Path::new("."), dir, "")?;
             let text = identity.certificate().to_armored();
             write_new(&dir.join(PUBLIC), text.as_bytes(), true)?;
@@ -72,16 +82,23 @@ fn worker(args: &InitArgs) -> Result<(), ServerError> {
         .replace(UUID, &uuid)
         .replace(FINGERPRINT, &fingerprint.to_string())
         .replace(ADDRESS, &toml_string(&args.master));
-    if let Some(key) = &args.key {
-        let path = std::path::absolute(key)?;
-        let line = format!("key = {}\n", toml_string(&path.display().to_string()));
-        text = text.replacen("# key = \"worker-secret.asc\"\n", &line, 1);
+    let given = [
+        ("key", &args.key, "# key = \"worker-secret.asc\"\n"),
+        ("passphrase_file", &args.passphrase_file, "# passphrase_file = \"passphrase\"\n"),
+    ];
+    for (name, path, default) in given {
+        if let Some(path) = path {
+            let path = std::path::absolute(path)?;
+            let line = format!("{name} = {}\n", toml_string(&path.display().to_string()));
+            text = text.replacen(default, &line, 1);
+        }
     }
     write_new(&file, text.as_bytes(), false)?;
     println!("wrote {}, and the worker's key in {}", file.display(), dir.join(PUBLIC).display());
     println!(
-        "on the master's machine, with a copy of {PUBLIC} (ADDRESS is where this worker comes from):\n\
-         \x20 papertrader admin workers add {} --key {PUBLIC} --address ADDRESS",
+        "on the master's machine, with a copy of {PUBLIC} (ADDRESS is where this worker comes from, \
+         DATA the directory of keys that `init master` named):\n\
+         \x20 papertrader admin workers add {} --key {PUBLIC} --address ADDRESS --data DATA",
         args.name
     );
     println!("then start it here with:\n  papertrader worker --config {}", file.display());
@@ -159,6 +176,7 @@ mod tests {
             fingerprint: Some("ab".repeat(32)),
             name: "one".into(),
             key: None,
+            passphrase_file: None,
         }
     }
 

@@ -49,6 +49,9 @@ pub(crate) struct InitArgs {
     /// A secret key made by GnuPG (gpg --export-secret-keys --armor) instead of a new one
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// A file whose first line is that key's passphrase; without one it is asked for at a terminal
+    #[arg(long, value_name = "FILE", requires = "key")]
+    passphrase_file: Option<PathBuf>,
 }
 
 /// Which server.

@@ -2,98 +2,18 @@
 //! of them dies, and clients go on.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use crate::cli::{User, program};
-use crate::process::{Running, address, free_address};
-
-/// A directory with the configuration of a master and its workers.
-struct Place {
-    dir: tempfile::TempDir,
-    master: PathBuf,
-}
-
-impl Place {
-    /// `papertrader init master`, and an address that the master can come back to.
-    fn new() -> Place {
-        let dir = tempfile::tempdir().unwrap();
-        let said = init("master", &dir.path().join("m"));
-        let master = dir.path().join("m/master.toml");
-        assert!(said.contains(&format!("papertrader master --config {}", master.display())));
-        let place = Place { master, dir };
-        place
-            .edit_master("#listen = \"0.0.0.0:2048\"", &format!("listen = \"{}\"", free_address()));
-        let data = place.path("m/data");
-        place.edit_master("#data = \"data\"", &format!("data = \"{}\"", data.display()));
-        place.edit_master("#interval = \"5s\"", "interval = \"200ms\"");
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn edit_master(&self, from: &str, to: &str) {
-        edit(&self.master, from, to);
-    }
-
-    /// The address that the master's configuration names.
-    fn master_address(&self) -> String {
-        let text = fs::read_to_string(&self.master).unwrap();
-        let line = text.lines().find(|line| line.starts_with("listen")).unwrap();
-        line.split('"').nth(1).unwrap().to_owned()
-    }
-
-    /// `papertrader init worker`; `known` is whether the master is told of it.
-    fn add_worker(&self, name: &str, known: bool) -> PathBuf {
-        let said = init("worker", &self.path(name));
-        if known {
-            // What it prints is what the master needs.
-            let start = said.find("[[workers]]").unwrap();
-            let end = said[start..].find("\n\n").unwrap();
-            let entry = said[start..start + end].replace("\"one\"", &format!("\"{name}\""));
-            let text = fs::read_to_string(&self.master).unwrap();
-            fs::write(&self.master, format!("{text}\n{entry}\n")).unwrap();
-        }
-        let file = self.path(name).join("worker.toml");
-        edit(&file, "127.0.0.1:2048", &self.master_address());
-        edit(&file, "#listen = \"0.0.0.0:2049\"", "listen = \"127.0.0.1:0\"");
-        file
-    }
-
-    fn start_master(&self) -> Running {
-        let mut master = serve("master", &self.master);
-        assert_eq!(address(&master.line_with("master ready on ")), self.master_address());
-        master
-    }
-}
-
-fn init(role: &str, dir: &Path) -> String {
-    let output = program().arg("init").arg(role).arg(dir).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn edit(file: &Path, from: &str, to: &str) {
-    let text = fs::read_to_string(file).unwrap();
-    assert_eq!(text.matches(from).count(), 1, "{from} in {text}");
-    fs::write(file, text.replace(from, to)).unwrap();
-}
-
-/// A server whose event log is heard too.
-fn serve(role: &str, config: &Path) -> Running {
-    let stderr = format!("PAPERTRADER_{}_LOG__STDERR", role.to_uppercase());
-    Running::start(program().arg(role).arg("--config").arg(config).env(stderr, "true"))
-}
+use crate::place::{Place, edit, serve};
+use crate::process::{Running, address};
 
 #[test]
 fn a_client_outlives_its_worker_and_the_master() {
     let place = Place::new();
-    let (one, two) = (place.add_worker("one", true), place.add_worker("two", true));
     let mut master = place.start_master();
-    let mut one = serve("worker", &one);
+    let mut one = serve("worker", &place.worker("one", &[]));
     let first = address(&one.line_with("worker ready on "));
-    let mut two = serve("worker", &two);
+    let mut two = serve("worker", &place.worker("two", &[]));
     let second = address(&two.line_with("worker ready on "));
 
     let alice = User::new(&place.path("users"), "alice", &first);
@@ -126,7 +46,7 @@ fn a_client_outlives_its_worker_and_the_master() {
 
     // The worker says that it is alone, and comes back by itself.
     master.kill();
-    two.line_with("the master cannot be reached");
+    two.line_with("there is no link to the master");
     let mut master = place.start_master();
     master.line_ever("a worker is connected");
     let sold = alice.json(&["sell", "AAPL", "4"]);
@@ -140,9 +60,8 @@ fn a_client_outlives_its_worker_and_the_master() {
 #[test]
 fn a_command_outlives_the_master_that_it_waits_for() {
     let place = Place::new();
-    let worker = place.add_worker("one", true);
     let mut master = place.start_master();
-    let mut worker = serve("worker", &worker);
+    let mut worker = serve("worker", &place.worker("one", &[]));
     let alice = User::new(&place.path("users"), "alice", &address(&worker.line_with("ready on ")));
     alice.join();
     master.kill();
@@ -171,7 +90,7 @@ fn a_key_that_does_not_exist_is_named() {
     assert_eq!(master.wait().code(), Some(1));
     let said = master.text("err");
     assert!(said.contains("intervall") && said.contains("master.toml"), "{said}");
-    let worker = place.add_worker("one", false);
+    let worker = place.stranger("one");
     edit(&worker, "\n[log]", "\nmax_client = 5\n[log]");
     let mut worker = serve("worker", &worker);
     assert_eq!(worker.wait().code(), Some(1));
@@ -193,9 +112,8 @@ fn a_key_that_does_not_exist_is_named() {
 #[test]
 fn a_worker_that_the_master_does_not_know_is_refused() {
     let place = Place::new();
-    let stranger = place.add_worker("stranger", false);
     let mut master = place.start_master();
-    let mut worker = serve("worker", &stranger);
+    let mut worker = serve("worker", &place.stranger("stranger"));
     worker.line_with("the master refuses this worker");
     master.line_ever("a worker was refused");
     assert!(!worker.text("out").contains("ready"), "{worker:?}");

@@ -115,34 +115,26 @@ impl User {
 
     /// Runs a command that names the server.
     pub(crate) fn run(&self, arguments: &[&str]) -> Done {
-        self.execute(arguments, Some(&self.server))
+        self.execute(arguments, Some(&self.server), PASSWORD)
+    }
+
+    /// The same with other lines on its standard input than the password.
+    pub(crate) fn run_saying(&self, arguments: &[&str], lines: &str) -> Done {
+        self.execute(arguments, Some(&self.server), lines)
     }
 
     /// Runs a command that finds its servers in what was kept at log-in.
     pub(crate) fn run_by_memory(&self, arguments: &[&str]) -> Done {
-        self.execute(arguments, None)
+        self.execute(arguments, None, PASSWORD)
     }
 
-    fn execute(&self, arguments: &[&str], server: Option<&str>) -> Done {
+    fn execute(&self, arguments: &[&str], server: Option<&str>, lines: &str) -> Done {
         let mut command = program();
         command.args(arguments).arg("--config-dir").arg(&self.config);
         if let Some(server) = server {
             command.args(["--server", server]);
         }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A command that needs no password does not read it.
-        let _ = writeln!(child.stdin.take().unwrap(), "{PASSWORD}");
-        let output = child.wait_with_output().unwrap();
-        Done {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
+        Done::of(&mut command, lines)
     }
 
     /// Makes the account and logs in.
@@ -165,6 +157,24 @@ impl User {
 }
 
 impl Done {
+    /// Runs a command to its end, with these lines on its standard input.
+    pub(crate) fn of(command: &mut Command, lines: &str) -> Done {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that needs no password does not read it.
+        let _ = writeln!(child.stdin.take().unwrap(), "{lines}");
+        let output = child.wait_with_output().unwrap();
+        Done {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     #[track_caller]
     pub(crate) fn good(self) -> Done {
         self.ended_with(0)

@@ -1,4 +1,5 @@
-//! What nobody may find afterwards: passwords, their hashes and session IDs, in any log or output.
+//! What nobody may find after `up`: passwords, their hashes and session IDs, in any log or output.
+//! `secrets.rs` does the same with servers of their own, their keys and the operator's commands.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use papertrader_client::Password;
 use crate::cli::{PASSWORD, Up, User};
 
 /// All files below a directory.
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -20,7 +21,8 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn session(user: &User) -> serde_json::Value {
+/// What is kept of a user's log-in.
+pub(crate) fn session(user: &User) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(user.config.join("session.json")).unwrap()).unwrap()
 }
 

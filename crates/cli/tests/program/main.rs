@@ -6,9 +6,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apart;
+mod boot;
+mod capture;
 mod cli;
 mod crash;
 mod kill_loop;
 mod logs;
+mod place;
 mod process;
+mod secrets;
 mod up;

@@ -3,11 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod events;
+#[path = "../../../node/tests/openpgp/gpg.rs"]
+#[allow(dead_code, reason = "these tests need a part of it")]
+mod gpg;
 mod guessing;
 mod harness;
 mod orders;
 mod passwords;
 mod prices;
+mod proof;
 mod sanctions;
 mod sessions;
 mod trouble;

@@ -89,8 +89,15 @@ pub enum Denied {
     /// It does not speak as a worker does.
     #[error("the message that should be {0} is not as the protocol says")]
     Protocol(&'static str),
-    /// The connection ended, or was too slow.
-    #[error("the connection ended before the proof: {0}")]
+    /// It left, or was too slow, after it was challenged: it cannot read the challenge, or does not
+    /// take this master for its own.
+    #[error(
+        "worker {0} was challenged and did not answer ({1}): has it another key than the registered \
+         one, or another master?"
+    )]
+    Unproven(String, io::Error),
+    /// The connection ended, or was too slow, before it said who it is.
+    #[error("the connection ended before linkOpen: {0}")]
     Ended(#[from] io::Error),
 }
 

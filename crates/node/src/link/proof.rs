@@ -51,7 +51,7 @@ pub(super) async fn master(
 ) -> Result<Proven, Denied> {
     let result = converse(side, stream, from, find, clock).await;
     if let Err(denied) = &result
-        && !matches!(denied, Denied::Ended(_))
+        && !matches!(denied, Denied::Ended(_) | Denied::Unproven(..))
     {
         // The cause is the operator's to know, and stands in the master's log.
         let failure = Failure::new(Reason::NotAuthorized, super::REFUSED);
@@ -97,7 +97,8 @@ async fn converse(
     let shown = own.to_bytes().to_vec();
     say(stream, Instruction::LinkChallenge, &LinkChallenge { key: shown, sealed }).await?;
 
-    let proof = message::<LinkProof>(stream, Instruction::LinkProof).await?;
+    let proof = message::<LinkProof>(stream, Instruction::LinkProof).await;
+    let proof = proof.map_err(|error| Denied::Unproven(name.clone(), error))?;
     let proof = proof.map_err(|_| Denied::Protocol("linkProof"))?;
     let said = opened_by(&side.identity, &key, proof.sealed, clock.now()).await;
     let said = said.map_err(|error| Denied::Proof(name.clone(), error))?;

@@ -75,6 +75,8 @@ pub(super) struct Exchange {
     questions: HashMap<(Question, u64), u64>,
     orders: Orders,
     gave_up: bool,
+    /// The master has refused this worker since the last link that was up.
+    refused: bool,
     /// The master's clock minus this worker's, in nanoseconds.
     clock_offset: i64,
     /// How long the last ping took, in nanoseconds.
@@ -96,6 +98,7 @@ impl Exchange {
             questions: HashMap::new(),
             orders: Orders::default(),
             gave_up: false,
+            refused: false,
             clock_offset: 0,
             round_trip: 0,
             snapshot: Assembly::default(),
@@ -184,7 +187,14 @@ impl Exchange {
     /// The end: orders without an answer are answered as far as it is known.
     pub(super) fn give_up(&mut self) {
         self.gave_up = true;
-        let left = self.orders.abandon_all();
+        let left = self.orders.abandon_all(Reason::DeadlinePassed);
+        self.refuse_orders(left);
+    }
+
+    /// The master refuses this worker: another one must be asked, and nothing waits any longer.
+    pub(super) fn refused(&mut self) {
+        self.refused = true;
+        let left = self.orders.abandon_all(Reason::Unavailable);
         self.refuse_orders(left);
     }
 
@@ -213,6 +223,9 @@ impl Exchange {
     fn take_order(&mut self, ask: Ask) {
         if self.gave_up {
             return self.refuse(ask.route, ask.instruction, Step::Only, Reason::DeadlinePassed);
+        }
+        if self.refused {
+            return self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
         }
         if self.orders.len() >= self.shared.config.max_orders {
             self.orders.sweep();
@@ -287,10 +300,15 @@ impl Exchange {
             }
         }
         if self.up {
-            self.control(Instruction::WorkerStatus, &self.status());
-            // Stamped last, so that it measures nothing but the way.
-            self.control(Instruction::LinkPing, &LinkPing { sent: self.shared.clock.now() });
+            self.report();
         }
+    }
+
+    /// Says how this worker is, and asks whether the master is there.
+    fn report(&mut self) {
+        self.control(Instruction::WorkerStatus, &self.status());
+        // Stamped last, so that it measures nothing but the way.
+        self.control(Instruction::LinkPing, &LinkPing { sent: self.shared.clock.now() });
     }
 
     fn status(&self) -> WorkerStatus {
@@ -381,6 +399,8 @@ impl Exchange {
             self.shared.history.clear();
         }
         self.up = true;
+        self.refused = false;
+        self.shared.refused.send_replace(false);
         for (session, client) in self.shared.sessions.resume(now) {
             let number = self.number();
             let mut header = self.own_header(Instruction::LoginSession);
@@ -395,6 +415,7 @@ impl Exchange {
         for sequence in self.orders.take_up() {
             self.send_order(sequence);
         }
+        self.report();
         Ok(())
     }
 

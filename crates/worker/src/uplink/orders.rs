@@ -13,6 +13,9 @@
 //!  deadlinePassed       ▼ deadline, no link
 //!                  outcomeUnknown
 //! ```
+//!
+//! When the master refuses this worker there is no deadline to wait for: `unavailable` stands then
+//! for `deadlinePassed`, and both are said at once.
 
 use std::collections::BTreeMap;
 
@@ -102,20 +105,21 @@ impl Orders {
             .filter(|(_, order)| !order.queued)
             .map(|(sequence, _)| *sequence)
             .collect();
-        due.into_iter().filter_map(|sequence| self.abandon(sequence)).collect()
+        let never = Reason::DeadlinePassed;
+        due.into_iter().filter_map(|sequence| self.abandon(sequence, never)).collect()
     }
 
-    /// The end: takes out all orders that have no answer, with what to answer.
-    pub(super) fn abandon_all(&mut self) -> Vec<(Ask, Reason)> {
+    /// Takes out all orders that have no answer, with what to answer: `never` if they were never
+    /// sent.
+    pub(super) fn abandon_all(&mut self, never: Reason) -> Vec<(Ask, Reason)> {
         let open = self.by_sequence.iter().filter(|(_, order)| !order.queued);
         let open: Vec<u64> = open.map(|(sequence, _)| *sequence).collect();
-        open.into_iter().filter_map(|sequence| self.abandon(sequence)).collect()
+        open.into_iter().filter_map(|sequence| self.abandon(sequence, never)).collect()
     }
 
-    fn abandon(&mut self, sequence: u64) -> Option<(Ask, Reason)> {
+    fn abandon(&mut self, sequence: u64, never: Reason) -> Option<(Ask, Reason)> {
         let order = self.by_sequence.remove(&sequence)?;
-        let never_sent = order.sent == 0;
-        let reason = if never_sent { Reason::DeadlinePassed } else { Reason::OutcomeUnknown };
+        let reason = if order.sent == 0 { never } else { Reason::OutcomeUnknown };
         Some((order.ask, reason))
     }
 

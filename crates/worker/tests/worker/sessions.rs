@@ -192,6 +192,36 @@ async fn a_refused_worker_tries_again() {
 }
 
 #[tokio::test]
+async fn the_clients_of_a_refused_worker_are_sent_away() {
+    let (scene, mut link) = Scene::ready(|config| {
+        config.order_wait = Duration::from_secs(600);
+        config.ping_interval = Duration::from_millis(20);
+    })
+    .await;
+    let mut trading = scene.logged_in(&mut link, 1).await;
+    let mut looking = scene.client().await;
+    let order = trading.send(Instruction::PurchaseAsset, &["AAPL", "1", "x"]).await;
+    link.expect(Instruction::PurchaseAsset).await;
+    // A link that is only lost sends nobody away.
+    drop(link);
+    let (mut link, _) = scene.master.accept().await;
+    looking.refused(Instruction::LoginSession, &[], Reason::SessionRequired).await;
+
+    link.failed(0, Instruction::LinkRefused, Reason::NotAuthorized).await;
+    trading.expect_refusal(order, Instruction::PurchaseFail, Reason::OutcomeUnknown).await;
+    for mut client in [trading, looking, scene.client().await] {
+        client.expect_refusal(0, Instruction::Goodbye, Reason::Unavailable).await;
+        assert!(client.read().await.is_none());
+    }
+
+    // When the master thinks better of it, clients are welcome; the order is not sent again.
+    let mut link = scene.master.link().await;
+    link.status(|_| true).await;
+    scene.logged_in(&mut link, 2).await;
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn a_master_that_is_silent_or_breaks_the_protocol_loses_the_link() {
     let (scene, link) = Scene::ready(|c| {
         c.ping_interval = Duration::from_millis(20);

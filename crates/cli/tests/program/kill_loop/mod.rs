@@ -5,9 +5,9 @@
 //! several is the machine's. What it holds the program to stands in `knowledge.rs` (what one
 //! client may never be told) and `audit.rs` (what must be stored).
 
-mod audit;
-mod knowledge;
-mod trader;
+pub(crate) mod audit;
+pub(crate) mod knowledge;
+pub(crate) mod trader;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -128,9 +128,14 @@ fn run_in(plan: &Plan<'_>, dir: &Path) -> Result<Counts, String> {
         .build()
         .map_err(|error| error.to_string())?;
     let (events, heard) = channel();
-    let users = runtime
-        .block_on(trader::users(&servers.workers(), USERS))
-        .map_err(|error| format!("the users cannot log in: {error}"))?;
+    let workers = servers.workers();
+    // The second client prefers the other worker.
+    let each = [workers.clone(), workers.iter().rev().cloned().collect()];
+    let mut users = Vec::new();
+    for number in 0..USERS {
+        let user = runtime.block_on(trader::user(number, &each));
+        users.push(user.map_err(|error| format!("a user cannot log in: {error}"))?);
+    }
     servers.open_the_market()?;
     let mut tasks = Vec::new();
     for user in &users {
@@ -194,7 +199,9 @@ impl Servers {
             String::from_utf8(output.stdout).expect("text")
         };
         let said = init("master", &[]);
-        let fingerprint = said.split_whitespace().last().expect("a fingerprint").to_owned();
+        let fingerprint =
+            said.split("--fingerprint ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let fingerprint = fingerprint.expect("a fingerprint");
         // A split comes after the first market day, which lasts 14 intervals.
         let text = format!(
             "listen = \"{}\"\ndata = \"{}\"\ninterval = \"1h\"\nstarting_cash = \"20000.00\"\n\
@@ -323,7 +330,7 @@ impl Servers {
 pub(crate) struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
@@ -340,7 +347,7 @@ impl Random {
         self.next() % end
     }
 
-    fn child(&mut self) -> Random {
+    pub(crate) fn child(&mut self) -> Random {
         Random(self.next())
     }
 }

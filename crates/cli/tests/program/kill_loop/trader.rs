@@ -18,30 +18,36 @@ const SYMBOLS: [&str; 4] = ["AAPL", "GOOG", "IBM", "MSFT"];
 /// Questions at the same time when all is over.
 const AT_ONCE: usize = 32;
 
-/// A user, logged in once, with a client on each worker.
+/// A user, logged in once, with several clients.
 pub(crate) struct User {
-    number: usize,
-    clients: Vec<Client>,
+    pub(crate) number: usize,
+    pub(crate) clients: Vec<Client>,
 }
 
-/// Makes the accounts and logs in.
-pub(crate) async fn users(workers: &[String], count: usize) -> Result<Vec<User>, ClientError> {
+/// Makes an account and logs in; one client for each of the lists of servers to connect to.
+pub(crate) async fn user(number: usize, servers: &[Vec<String>]) -> Result<User, ClientError> {
     let options = || Options { patience: Duration::from_secs(30), ..Options::default() };
-    let mut users = Vec::new();
-    for number in 0..count {
-        let name = name(number);
-        let email = format!("{name}@example.org").parse().expect("an email address");
-        let password = Password::new(format!("password of {name}"));
-        let first = Client::connect(workers, options()).await?;
-        first.register(&name, &email, &password).await?;
-        let session = first.login(&name, &password, true).await?.session;
-        // The other one prefers the other worker.
-        let reversed: Vec<String> = workers.iter().rev().cloned().collect();
-        let second = Client::connect(&reversed, options()).await?;
-        second.resume(session).await?;
-        users.push(User { number, clients: vec![first, second] });
+    let name = name(number);
+    let email = format!("{name}@example.org").parse().expect("an email address");
+    let password = password(number);
+    let mut clients: Vec<Client> = Vec::new();
+    for servers in servers {
+        let client = Client::connect(servers, options()).await?;
+        match clients.first().and_then(Client::session) {
+            Some(session) => client.resume(session).await?,
+            None => {
+                client.register(&name, &email, &password).await?;
+                client.login(&name, &password, true).await?
+            }
+        };
+        clients.push(client);
     }
-    Ok(users)
+    Ok(User { number, clients })
+}
+
+/// The password of a user.
+pub(crate) fn password(number: usize) -> Password {
+    Password::new(format!("password of {}", name(number)))
 }
 
 /// The name of a user.
