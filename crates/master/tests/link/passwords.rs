@@ -126,7 +126,10 @@ async fn of_changes_that_are_checked_at_the_same_time_the_first_counts() {
     assert!(refused, "{answers:?}");
     // A log-in with the old password leaves no session, whenever it was judged.
     match worker.answer(late).await {
-        Return::Session(grant) => assert_eq!(worker.session_ended().await, grant.session),
+        Return::Session(grant) => {
+            let number = worker.send(grant.session, &Request::LoginSession).await;
+            assert_eq!(worker.refusal(number).await, Reason::SessionUnknown);
+        }
         Return::Failed(_, failure) => assert_eq!(failure.reason, Reason::BadCredentials),
         other => panic!("{other:?}"),
     }
@@ -255,7 +258,12 @@ async fn it_is_kept_which_workers_have_seen_whose_password_or_session() {
     let new = one.login("alice", false).await;
     assert_eq!(one.ask(alice, &change(pass("alice"), '1')).await, Return::PasswordChanged);
     assert_eq!(one.session_ended().await, new);
+    let (dir, result) = master.end().await;
+    result.unwrap();
+    assert_eq!(load(&dir).exposures, exposures(&[(1, 0), (1, 1), (2, 0), (2, 1)]));
     // One that is known not to have left this worker keeps the others out.
+    let master = TestMaster::start_in(dir, Setup::default()).await;
+    let mut one = FakeWorker::connect(master.address, WORKERS[0]).await;
     let fresh = one.ask(SessionId::NONE, &login_with(hashed('1'))).await;
     let Return::Session(grant) = fresh else { panic!("{fresh:?}") };
     let answer = one.ask(grant.session, &change(hashed('1'), '2')).await;
