@@ -13,7 +13,7 @@
 //!
 //! So that nobody is locked out by an attacker elsewhere, the last two do not hold for those who come
 //! from where the account was logged in before: the same address through the same worker. These
-//! places are kept for each account, the latest [`PLACES`]; at a start they are the addresses that
+//! places are kept for each account, the latest 16; at a start they are the addresses that
 //! the account's sessions were started from, with the workers that the account is exposed to. A
 //! worker gains nothing by forging them: it has seen that account's password already.
 //!
@@ -21,7 +21,9 @@
 //! limit which do. Memory is bounded: each table holds [`Limits::tracked`] counts at most, and when
 //! it is full the count that would be forgotten first gives way.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod count;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -31,10 +33,10 @@ use papertrader_core::names::UserName;
 use papertrader_core::time::{SECOND, WallTime};
 use papertrader_protocol::{Failure, Reason};
 
+use count::{Count, Table};
+
 /// Places from which one account was logged in that are remembered.
 const PLACES: usize = 16;
-/// Doublings of a delay, and failures beyond the free ones that are counted, at most.
-const DOUBLINGS: u32 = 32;
 /// How often it is said of a worker that too many fail through it.
 const SAY_AGAIN: i64 = 60 * SECOND;
 
@@ -348,126 +350,10 @@ fn network(address: IpAddr) -> (bool, u64) {
     }
 }
 
-/// Something that is counted and forgotten step by step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Count {
-    /// When all is forgotten: each charge moves it by one step.
-    clear_at: WallTime,
-    /// The last charge.
-    last: WallTime,
-}
-
-/// What one charge does to a count.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    /// In nanoseconds.
-    step: i64,
-    /// More charges than these are not counted.
-    most: u32,
-}
-
-impl Cost {
-    fn charge(self, count: Option<Count>, now: WallTime) -> Option<Count> {
-        let from = count.map_or(now, |count| count.clear_at.max(now));
-        let most = now.plus_nanos(self.step.saturating_mul(i64::from(self.most)));
-        let clear_at = from.plus_nanos(self.step).min(most);
-        (clear_at > now).then_some(Count { clear_at, last: now })
-    }
-
-    fn give_back(self, count: Count, now: WallTime) -> Option<Count> {
-        let clear_at = count.clear_at.plus_nanos(-self.step);
-        (clear_at > now).then_some(Count { clear_at, ..count })
-    }
-}
-
-impl Backoff {
-    fn cost(self) -> Cost {
-        Cost { step: nanos(self.forget), most: self.free.saturating_add(DOUBLINGS) }
-    }
-
-    /// How long an attempt must still wait, in nanoseconds; not at all if it is not positive.
-    fn wait(self, count: Option<Count>, now: WallTime) -> i64 {
-        let Some(count) = count else { return 0 };
-        let left = count.clear_at.0.saturating_sub(now.0).max(0).unsigned_abs();
-        let failures = left.div_ceil(nanos(self.forget).max(1).unsigned_abs());
-        let Some(beyond) = failures.checked_sub(u64::from(self.free)) else { return 0 };
-        let doublings = u32::try_from(beyond).unwrap_or(DOUBLINGS).min(DOUBLINGS);
-        let delay = self.first.saturating_mul(1 << doublings.min(31)).min(self.longest);
-        count.last.plus_nanos(nanos(delay)).0.saturating_sub(now.0)
-    }
-}
-
-impl Rate {
-    fn cost(self) -> Cost {
-        Cost { step: nanos(self.every), most: self.burst }
-    }
-
-    /// How long an attempt must still wait, in nanoseconds; not at all if it is not positive.
-    fn wait(self, count: Option<Count>, now: WallTime) -> i64 {
-        let level = count.map_or(0, |count| count.clear_at.0.saturating_sub(now.0).max(0));
-        let step = nanos(self.every);
-        // The level that leaves room for one more.
-        level.saturating_sub(step.saturating_mul(i64::from(self.burst) - 1))
-    }
-}
-
-fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// Counts under keyed hashes, at most so many.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Table {
-    counts: HashMap<u64, Count>,
-    by_end: BTreeSet<(WallTime, u64)>,
-    most: usize,
-}
-
-impl Table {
-    fn new(most: usize) -> Table {
-        Table { counts: HashMap::new(), by_end: BTreeSet::new(), most: most.max(1) }
-    }
-
-    fn get(&self, key: u64, now: WallTime) -> Option<Count> {
-        self.counts.get(&key).copied().filter(|count| count.clear_at > now)
-    }
-
-    fn charge(&mut self, key: u64, cost: Cost, now: WallTime) {
-        let charged = cost.charge(self.get(key, now), now);
-        self.clear(key);
-        if let Some(count) = charged {
-            if self.counts.len() >= self.most
-                && let Some((_, first)) = self.by_end.pop_first()
-            {
-                self.counts.remove(&first);
-            }
-            self.put(key, count);
-        }
-    }
-
-    fn give_back(&mut self, key: u64, cost: Cost, now: WallTime) {
-        if let Some(count) = self.counts.get(&key).copied() {
-            self.clear(key);
-            if let Some(count) = cost.give_back(count, now) {
-                self.put(key, count);
-            }
-        }
-    }
-
-    fn put(&mut self, key: u64, count: Count) {
-        self.by_end.insert((count.clear_at, key));
-        self.counts.insert(key, count);
-    }
-
-    fn clear(&mut self, key: u64) {
-        if let Some(count) = self.counts.remove(&key) {
-            self.by_end.remove(&(count.clear_at, key));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
