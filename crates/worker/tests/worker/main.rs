@@ -93,6 +93,8 @@ pub(crate) fn start_worker(master: &str, change: impl FnOnce(&mut Config)) -> (W
     config.reconnect_delay_min = Duration::from_millis(5);
     config.reconnect_delay_max = Duration::from_millis(20);
     config.drain = Duration::from_millis(200);
+    // A scripted master answers pings only while its test listens to it.
+    config.link_timeout = Duration::from_secs(600);
     change(&mut config);
     let (trigger, shutdown) = shutdown::channel();
     (Worker::start(config, Clock::system(WallTime(0)), shutdown).unwrap(), trigger)
