@@ -235,6 +235,13 @@ impl Driver {
         // Whoever has its UUID or its name is replaced.
         let is_before = |before: &&WorkerRow| before.id == row.id || before.name == row.name;
         let before: Vec<&WorkerRow> = registry.rows().filter(is_before).collect();
+        // A thief has that key, however the worker is called.
+        let is_stolen = |before: &&&WorkerRow| {
+            before.booted.is_some_and(|boot| boot.compromised) && before.key == row.key
+        };
+        if let Some(stolen) = before.iter().find(is_stolen) {
+            return Err(AdminError::CompromisedKey(stolen.name.clone()));
+        }
         let remove = before.iter().find(|before| before.id != row.id).map(|before| before.id);
         let added = WorkerAdded {
             name: row.name.clone(),
@@ -260,10 +267,6 @@ impl Driver {
         if for_ms.is_some_and(|ms| ms < SHORTEST_BOOT) {
             return Err(AdminError::BadDuration);
         }
-        let until = for_ms.map(|ms| {
-            let nanos = i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-            judging.now.plus_nanos(nanos)
-        });
         let (mut sessions_ended, mut passwords_due) = (0, 0);
         if compromised {
             self.judge_compromise(row.id, judging);
@@ -275,6 +278,11 @@ impl Driver {
         // What is in wrong hands stays there.
         let before = row.booted.filter(|_| is_booted(&row, judging.now));
         let compromised = compromised || before.is_some_and(|boot| boot.compromised);
+        // No time makes a stolen key good again.
+        let until = for_ms.filter(|_| !compromised).map(|ms| {
+            let nanos = i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+            judging.now.plus_nanos(nanos)
+        });
         let booted = WorkerBooted {
             name: row.name.clone(),
             until: until.map(Stamp::from),

@@ -50,7 +50,8 @@ pub enum AdminRequest {
     BootWorker {
         /// Its name.
         name: String,
-        /// For so many milliseconds; without it until it is added or admitted.
+        /// For so many milliseconds; without it until it is added or admitted. A compromised one
+        /// stays away until it is added with a new key.
         for_ms: Option<u64>,
         /// What passed through it is in wrong hands: its sessions end and their owners must choose
         /// new passwords.
@@ -223,6 +224,12 @@ pub enum AdminError {
          (`papertrader admin workers add`)"
     )]
     Compromised(String),
+    /// The key to register was in a worker that is booted as compromised.
+    #[error(
+        "this is the key that worker '{0}' had when it was compromised: whoever broke in has it. Make a \
+         new one (`papertrader init worker`)"
+    )]
+    CompromisedKey(String),
     /// Nobody has this name.
     #[error("no user is called '{0}': `papertrader admin users list` shows them all")]
     UnknownUser(String),
@@ -255,6 +262,7 @@ impl AdminError {
             AdminError::UnusableKey(_) => "unusableKey",
             AdminError::KeyTaken(_) => "keyTaken",
             AdminError::Compromised(_) => "compromised",
+            AdminError::CompromisedKey(_) => "compromisedKey",
             AdminError::UnknownUser(_) => "unknownUser",
             AdminError::UnknownSession(_) => "unknownSession",
             AdminError::BadDuration => "badDuration",

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use papertrader_master::admin::message::{
-    SessionsRevoked, UserDisabled, UserEnabled, WorkerBooted, WorkerDetail,
+    NewWorker, SessionsRevoked, UserDisabled, UserEnabled, WorkerBooted, WorkerDetail,
 };
 use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
 use papertrader_protocol::data::UserInfo;
@@ -138,15 +138,36 @@ async fn who_passed_through_a_worker_in_wrong_hands_is_put_out_and_needs_a_new_p
     };
     assert_eq!((status.attempts.right, status.attempts.wrong), (3, 1));
 
-    let boot =
-        AdminRequest::BootWorker { name: "worker-0".into(), for_ms: None, compromised: true };
+    // No time makes a stolen key good again.
+    let for_ms = Some(3_600_000);
+    let boot = AdminRequest::BootWorker { name: "worker-0".into(), for_ms, compromised: true };
     let reply = operator(&dir, boot).await.unwrap();
-    let AdminReply::WorkerBooted(WorkerBooted { sessions_ended, passwords_due, link_cut, .. }) =
-        reply
+    let AdminReply::WorkerBooted(WorkerBooted {
+        sessions_ended,
+        passwords_due,
+        link_cut,
+        until,
+        ..
+    }) = reply
     else {
         panic!("{reply:?}")
     };
-    assert_eq!((sessions_ended, passwords_due, link_cut), (2, 2, true));
+    assert_eq!((sessions_ended, passwords_due, link_cut, until), (2, 2, true, None));
+    let key = |identity: &papertrader_node::openpgp::Identity| -> String {
+        identity.certificate().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    for name in ["worker-0", "worker-0-again"] {
+        let again = NewWorker {
+            name: name.into(),
+            uuid: Some(WORKERS[0].to_string()),
+            key: key(&KEYS.workers[0]),
+            addresses: vec!["127.0.0.1".into()],
+        };
+        match operator(&dir, AdminRequest::AddWorker(again)).await {
+            Err(ClientError::Refused(refusal)) => assert_eq!(refusal.code, "compromisedKey"),
+            other => panic!("{other:?}"),
+        }
+    }
     assert!(is_cut(&mut bad).await);
     let mut ended = [good.session_ended().await, good.session_ended().await];
     ended.sort_by_key(SessionId::to_hex);
