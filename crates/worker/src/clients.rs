@@ -4,23 +4,24 @@
 //! A connection lives on one thread. Each thread has a [`Hub`], which starts connections, brings
 //! them the master's answers and ends them. `connection` moves bytes, `judge` decides whether a
 //! message is listened to, `serve` answers it, `outbox` holds what waits to be written;
-//! `allowance` bounds how fast a client may ask, `records` sees what TLS hides.
+//! `allowance` bounds how fast a client may ask.
 
 mod allowance;
 mod connection;
 mod judge;
 mod outbox;
-mod records;
 mod serve;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use papertrader_node::shutdown::Shutdown;
+use papertrader_node::tls::ServerStream;
 use papertrader_node::{debug, warn};
 use papertrader_protocol::Reason;
 use tokio::net::TcpStream;
@@ -29,10 +30,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::driver::Shared;
+use crate::records::{Followed, Records};
 use crate::seats::Seat;
 use crate::uplink::{Delivery, Uplink};
 use connection::Connection;
-use records::{Followed, Records};
 
 pub(crate) use connection::refuse;
 
@@ -44,10 +45,21 @@ const SWEEP: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 /// A client that was let in: its socket, and its place among those that are let in.
 #[derive(Debug)]
 pub(crate) struct Arrival {
-    pub(crate) socket: std::net::TcpStream,
+    pub(crate) socket: Socket,
     pub(crate) peer: SocketAddr,
     pub(crate) seat: Seat,
 }
+
+/// The socket of a client on its way to the thread that will serve it.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Plain(std::net::TcpStream),
+    /// After the handshake.
+    Tls(Box<TlsStream>),
+}
+
+/// TLS to a client.
+pub(crate) type TlsStream = ServerStream<Followed>;
 
 /// The connections of one thread.
 struct Hub {
@@ -126,10 +138,6 @@ pub(crate) async fn run(
 impl Hub {
     fn welcome(self: &Rc<Self>, arrival: Arrival, tasks: &mut JoinSet<()>) {
         let Arrival { socket, peer, seat } = arrival;
-        let stream = match TcpStream::from_std(socket) {
-            Ok(stream) => stream,
-            Err(error) => return debug!(%peer, %error, "a client left at once"),
-        };
         let id = self.next.get();
         self.next.set(id + 1);
         let connection = Rc::new(Connection::new(id, peer));
@@ -137,17 +145,8 @@ impl Hub {
         let listed = Listed { hub: Rc::clone(self), id, _seat: seat };
         tasks.spawn_local(async move {
             let (hub, connection) = (&*listed.hub, &*connection);
-            let Some(certificate) = &hub.shared.config.tls else {
-                let (reader, writer) = stream.into_split();
-                let records = Records::default();
-                return connection::run(hub, connection, reader, writer, &records).await;
-            };
-            let records = Rc::new(Records::default());
-            let stream = Followed::new(stream, Rc::clone(&records));
-            let made = connection::shake_hands(hub, connection, certificate, stream).await;
-            if let Some(stream) = made {
-                let (reader, writer) = tokio::io::split(stream);
-                connection::run(hub, connection, reader, writer, &records).await;
+            if let Err(error) = serve_on(hub, connection, socket).await {
+                debug!(%peer, %error, "a client left at once");
             }
         });
     }
@@ -183,6 +182,24 @@ impl Hub {
             connection.say_goodbye(reason, deadline);
         }
     }
+}
+
+/// Serves a connection on its socket. An error is one of taking it over.
+async fn serve_on(hub: &Hub, connection: &Connection, socket: Socket) -> io::Result<()> {
+    match socket {
+        Socket::Plain(socket) => {
+            let (reader, writer) = TcpStream::from_std(socket)?.into_split();
+            connection::run(hub, connection, reader, writer, &Records::default()).await;
+        }
+        Socket::Tls(mut stream) => {
+            let socket = stream.get_mut().0;
+            socket.join()?;
+            let records = socket.records();
+            let (reader, writer) = tokio::io::split(*stream);
+            connection::run(hub, connection, reader, writer, &records).await;
+        }
+    }
+    Ok(())
 }
 
 /// A connection's part of the memory for what waits; nothing when it is dropped.

@@ -1,7 +1,8 @@
 //! The driver (specification 3.2.1): starts the threads, connects them, and ends them.
 //!
-//! Threads: one listens and hands accepted sockets to the client threads in turn; one talks to the
-//! master; the others serve clients, each with its own single-threaded runtime. When one of them
+//! Threads: one listens and hands accepted sockets to the client threads in turn, over TLS by way of
+//! one that makes the handshakes; one talks to the master; the others serve clients. Each has its
+//! own single-threaded runtime. When one of them
 //! ends in a fault the whole worker ends, and [`Worker::join`] says so.
 
 use std::io;
@@ -27,9 +28,10 @@ use tokio::task::{JoinSet, LocalSet};
 use crate::auth::Sessions;
 use crate::cache::Prices;
 use crate::cache::history::History;
-use crate::clients::{self, Arrival};
+use crate::clients::{self, Arrival, Socket};
 use crate::config::{Config, ConfigError};
 use crate::counters::{Counters, Outgoing};
+use crate::handshakes;
 use crate::seats::{Full, Seats};
 use crate::uplink::{self, Uplink};
 
@@ -174,6 +176,14 @@ impl Worker {
         drop(uplink);
         let (own, stop_link) = (Arc::clone(&shared), stop.clone());
         crew.start("uplink".to_owned(), move || uplink::run(own, asks, deliveries, stop_link))?;
+        if let Some(certificate) = shared.config.tls.clone() {
+            let (sender, waiting) = mpsc::channel(ARRIVALS);
+            let threads = std::mem::replace(&mut arrivals, vec![sender]);
+            let (shared, stop) = (Arc::clone(&shared), stop.clone());
+            crew.start("handshakes".to_owned(), move || {
+                handshakes::run(shared, certificate, waiting, threads, stop)
+            })?;
+        }
         let trigger = crew.trigger.clone();
         crew.start("listener".to_owned(), move || async move {
             listen(listener, &shared, arrivals, shutdown, stop).await;
@@ -263,7 +273,7 @@ impl Drop for Failure {
     }
 }
 
-/// Accepts clients until the end, and hands them to the client threads in turn.
+/// Accepts clients until the end, and hands them to the next threads in turn.
 async fn listen(
     listener: std::net::TcpListener,
     shared: &Shared,
@@ -319,6 +329,7 @@ async fn listen(
         turn = (turn + 1) % arrivals.len().max(1);
         if let Some(thread) = arrivals.get(turn) {
             // An error means that the thread has ended; so will this worker.
+            let socket = Socket::Plain(socket);
             let _ = thread.send(Arrival { socket, peer, seat }).await;
         }
     }

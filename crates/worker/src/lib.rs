@@ -4,8 +4,8 @@
 //! The modules are those of the specification: [`driver`] starts and ends everything, `uplink` is
 //! the only one that talks to the master, `cache` holds prices and history, `auth` is the
 //! authorization tunnel with the table of verified sessions, `clients` keeps the connections and
-//! judges what comes through them. `seats` and `counters` are small tables that they share. The
-//! event log is `papertrader_node`'s.
+//! judges what comes through them. `handshakes` lets them in over TLS, on sockets of `records`;
+//! `seats` and `counters` are small tables that all share. The event log is `papertrader_node`'s.
 //!
 //! A worker holds nothing that cannot be lost. Invariants: no lock is held across an await; every
 //! queue that a client can grow has a bound; an order that was handed to the link is never
@@ -17,6 +17,8 @@ pub(crate) mod clients;
 pub mod config;
 pub(crate) mod counters;
 pub mod driver;
+pub(crate) mod handshakes;
+pub(crate) mod records;
 pub(crate) mod seats;
 pub(crate) mod uplink;
 

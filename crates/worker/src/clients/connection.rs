@@ -1,7 +1,7 @@
 //! One client's connection: moves bytes, keeps the state of 4.2, and bounds everything.
 //!
 //! What a frame means is decided in `judge` and `serve`. Invariants: all answers to what one read
-//! brought leave in one write; a client that does not read is not read from, nor is one that asks
+//! brought leave in one write; no client keeps the thread from the others for long; a client that does not read is not read from, nor is one that asks
 //! faster than it may; a client that stops in the middle of a message, takes nothing of what is
 //! sent, or is silent without a session, is cut off after a time.
 //!
@@ -24,28 +24,29 @@ use std::time::Duration;
 use papertrader_core::time::WallTime;
 use papertrader_node::connection::Inbox;
 use papertrader_node::debug;
-use papertrader_node::tls::{Certificate, ServerStream};
 use papertrader_protocol::instruction::{Instruction, State};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::{Failure, FrameError, Reason};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::allowance::Allowance;
 use super::outbox::Outbox;
-use super::records::{Followed, Records};
 use super::{Hub, serve};
 use crate::auth::Attachment;
+use crate::handshakes::TLS_BUFFER;
+use crate::records::Records;
 
 /// While more than this waits to be written, nothing is read.
-const PAUSE: usize = 32 * 1024;
+const PAUSE: usize = 16 * 1024;
 /// Who has less waiting is not cut off when all clients together have too much. It is more than a
-/// client can get by small answers, which stop at [`PAUSE`].
-const LITTLE: usize = 2 * PAUSE;
-/// What TLS may hold of what was written: two records.
-const TLS_BUFFER: usize = 32 * 1024;
+/// client can get by small answers, which stop at [`PAUSE`] and are not longer than a message.
+const LITTLE: usize = 64 * 1024;
+/// After so many bytes the other connections of the thread get their turn.
+const TURN: usize = 8 * 1024;
 /// How long the client's end of a closed connection is awaited, so that the last words arrive.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
@@ -65,7 +66,7 @@ pub(super) struct Connection {
     pub(super) id: u64,
     pub(super) peer: SocketAddr,
     phase: Cell<Phase>,
-    /// When its last whole message came, or when it could begin to speak.
+    /// When its last whole message came, or when it could begin.
     heard: Cell<Instant>,
     wake: Notify,
     /// Whoever holds a weak reference to it can see that the connection is gone.
@@ -195,13 +196,6 @@ impl Connection {
         }
     }
 
-    /// Waits until nothing more is read from it.
-    async fn ended(&self) {
-        while self.is_open() {
-            self.wake.notified().await;
-        }
-    }
-
     fn is_open(&self) -> bool {
         self.phase.get() == Phase::Open
     }
@@ -228,37 +222,6 @@ impl Connection {
         let refusal = Return::Failed(Instruction::CommandFail, failure);
         self.inner.borrow_mut().out.put(|out| refusal.put(0, out));
         self.close();
-    }
-}
-
-/// The handshake of TLS; `None` if it fails, takes too long, or the worker ends.
-pub(super) async fn shake_hands(
-    hub: &Hub,
-    connection: &Connection,
-    certificate: &Certificate,
-    stream: Followed<TcpStream>,
-) -> Option<ServerStream<Followed<TcpStream>>> {
-    // In a box: what the handshake needs is given back before the connection lives on.
-    let handshake = Box::pin(certificate.accept(stream));
-    let made = tokio::select! {
-        made = timeout(hub.shared.config.handshake_timeout, handshake) => made,
-        () = connection.ended() => return None,
-    };
-    match made {
-        Ok(Ok(mut stream)) => {
-            stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
-            connection.heard.set(Instant::now());
-            Some(stream)
-        }
-        Ok(Err(error)) => {
-            debug!(peer = %connection.peer, %error, "a handshake failed");
-            None
-        }
-        Err(_) => {
-            debug!(peer = %connection.peer, "a handshake took too long");
-            hub.shared.counters.cut.add_one();
-            None
-        }
     }
 }
 
@@ -336,7 +299,8 @@ pub(super) async fn run<R, W>(
         progress = false;
         let (waits, own_bytes) = {
             let out = &connection.inner.borrow().out;
-            (chunk.len() - written + out.bytes(), chunk.capacity() + out.own_bytes())
+            let held_back = if unflushed { TLS_BUFFER } else { 0 };
+            (chunk.len() - written + out.bytes(), chunk.capacity() + held_back + out.own_bytes())
         };
         own.set(own_bytes);
         let too_much = waits > config.max_outgoing_bytes
@@ -353,12 +317,14 @@ pub(super) async fn run<R, W>(
         };
         let due = [frame_deadline, write_deadline, drain_deadline, throttled];
         let due = due.into_iter().flatten().min();
+        let mut moved = 0;
         tokio::select! {
             biased;
             result = send(&mut writer, &chunk[written..]), if !chunk.is_empty() || unflushed => {
                 match result {
                     Ok(sent) => {
                         written += sent.count;
+                        moved = sent.count;
                         unflushed = !sent.flushed;
                         progress = true;
                     }
@@ -374,7 +340,7 @@ pub(super) async fn run<R, W>(
                         connection.drain(Instant::now() + config.write_timeout);
                     }
                 }
-                Ok(_) => {}
+                Ok(count) => moved = count,
                 Err(_) => return,
             },
             // A record that was begun brings nothing to read yet, but its time runs.
@@ -392,6 +358,9 @@ pub(super) async fn run<R, W>(
                     return;
                 }
             }
+        }
+        if moved >= TURN {
+            yield_now().await;
         }
     }
     drop(own);
