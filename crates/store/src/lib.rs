@@ -101,6 +101,8 @@ pub enum Change {
     PutWorker(WorkerRow),
     /// A worker is no longer registered. What passed through it stays recorded.
     RemoveWorker(WorkerId),
+    /// The fingerprint of a key that is in wrong hands. Repeating it changes nothing.
+    KeyStolen(String),
 }
 
 /// A new account.
@@ -248,6 +250,8 @@ pub struct Loaded {
     pub workers: Vec<WorkerRow>,
     /// Whose password or session passed through which worker, in ascending order.
     pub exposures: Vec<(AccountId, WorkerId)>,
+    /// Fingerprints of keys that are in wrong hands, in ascending order.
+    pub stolen_keys: Vec<String>,
 }
 
 /// What is known under a client order ID.

@@ -27,3 +27,12 @@ CREATE TABLE exposure (
     worker BLOB NOT NULL CHECK (length(worker) = 16),
     PRIMARY KEY (account, worker)
 ) STRICT, WITHOUT ROWID;
+
+-- Nobody knows what passed through whom before: everybody through everyone, to be safe.
+INSERT INTO exposure (account, worker) SELECT account.id, worker.id FROM account, worker;
+
+-- Fingerprints of the keys of compromised workers: whoever broke in has them. For ever, whatever
+-- becomes of the registration.
+CREATE TABLE stolen_key (
+    fingerprint TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;

@@ -87,6 +87,7 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         instruments,
         workers: workers(connection)?,
         exposures: exposures(connection)?,
+        stolen_keys: stolen_keys(connection)?,
     })
 }
 
@@ -305,6 +306,11 @@ fn exposures(connection: &Connection) -> Result<Vec<(AccountId, WorkerId)>, Stor
         let row = Reading::new(row, "exposure", 2);
         Ok((row.account(0)?, WorkerId(row.bytes(1)?)))
     })
+}
+
+fn stolen_keys(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT fingerprint FROM stolen_key ORDER BY fingerprint";
+    rows(connection, sql, [], |row| Ok(Reading::new(row, "stolen_key", 1).text(0)?.to_owned()))
 }
 
 /// What is known under one client order ID.

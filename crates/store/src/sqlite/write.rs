@@ -83,6 +83,7 @@ impl Writer<'_> {
             Change::AddInstruments(instruments) => self.add_instruments(instruments),
             Change::PutWorker(worker) => self.put_worker(worker),
             Change::RemoveWorker(worker) => self.remove_worker(*worker),
+            Change::KeyStolen(fingerprint) => self.key_stolen(fingerprint),
         }
     }
 
@@ -549,6 +550,12 @@ impl Writer<'_> {
     fn remove_worker(&mut self, worker: WorkerId) -> Written {
         let mut delete = self.prepare("DELETE FROM worker WHERE id = ?1")?;
         one(&mut delete, [worker.0.as_slice()], || format!("worker {worker} is not registered"))
+    }
+
+    fn key_stolen(&self, fingerprint: &str) -> Written {
+        let sql = "INSERT INTO stolen_key (fingerprint) VALUES (?1) ON CONFLICT DO NOTHING";
+        self.prepare(sql)?.execute([fingerprint])?;
+        Ok(())
     }
 
     /// That an ID is one more than the table's last.

@@ -730,9 +730,15 @@ pub(crate) fn a_worker_keeps_all_that_is_known_of_it_until_it_is_removed(backend
         store.commit(&trading.batch_of(vec![Change::PutWorker(row)])).unwrap();
         trading.assert_loaded(&store.load().unwrap());
     }
+    // A stolen key stays stolen, told once or twice, whatever becomes of its worker.
+    for fingerprint in ["B", "A", "B"] {
+        let changes = vec![Change::KeyStolen(fingerprint.to_owned())];
+        store.commit(&trading.batch_of(changes)).unwrap();
+    }
     trading.workers.remove(&id);
     let removed = || vec![Change::RemoveWorker(id)];
     store.commit(&trading.batch_of(removed())).unwrap();
     trading.assert_loaded(&store.load().unwrap());
+    assert_eq!(store.load().unwrap().stolen_keys, ["A", "B"]);
     assert_contradiction(store.commit(&trading.batch_of(removed())), "not registered");
 }

@@ -44,7 +44,9 @@ fn a_database_of_version_1_is_brought_forward_with_its_rows() {
         booted: None,
     };
     assert_eq!(loaded.workers, std::slice::from_ref(&worker));
-    assert_eq!(loaded.exposures, []);
+    // Nobody knows what passed through whom.
+    assert_eq!(loaded.exposures, [(AccountId(1), worker.id)]);
+    assert_eq!(loaded.stolen_keys, Vec::<String>::new());
 
     // What is new can be written beside what is old.
     let booted = Some(Boot { until: Some(WallTime(5)), compromised: true });
