@@ -115,18 +115,27 @@ pub(super) fn public_key(file: &Path) -> Result<Certificate, ServerError> {
     Certificate::parse(&read(file)?).map_err(failed)
 }
 
-/// Writes a file that is its owner's alone; `over` an older one or not.
+/// Writes a file that is its owner's alone, whole or not at all; `over` an older one or not.
 pub(super) fn write_new(path: &Path, text: &[u8], over: bool) -> Result<(), ServerError> {
-    let failed = |error| ServerError::Write { path: path.display().to_string(), error };
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => ServerError::Exists(path.display().to_string()),
+        _ => ServerError::Write { path: path.display().to_string(), error },
+    };
+    // A name that nobody else has: a file or link that is there is never written through.
+    let new = path.with_extension(format!("{}.new", uuid::Uuid::new_v4()));
     let mut options = OpenOptions::new();
-    options.write(true).create_new(!over).create(true).truncate(over);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => ServerError::Exists(path.display().to_string()),
-        _ => failed(error),
-    })?;
-    file.write_all(text).and_then(|()| file.sync_all()).map_err(failed)
+    let mut file = options.open(&new).map_err(failed)?;
+    let written = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| {
+        if over { std::fs::rename(&new, path) } else { std::fs::hard_link(&new, path) }
+    });
+    if !over || written.is_err() {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&new);
+    }
+    written.map_err(failed)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ServerError> {

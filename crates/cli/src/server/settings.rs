@@ -275,14 +275,17 @@ impl PriceSettings {
     }
 }
 
+/// Where a worker keeps the master's OpenPGP key.
+pub(super) const MASTER_KEY: &str = "master-key.asc";
+
 /// `worker.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WorkerSettings {
     pub(super) master: String,
     master_certificate: String,
-    #[serde(default = "default_master_key")]
-    master_key: PathBuf,
+    #[serde(default)]
+    master_key: Option<PathBuf>,
     uuid: String,
     #[serde(default = "default_worker_listen")]
     pub(super) listen: SocketAddr,
@@ -355,10 +358,6 @@ fn default_worker_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 2049))
 }
 
-fn default_master_key() -> PathBuf {
-    "master-key.asc".into()
-}
-
 fn default_order_wait() -> HumanDuration {
     HumanDuration::from_secs(10)
 }
@@ -382,11 +381,12 @@ impl WorkerSettings {
             let hint = "`papertrader admin status` on the master's machine says it";
             bad("master_certificate", format!("is wrong: {error}; {hint}"))
         })?;
-        let master_key = home.join(&self.master_key);
-        let master_key = if master_key.exists() {
-            MasterKey::known(public_key(&master_key)?)
-        } else {
-            MasterKey::first_seen(master_key)
+        // One that the operator names must be there; the usual one is made at the first link.
+        let usual = home.join(MASTER_KEY);
+        let master_key = match &self.master_key {
+            Some(file) => MasterKey::known(public_key(&home.join(file))?),
+            None if usual.exists() => MasterKey::known(public_key(&usual)?),
+            None => MasterKey::first_seen(usual),
         };
         let identity = self.openpgp.identity(home, home, &worker_user_id(&self.uuid))?;
         let link = WorkerSide { worker, identity, master, master_key: Arc::new(master_key) };

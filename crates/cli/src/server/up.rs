@@ -295,12 +295,12 @@ impl Group {
             args.instruments,
         );
         let file = dir.join("master.toml");
-        write(&file, &text)?;
+        write_new(&file, text.as_bytes(), true)?;
         let settings: MasterSettings = load(Some(&file), "PAPERTRADER_UP_MASTER_", ())?;
         let side = settings.side(&dir)?;
         self.master_certificate = side.fingerprint().to_string();
         for n in 1..self.ready.len() {
-            let key = self.worker_dir(n).join("master-key.asc");
+            let key = self.worker_dir(n).join(MASTER_KEY);
             write_new(&key, side.key().to_armored().as_bytes(), true)?;
         }
         let part = self.spawn(0, "master", &file)?;
@@ -371,7 +371,7 @@ impl Group {
                 .map_or(String::new(), |it| format!("advertise = {}\n", toml_string(&it))),
         );
         let file = dir.join("worker.toml");
-        write(&file, &text)?;
+        write_new(&file, text.as_bytes(), true)?;
         let part = self.spawn(n, "worker", &file)?;
         if n < self.parts.len() {
             self.parts[n] = part;
@@ -445,7 +445,7 @@ impl Group {
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let uuid = uuid::Uuid::new_v4().to_string();
-                write(&file, &uuid)?;
+                write_new(&file, uuid.as_bytes(), true)?;
                 Ok(uuid)
             }
             Err(error) => Err(error.into()),
@@ -494,19 +494,6 @@ fn own_address(listen: std::net::IpAddr) -> std::net::IpAddr {
         std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     }
-}
-
-/// Writes a file whole or not at all, readable by its owner only.
-fn write(file: &Path, text: &str) -> Result<(), ServerError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let failed = |error| ServerError::Write { path: file.display().to_string(), error };
-    let new = file.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut open = options.open(&new).map_err(failed)?;
-    open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed)?;
-    std::fs::rename(&new, file).map_err(failed)
 }
 
 #[cfg(test)]
