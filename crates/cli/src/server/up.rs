@@ -24,7 +24,9 @@ use tokio::sync::mpsc;
 use super::ServerError;
 use super::identity::{own_identity, write_new};
 use super::run::LOCK_WAIT;
-use super::settings::{MasterSettings, Source, make_private_dir, toml_string, worker_user_id};
+use super::settings::{
+    MASTER_KEY, MasterSettings, Source, make_private_dir, toml_string, worker_user_id,
+};
 
 /// How far apart the ports of the workers are.
 const PORT_STEP: u16 = 10;
