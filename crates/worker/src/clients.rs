@@ -3,14 +3,15 @@
 //!
 //! A connection lives on one thread. Each thread has a [`Hub`], which starts connections, brings
 //! them the master's answers and ends them. `connection` moves bytes, `judge` decides whether a
-//! message is listened to, `serve` answers it, `outbox` holds what waits to be written;
-//! `allowance` bounds how fast a client may ask.
+//! message is listened to, `serve` answers it, `outbox` holds what waits to be written and
+//! `writing` what is on its way; `allowance` bounds how fast a client may ask.
 
 mod allowance;
 mod connection;
 mod judge;
 mod outbox;
 mod serve;
+mod writing;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

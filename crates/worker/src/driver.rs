@@ -176,12 +176,12 @@ impl Worker {
         drop(uplink);
         let (own, stop_link) = (Arc::clone(&shared), stop.clone());
         crew.start("uplink".to_owned(), move || uplink::run(own, asks, deliveries, stop_link))?;
-        if let Some(certificate) = shared.config.tls.clone() {
+        if shared.config.tls.is_some() {
             let (sender, waiting) = mpsc::channel(ARRIVALS);
             let threads = std::mem::replace(&mut arrivals, vec![sender]);
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
             crew.start("handshakes".to_owned(), move || {
-                handshakes::run(shared, certificate, waiting, threads, stop)
+                handshakes::run(shared, waiting, threads, stop)
             })?;
         }
         let trigger = crew.trigger.clone();

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use papertrader_node::debug;
 use papertrader_node::shutdown::Shutdown;
-use papertrader_node::tls::Certificate;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -24,7 +23,6 @@ pub(crate) const TLS_BUFFER: usize = 16 * 1024;
 /// turn; until `stop`.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    certificate: Certificate,
     mut arrivals: mpsc::Receiver<Arrival>,
     threads: Vec<mpsc::Sender<Arrival>>,
     mut stop: Shutdown,
@@ -37,9 +35,9 @@ pub(crate) async fn run(
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             Some(arrival) = arrivals.recv() => {
                 let Some(thread) = threads.next().cloned() else { return };
-                let (shared, certificate) = (Arc::clone(&shared), certificate.clone());
+                let shared = Arc::clone(&shared);
                 tasks.spawn_local(async move {
-                    if let Some(arrival) = shake_hands(&shared, &certificate, arrival).await {
+                    if let Some(arrival) = shake_hands(&shared, arrival).await {
                         // An error means that the thread has ended; so will this worker.
                         let _ = thread.send(arrival).await;
                     }
@@ -50,11 +48,8 @@ pub(crate) async fn run(
 }
 
 /// One handshake; `None` if it fails or takes too long.
-async fn shake_hands(
-    shared: &Shared,
-    certificate: &Certificate,
-    arrival: Arrival,
-) -> Option<Arrival> {
+async fn shake_hands(shared: &Shared, arrival: Arrival) -> Option<Arrival> {
+    let certificate = shared.config.tls.as_ref()?;
     let Arrival { socket, peer, seat } = arrival;
     let Socket::Plain(socket) = socket else { return None };
     let made = async {

@@ -14,11 +14,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use papertrader_core::time::WallTime;
@@ -35,9 +33,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::allowance::Allowance;
 use super::outbox::Outbox;
+use super::writing::Writing;
 use super::{Hub, serve};
 use crate::auth::Attachment;
-use crate::handshakes::TLS_BUFFER;
 use crate::records::Records;
 
 /// While more than this waits to be written, nothing is read.
@@ -191,7 +189,7 @@ impl Connection {
         let is_silent = now.saturating_duration_since(self.heard.get()) >= patience;
         is_silent && self.is_open() && {
             let inner = self.inner.borrow();
-            let waits = inner.waiting > 0 || inner.out.bytes() > 0;
+            let waits = inner.waiting > 0 || inner.outcomes > 0 || inner.out.bytes() > 0;
             !waits && inner.sessions.iter().all(|used| used.session().check(wall).is_err())
         }
     }
@@ -240,24 +238,20 @@ pub(super) async fn run<R, W>(
     let mut inbox = Inbox::new(reader);
     let mut own = hub.own_memory();
     let mut allowance = Allowance::new(config.max_requests_per_second, Instant::now());
-    // What is being written, and how much of it is.
-    let (mut chunk, mut written) = (Vec::new(), 0);
-    // Whether the stream holds something back that was written, and whether it took something.
-    let (mut unflushed, mut progress) = (false, false);
+    let mut writing = Writing::default();
     let mut waited_before = 0;
+    // Until when nothing is read because it asked too fast.
+    let mut throttled: Option<Instant> = None;
     let mut frame_deadline = None;
-    let mut write_deadline = None;
     let mut client_closed = false;
     loop {
         let now = Instant::now();
-        let in_flight = chunk.len() - written;
-        let stuck = in_flight > 0 || unflushed;
-        let mut paused = stuck && hub.shared.is_full();
-        let mut throttled = None;
+        let mut paused = writing.is_busy() && hub.shared.is_full();
         let mut wall = None;
+        throttled = throttled.filter(|until| now < *until);
         allowance.refill(now);
-        while connection.is_open() && !paused {
-            if in_flight + connection.inner.borrow().out.bytes() >= PAUSE {
+        while connection.is_open() && !paused && throttled.is_none() {
+            if writing.left() + connection.inner.borrow().out.bytes() >= PAUSE {
                 paused = true;
                 break;
             }
@@ -284,25 +278,15 @@ pub(super) async fn run<R, W>(
         } else if frame_deadline.is_none() {
             frame_deadline = Some(now + config.frame_timeout);
         }
-        if written == chunk.len() {
-            chunk = connection.inner.borrow_mut().out.take_chunk();
-            written = 0;
+        writing.refill(&mut connection.inner.borrow_mut().out, now, config.write_timeout);
+        if !writing.is_busy() && connection.is_finished() {
+            break;
         }
-        if chunk.is_empty() && !unflushed {
-            write_deadline = None;
-            if connection.is_finished() {
-                break;
-            }
-        } else if write_deadline.is_none() || progress {
-            write_deadline = Some(now + config.write_timeout);
-        }
-        progress = false;
-        let (waits, own_bytes) = {
+        let waits = {
             let out = &connection.inner.borrow().out;
-            let held_back = if unflushed { TLS_BUFFER } else { 0 };
-            (chunk.len() - written + out.bytes(), chunk.capacity() + held_back + out.own_bytes())
+            own.set(writing.memory() + out.own_bytes());
+            writing.left() + out.bytes()
         };
-        own.set(own_bytes);
         let too_much = waits > config.max_outgoing_bytes
             || waits > waited_before.max(LITTLE) && hub.shared.is_full();
         if too_much {
@@ -315,22 +299,16 @@ pub(super) async fn run<R, W>(
             Phase::Draining(deadline) => Some(deadline),
             _ => None,
         };
+        let write_deadline = writing.deadline();
         let due = [frame_deadline, write_deadline, drain_deadline, throttled];
         let due = due.into_iter().flatten().min();
         let mut moved = 0;
         tokio::select! {
             biased;
-            result = send(&mut writer, &chunk[written..]), if !chunk.is_empty() || unflushed => {
-                match result {
-                    Ok(sent) => {
-                        written += sent.count;
-                        moved = sent.count;
-                        unflushed = !sent.flushed;
-                        progress = true;
-                    }
-                    Err(_) => return,
-                }
-            }
+            result = writing.go_on(&mut writer), if writing.is_busy() => match result {
+                Ok(count) => moved = count,
+                Err(_) => return,
+            },
             result = inbox.fill(), if reads => match result {
                 Ok(0) => {
                     client_closed = true;
@@ -349,7 +327,10 @@ pub(super) async fn run<R, W>(
             () = sleep_until(due.unwrap_or(now)), if due.is_some() => {
                 let now = Instant::now();
                 let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
-                if is_over(frame_deadline) || is_over(write_deadline) {
+                // What was begun may have been finished without a message in it.
+                let is_late = is_over(frame_deadline)
+                    && (inbox.has_partial() || records.has_partial());
+                if is_late || is_over(write_deadline) {
                     debug!(peer = %connection.peer, "a client took too long");
                     hub.shared.counters.cut.add_one();
                     return;
@@ -379,32 +360,6 @@ pub(super) async fn run<R, W>(
         }
     })
     .await;
-}
-
-/// What a write did.
-struct Sent {
-    count: usize,
-    /// Whether nothing is held back between here and the socket.
-    flushed: bool,
-}
-
-/// Writes some of `bytes`, or, if there are none, what was held back of earlier ones.
-async fn send<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &[u8]) -> io::Result<Sent> {
-    poll_fn(|context| {
-        let flush =
-            |writer: &mut W, context: &mut Context<'_>| Pin::new(writer).poll_flush(context);
-        if bytes.is_empty() {
-            ready!(flush(writer, context))?;
-            return Poll::Ready(Ok(Sent { count: 0, flushed: true }));
-        }
-        let count = ready!(Pin::new(&mut *writer).poll_write(context, bytes))?;
-        if count == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        let flushed = count == bytes.len() && flush(writer, context).is_ready();
-        Poll::Ready(Ok(Sent { count, flushed }))
-    })
-    .await
 }
 
 /// Ready when `condition` holds at the time that it is looked at: whoever waits for it waits for
