@@ -80,7 +80,7 @@ reasons! {
     OrderNotFound "orderNotFound" "there is no order with this client order ID";
     OrderDone "orderDone" "this order is done and cannot be cancelled";
     DeadlinePassed "deadlinePassed" "the master could not be reached in time: this order will not happen";
-    OutcomeUnknown "outcomeUnknown" "it is not known whether this order was accepted: send it again with the same client order ID";
+    OutcomeUnknown "outcomeUnknown" "it is not known whether this was done: ask, or send it again (an order with the same client order ID)";
     // Data.
     BadDate "badDate" "a date is YYYY-MM-DD";
     BadRange "badRange" "from and to are dates (YYYY-MM-DD) or nanoseconds since 1970, from before to";

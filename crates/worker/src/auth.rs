@@ -209,13 +209,14 @@ impl Sessions {
         self.shards.iter().map(|shard| lock(shard).entries.len()).sum()
     }
 
-    /// Forgets unused sessions that have expired, and any beyond the number that is kept.
+    /// Forgets unused sessions that have expired, and any beyond the number that is kept. Those
+    /// that the master still takes for used stay until it was told.
     pub(crate) fn sweep(&self, now: WallTime) {
         for shard in &self.shards {
             let mut shard = lock(shard);
             let mut idle = 0;
             shard.entries.retain(|_, entry| {
-                if entry.connections > 0 {
+                if entry.connections > 0 || entry.announced {
                     return true;
                 }
                 idle += 1;
@@ -313,6 +314,28 @@ mod tests {
         assert_eq!(two.session().check(WallTime(1)), Err(Reason::SessionUnknown));
         drop((one, two));
         assert_eq!(sessions.take_changes(), vec![]);
+    }
+
+    #[test]
+    fn a_session_whose_last_client_left_is_kept_until_the_master_was_told() {
+        let sessions = Arc::new(Sessions::new());
+        let left = grant(1, 100);
+        drop(sessions.grant(&left, client()));
+        sessions.sweep(WallTime(100));
+        assert_eq!(sessions.take_changes(), vec![(left.session, false)]);
+        sessions.sweep(WallTime(100));
+        assert_eq!(sessions.len(), 0);
+        // More than are kept without use: the master hears of each of them all the same.
+        let many = SHARDS * MAX_IDLE_PER_SHARD + 1;
+        for number in 0..many as u128 {
+            let session = SessionId::from_bytes(number.to_be_bytes());
+            let one = SessionGrant { session, expires: WallTime(100), name: String::new() };
+            drop(sessions.grant(&one, client()));
+        }
+        sessions.sweep(WallTime(1));
+        assert_eq!(sessions.take_changes().len(), many);
+        sessions.sweep(WallTime(1));
+        assert!(sessions.len() < many);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::time::Duration;
 use papertrader_node::shutdown::Shutdown;
 use papertrader_node::tls::ServerStream;
 use papertrader_node::{debug, warn};
-use papertrader_protocol::Reason;
+use papertrader_protocol::{Failure, Reason};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -152,7 +152,7 @@ impl Hub {
         });
     }
 
-    /// Says goodbye to the clients that say nothing and have no session.
+    /// Says goodbye to the clients that use no session.
     fn end_idle(&self) {
         let (shared, now) = (&self.shared, Instant::now());
         let (wall, config) = (shared.clock.now(), &shared.config);
@@ -160,7 +160,8 @@ impl Hub {
             if connection.is_idle(now, config.idle_timeout, wall) {
                 debug!(peer = %connection.peer, "a client is idle");
                 shared.counters.cut.add_one();
-                connection.say_goodbye(Reason::Idle, now + config.write_timeout);
+                let why = Failure::new(Reason::Idle, "no session was used for too long");
+                connection.say_goodbye(why, now + config.write_timeout);
             }
         }
     }

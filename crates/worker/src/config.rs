@@ -66,8 +66,8 @@ pub struct Config {
     pub frame_timeout: Duration,
     /// How long a client may take for the handshake of TLS, in all. 10 seconds.
     pub handshake_timeout: Duration,
-    /// How long a client without a valid session may say nothing; then it is told `idle` and
-    /// closed. Only whole messages count. 60 seconds.
+    /// How long a client may use no valid session, whatever else it says; then it is told `idle`
+    /// and closed. 60 seconds.
     pub idle_timeout: Duration,
     /// How often the master is told how this worker is, and asked whether it is there. 5 seconds.
     pub ping_interval: Duration,

@@ -1,9 +1,10 @@
 //! One client's connection: moves bytes, keeps the state of 4.2, and bounds everything.
 //!
 //! What a frame means is decided in `judge` and `serve`. Invariants: all answers to what one read
-//! brought leave in one write; no client keeps the thread from the others for long; a client that does not read is not read from, nor is one that asks
-//! faster than it may; a client that stops in the middle of a message, takes nothing of what is
-//! sent, or is silent without a session, is cut off after a time.
+//! brought leave in one write; no client keeps the thread from the others for long; a client that
+//! does not read is not read from, nor is one that asks faster than it may; a client that stops in
+//! the middle of a message, takes nothing of what is sent, or uses no session, whatever else it
+//! says, is cut off after a time.
 //!
 //! ```text
 //!   open ── goodbye, or its end of the connection closed ──▶ draining ── all answered ──▶ closed
@@ -64,8 +65,8 @@ pub(super) struct Connection {
     pub(super) id: u64,
     pub(super) peer: SocketAddr,
     phase: Cell<Phase>,
-    /// When its last whole message came, or when it could begin.
-    heard: Cell<Instant>,
+    /// When it was last seen to use a valid session, or when it began.
+    used: Cell<Instant>,
     wake: Notify,
     /// Whoever holds a weak reference to it can see that the connection is gone.
     alive: Arc<()>,
@@ -142,7 +143,7 @@ impl Connection {
             id,
             peer,
             phase: Cell::new(Phase::Open),
-            heard: Cell::new(Instant::now()),
+            used: Cell::new(Instant::now()),
             wake: Notify::new(),
             alive: Arc::new(()),
             inner: RefCell::new(inner),
@@ -170,9 +171,9 @@ impl Connection {
         self.phase.set(Phase::Closing);
     }
 
-    pub(super) fn say_goodbye(&self, reason: Reason, deadline: Instant) {
+    pub(super) fn say_goodbye(&self, why: impl Into<Failure>, deadline: Instant) {
         if self.phase.get() == Phase::Open {
-            let goodbye = Return::Goodbye(reason.into());
+            let goodbye = Return::Goodbye(why.into());
             self.inner.borrow_mut().out.put(|out| goodbye.put(0, out));
         }
         self.phase.set(match self.phase.get() {
@@ -183,15 +184,20 @@ impl Connection {
         self.wake();
     }
 
-    /// Whether it has been silent for as long as `patience`, has no valid session, and waits for
-    /// nothing.
+    /// A message used a session that is valid, or got one.
+    pub(super) fn note_use(&self, now: Instant) {
+        self.used.set(now);
+    }
+
+    /// Whether it has used no valid session for as long as `patience`, and waits for no answer
+    /// and no outcome: a login may be under way. What else it says does not count, nor what it does not read.
     pub(super) fn is_idle(&self, now: Instant, patience: Duration, wall: WallTime) -> bool {
-        let is_silent = now.saturating_duration_since(self.heard.get()) >= patience;
-        is_silent && self.is_open() && {
-            let inner = self.inner.borrow();
-            let waits = inner.waiting > 0 || inner.outcomes > 0 || inner.out.bytes() > 0;
-            !waits && inner.sessions.iter().all(|used| used.session().check(wall).is_err())
+        let inner = self.inner.borrow();
+        if inner.sessions.iter().any(|used| used.session().check(wall).is_ok()) {
+            self.note_use(now);
         }
+        let is_unused = now.saturating_duration_since(self.used.get()) >= patience;
+        is_unused && self.is_open() && inner.waiting == 0 && inner.outcomes == 0
     }
 
     fn is_open(&self) -> bool {
@@ -263,7 +269,6 @@ pub(super) async fn run<R, W>(
             match inbox.frame() {
                 Ok(Some(frame)) => {
                     frame_deadline = None;
-                    connection.heard.set(now);
                     allowance.spend();
                     let wall = *wall.get_or_insert_with(|| hub.shared.clock.now());
                     serve::handle(hub, connection, &frame, wall);

@@ -48,6 +48,7 @@ fn use_session(
     if let Some(at) = sessions.iter().rposition(|used| used.session().id() == session) {
         match sessions[at].session().check(now) {
             Ok(()) => {
+                connection.note_use(Instant::now());
                 let last = sessions.len() - 1;
                 sessions.swap(at, last);
                 return Ok(());
@@ -57,6 +58,7 @@ fn use_session(
         }
     }
     let attachment = hub.shared.sessions.attach(session, connection.peer, now)?;
+    connection.note_use(Instant::now());
     keep(sessions, attachment);
     Ok(())
 }
@@ -236,6 +238,7 @@ pub(super) fn deliver(hub: &Hub, connection: &Connection, delivery: Delivery) {
         }
         Content::Data(answer) => inner.put_answer(route.request, &answer),
         Content::Session(grant, attachment) => {
+            connection.note_use(Instant::now());
             let used = |known: &crate::auth::Attachment| {
                 std::ptr::eq(known.session(), attachment.session())
             };

@@ -160,11 +160,16 @@ impl Exchange {
         self.expire(now);
     }
 
-    /// Answers a request that the master will not answer.
+    /// Answers a request that was sent and that the master will not answer.
     fn drop_pending(&mut self, pending: Pending) {
         match pending {
             Pending::Plain { ask, .. } => {
-                self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
+                let reason = if changes_something(ask.instruction) {
+                    Reason::OutcomeUnknown
+                } else {
+                    Reason::Unavailable
+                };
+                self.refuse(ask.route, ask.instruction, Step::Only, reason);
             }
             Pending::Shared { question, generation, waiting, .. } => {
                 self.questions.remove(&(question, generation));
@@ -680,6 +685,16 @@ fn client_header(shared: &Shared, number: u64, ask: &Ask, deadline: WallTime) ->
         client: ask.client,
     });
     header
+}
+
+/// Whether it matters to a client that the master may have done it without a word: not so if it
+/// only asks, nor if it can log in again.
+fn changes_something(instruction: Instruction) -> bool {
+    use Instruction as I;
+    matches!(
+        instruction,
+        I::Register | I::ChangePassword | I::Logout | I::LogoutEverywhere | I::CancelOrder
+    )
 }
 
 /// The reason of a failure return.

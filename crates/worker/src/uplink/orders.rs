@@ -175,6 +175,7 @@ fn decides_the_order(reason: Reason) -> bool {
         Reason::SessionRequired
             | Reason::SessionUnknown
             | Reason::SessionExpired
+            | Reason::PasswordChangeRequired
             | Reason::NotAuthorized
             | Reason::TooManyRequests
             | Reason::Busy
@@ -246,10 +247,14 @@ mod tests {
     fn a_refusal_to_listen_to_the_second_copy_says_nothing_of_the_first() {
         use Instruction as I;
         let unknown = Some(Reason::SessionUnknown);
+        let password = Some(Reason::PasswordChangeRequired);
         let cash = Some(Reason::InsufficientCash);
         let cases = [
             (1, false, unknown, Verdict::Pass(Step::Only)),
             (2, false, unknown, Verdict::Instead(Step::Only, Reason::OutcomeUnknown)),
+            (1, false, password, Verdict::Pass(Step::Only)),
+            (2, false, password, Verdict::Instead(Step::Only, Reason::OutcomeUnknown)),
+            (2, true, password, Verdict::Forget),
             (2, false, cash, Verdict::Pass(Step::Only)),
             (2, false, Some(Reason::DeadlinePassed), Verdict::Pass(Step::Only)),
             (2, true, unknown, Verdict::Forget),

@@ -7,7 +7,7 @@ use papertrader_protocol::Reason;
 use papertrader_protocol::instruction::{Instruction, State};
 
 use crate::client::Client;
-use crate::{Scene, session};
+use crate::{Scene, session, soon};
 
 /// How often tests hear of the state of the worker.
 const OFTEN: Duration = Duration::from_millis(10);
@@ -81,6 +81,26 @@ async fn who_says_nothing_and_has_no_session_is_told_so_and_closed() {
     link.end_session(session(1)).await;
     known.expect_refusal(0, Instruction::Goodbye, Reason::Idle).await;
     assert!(known.read().await.is_none());
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn pings_do_not_keep_a_connection_that_uses_no_session() {
+    let (scene, _link) =
+        Scene::ready(|config| config.idle_timeout = Duration::from_millis(50)).await;
+    let mut client = scene.client().await;
+    let goodbye = soon(async {
+        loop {
+            client.send(Instruction::Ping, &["x"]).await;
+            let message = client.next().await;
+            if message.instruction() != Instruction::Pong {
+                return message;
+            }
+        }
+    })
+    .await;
+    assert_eq!(goodbye.instruction(), Instruction::Goodbye);
+    assert!(goodbye.text().starts_with("idle "), "{}", goodbye.text());
     scene.end().await;
 }
 

@@ -1,5 +1,6 @@
 //! Log-in, log-out, what a session allows, and what the master hears of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use papertrader_core::time::WallTime;
@@ -260,6 +261,46 @@ async fn a_request_that_the_master_never_answers_ends() {
     link.returned(login.header.request, &Return::Session(grant)).await;
     let gone = SessionPresence { session: session(1), present: false };
     assert_eq!(presence(&mut link).await, gone);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn of_what_was_sent_and_changes_something_nothing_is_known_when_the_link_is_lost() {
+    use Instruction as I;
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let mut alice = scene.logged_in(&mut link, 1).await;
+    let mut reader = scene.client().await;
+    reader.session = session(1);
+    reader.switch(State::DataTransfer).await;
+    let (old, new) = ("ab".repeat(32), "cd".repeat(32));
+    let cases: [(I, &[&str], Reason); 7] = [
+        (I::Register, &["bob", "b@c", &old], Reason::OutcomeUnknown),
+        (I::ChangePassword, &[&old, &new], Reason::OutcomeUnknown),
+        (I::CancelOrder, &["x"], Reason::OutcomeUnknown),
+        (I::Logout, &[], Reason::OutcomeUnknown),
+        (I::LogoutEverywhere, &[], Reason::OutcomeUnknown),
+        (I::Login, &["alice", &old, "true"], Reason::Unavailable),
+        (I::LoginSession, &[], Reason::Unavailable),
+    ];
+    let mut expected = BTreeMap::new();
+    for (instruction, arguments, reason) in cases {
+        let request = alice.send(instruction, arguments).await;
+        link.expect(instruction).await;
+        expected.insert(request, (instruction.failure(), reason));
+    }
+    let read = reader.send(I::GetUserPortfolio, &["alice"]).await;
+    link.expect(I::GetUserPortfolio).await;
+    drop(link);
+    // They are dropped in no order.
+    let mut answers = BTreeMap::new();
+    for _ in &expected {
+        let message = alice.next().await;
+        let code = message.text().split(' ').next().unwrap();
+        let reason = Reason::from_code(code).unwrap();
+        answers.insert(message.header.request, (message.instruction(), reason));
+    }
+    assert_eq!(answers, expected);
+    reader.expect_refusal(read, I::DataFail, Reason::Unavailable).await;
     scene.end().await;
 }
 
