@@ -4,7 +4,7 @@
 //! between master and worker. Invariant: no TLS below 1.3, no resumption and no early data, so that
 //! every connection has keying material of its own and nothing in it can be replayed.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme}
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::private_file;
 
 /// What clients of either server offer (RFC 7301).
 pub const CLIENT_PROTOCOL: &[u8] = b"papertrader/1";
@@ -244,17 +246,9 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(text)
 }
 
-/// Writes a file whole or not at all, readable by its owner only.
 fn write_secret(path: &Path, text: &[u8]) -> Result<(), TlsError> {
     let failed = |error| TlsError::File { path: path.to_owned(), error };
-    let new = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&new).map_err(failed)?;
-    file.write_all(text).and_then(|()| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&new, path).map_err(failed)
+    private_file::write(path, text).map_err(failed)
 }
 
 fn content(path: &Path, what: &'static str, problem: &dyn std::fmt::Display) -> TlsError {
@@ -301,6 +295,22 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(error.to_string().contains("not the configured 0707"), "{error}");
         served.await.unwrap().unwrap_err();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_that_lies_there_gets_at_the_key() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (key, near) = (directory.path().join("tls-key.pem"), directory.path().join("victim"));
+        std::fs::write(&near, "untouched").unwrap();
+        std::os::unix::fs::symlink(&near, directory.path().join("tls-key.new")).unwrap();
+        std::os::unix::fs::symlink(&near, &key).unwrap();
+        Certificate::self_made(directory.path(), &[]).unwrap();
+        assert_eq!(std::fs::read(&near).unwrap(), b"untouched");
+        let written = std::fs::symlink_metadata(&key).unwrap();
+        assert!(written.is_file());
+        assert_eq!(written.permissions().mode() & 0o777, 0o600);
     }
 
     #[cfg(unix)]
