@@ -142,12 +142,20 @@ impl Certificate {
         self.chain.first().map_or(Fingerprint([0; 32]), fingerprint_of)
     }
 
-    /// The server's side of a handshake. Dropping the future gives it up.
+    /// The server's side of a handshake. Dropping the future gives it up. Whoever wants none of the
+    /// protocols that this certificate is for, or does not say what it wants, is an error of kind
+    /// `InvalidData`.
     pub async fn accept<S>(&self, stream: S) -> io::Result<ServerStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await
+        let stream = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await?;
+        // A wrong name was refused in the handshake; to TLS it is no fault to offer none.
+        if !self.config.alpn_protocols.is_empty() && stream.get_ref().1.alpn_protocol().is_none() {
+            let problem = "the other end did not say what it wants (ALPN)";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        Ok(stream)
     }
 }
 
@@ -162,6 +170,11 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let config = client_config(expected, &[protocol])?;
+    TlsConnector::from(Arc::new(config)).connect(nobody()?, stream).await
+}
+
+fn client_config(expected: Fingerprint, protocols: &[&[u8]]) -> io::Result<ClientConfig> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -171,11 +184,14 @@ where
         .with_custom_certificate_verifier(Arc::new(Pinned { expected, algorithms }))
         .with_no_client_auth();
     config.resumption = rustls::client::Resumption::disabled();
-    config.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.enable_sni = false;
-    // Not sent, not checked: the fingerprint says who it is.
-    let name = ServerName::try_from("papertrader").map_err(io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    Ok(config)
+}
+
+/// Not sent, not checked: the fingerprint says who it is.
+fn nobody() -> io::Result<ServerName<'static>> {
+    ServerName::try_from("papertrader").map_err(io::Error::other)
 }
 
 /// The SHA-256 of a certificate in DER form.
@@ -295,6 +311,32 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(error.to_string().contains("not the configured 0707"), "{error}");
         served.await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn who_does_not_say_what_it_wants_is_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        type Names = &'static [&'static [u8]];
+        let cases: [(Names, Names, bool); 4] = [
+            (&[LINK_PROTOCOL, CLIENT_PROTOCOL], &[], false),
+            (&[LINK_PROTOCOL, CLIENT_PROTOCOL], &[b"other"], false),
+            (&[LINK_PROTOCOL, CLIENT_PROTOCOL], &[b"other", CLIENT_PROTOCOL], true),
+            (&[], &[], true),
+        ];
+        for (taken, offered, is_taken) in cases {
+            let made = Certificate::self_made(directory.path(), taken).unwrap();
+            let config = client_config(made.fingerprint(), offered).unwrap();
+            let (client, server) = duplex(64 * 1024);
+            let served = tokio::spawn(async move { made.accept(server).await });
+            let connector = TlsConnector::from(Arc::new(config));
+            let connected = connector.connect(nobody().unwrap(), client).await;
+            let served = served.await.unwrap();
+            assert_eq!(served.is_ok(), is_taken, "{offered:?}");
+            match served {
+                Ok(_) => drop(connected.unwrap()),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}"),
+            }
+        }
     }
 
     #[cfg(unix)]
