@@ -9,5 +9,6 @@ pub mod connection;
 pub mod link;
 pub mod log;
 pub mod openpgp;
+mod private_file;
 pub mod shutdown;
 pub mod tls;

@@ -4,7 +4,7 @@
 //! between master and worker. Invariant: no TLS below 1.3, no resumption and no early data, so that
 //! every connection has keying material of its own and nothing in it can be replayed.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme}
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::private_file;
 
 /// What clients of either server offer (RFC 7301).
 pub const CLIENT_PROTOCOL: &[u8] = b"papertrader/1";
@@ -140,12 +142,20 @@ impl Certificate {
         self.chain.first().map_or(Fingerprint([0; 32]), fingerprint_of)
     }
 
-    /// The server's side of a handshake. Dropping the future gives it up.
+    /// The server's side of a handshake. Dropping the future gives it up. Whoever wants none of the
+    /// protocols that this certificate is for, or does not say what it wants, is an error of kind
+    /// `InvalidData`.
     pub async fn accept<S>(&self, stream: S) -> io::Result<ServerStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await
+        let stream = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream).await?;
+        // A wrong name was refused in the handshake; to TLS it is no fault to offer none.
+        if !self.config.alpn_protocols.is_empty() && stream.get_ref().1.alpn_protocol().is_none() {
+            let problem = "the other end did not say what it wants (ALPN)";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        Ok(stream)
     }
 }
 
@@ -160,6 +170,11 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let config = client_config(expected, &[protocol])?;
+    TlsConnector::from(Arc::new(config)).connect(nobody()?, stream).await
+}
+
+fn client_config(expected: Fingerprint, protocols: &[&[u8]]) -> io::Result<ClientConfig> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -169,11 +184,14 @@ where
         .with_custom_certificate_verifier(Arc::new(Pinned { expected, algorithms }))
         .with_no_client_auth();
     config.resumption = rustls::client::Resumption::disabled();
-    config.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.enable_sni = false;
-    // Not sent, not checked: the fingerprint says who it is.
-    let name = ServerName::try_from("papertrader").map_err(io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    Ok(config)
+}
+
+/// Not sent, not checked: the fingerprint says who it is.
+fn nobody() -> io::Result<ServerName<'static>> {
+    ServerName::try_from("papertrader").map_err(io::Error::other)
 }
 
 /// The SHA-256 of a certificate in DER form.
@@ -244,17 +262,9 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(text)
 }
 
-/// Writes a file whole or not at all, readable by its owner only.
 fn write_secret(path: &Path, text: &[u8]) -> Result<(), TlsError> {
     let failed = |error| TlsError::File { path: path.to_owned(), error };
-    let new = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&new).map_err(failed)?;
-    file.write_all(text).and_then(|()| file.sync_all()).map_err(failed)?;
-    std::fs::rename(&new, path).map_err(failed)
+    private_file::write(path, text).map_err(failed)
 }
 
 fn content(path: &Path, what: &'static str, problem: &dyn std::fmt::Display) -> TlsError {
@@ -301,6 +311,48 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(error.to_string().contains("not the configured 0707"), "{error}");
         served.await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn who_does_not_say_what_it_wants_is_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        type Names = &'static [&'static [u8]];
+        let cases: [(Names, Names, bool); 4] = [
+            (&[LINK_PROTOCOL, CLIENT_PROTOCOL], &[], false),
+            (&[LINK_PROTOCOL, CLIENT_PROTOCOL], &[b"other"], false),
+            (&[LINK_PROTOCOL, CLIENT_PROTOCOL], &[b"other", CLIENT_PROTOCOL], true),
+            (&[], &[], true),
+        ];
+        for (taken, offered, is_taken) in cases {
+            let made = Certificate::self_made(directory.path(), taken).unwrap();
+            let config = client_config(made.fingerprint(), offered).unwrap();
+            let (client, server) = duplex(64 * 1024);
+            let served = tokio::spawn(async move { made.accept(server).await });
+            let connector = TlsConnector::from(Arc::new(config));
+            let connected = connector.connect(nobody().unwrap(), client).await;
+            let served = served.await.unwrap();
+            assert_eq!(served.is_ok(), is_taken, "{offered:?}");
+            match served {
+                Ok(_) => drop(connected.unwrap()),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}"),
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_that_lies_there_gets_at_the_key() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (key, near) = (directory.path().join("tls-key.pem"), directory.path().join("victim"));
+        std::fs::write(&near, "untouched").unwrap();
+        std::os::unix::fs::symlink(&near, directory.path().join("tls-key.new")).unwrap();
+        std::os::unix::fs::symlink(&near, &key).unwrap();
+        Certificate::self_made(directory.path(), &[]).unwrap();
+        assert_eq!(std::fs::read(&near).unwrap(), b"untouched");
+        let written = std::fs::symlink_metadata(&key).unwrap();
+        assert!(written.is_file());
+        assert_eq!(written.permissions().mode() & 0o777, 0o600);
     }
 
     #[cfg(unix)]

@@ -2,7 +2,7 @@
 //! in.
 //!
 //! TLS 1.3 first, in which the worker knows the master by its certificate's fingerprint; then both
-//! prove their OpenPGP keys inside it ([`proof`]). What is above sees only a [`LinkStream`] and who
+//! prove their OpenPGP keys inside it (`proof`). What is above sees only a [`LinkStream`] and who
 //! is at its other end.
 //!
 //! Invariant: of a connection from an address that no worker may have, nothing is read but one
@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::openpgp::{Certificate, Identity, KeyProblem, OpenError};
-use crate::tls;
+use crate::{private_file, tls};
 
 pub use network::{Network, NotANetwork};
 
@@ -294,7 +294,7 @@ impl MasterKey {
             return Ok(());
         }
         if let Some(file) = &self.file {
-            std::fs::write(file, proven.to_armored())
+            private_file::write(file, proven.to_armored().as_bytes())
                 .map_err(|e| ConnectError::Keep(file.clone(), e))?;
             crate::info!(file = %file.display(), key = %proven.fingerprint(),
                 "the master's OpenPGP key was seen for the first time: it is kept");
@@ -322,6 +322,25 @@ impl WorkerSide {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn the_masters_key_is_kept_in_a_file_of_its_own() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (file, victim) = (directory.path().join("master.asc"), directory.path().join("victim"));
+        std::fs::write(&victim, "untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, &file).unwrap();
+        let identity = Identity::generate("master", WallTime(0)).unwrap();
+        let known = MasterKey::first_seen(file.clone());
+        known.keep(identity.certificate()).unwrap();
+        assert_eq!(std::fs::read(&victim).unwrap(), b"untouched");
+        let kept = std::fs::symlink_metadata(&file).unwrap();
+        assert!(kept.is_file());
+        assert_eq!(kept.permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), identity.certificate().to_armored());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn only_registered_workers_from_their_addresses_that_were_not_booted() {
