@@ -2,7 +2,7 @@
 //! in.
 //!
 //! TLS 1.3 first, in which the worker knows the master by its certificate's fingerprint; then both
-//! prove their OpenPGP keys inside it ([`proof`]). What is above sees only a [`LinkStream`] and who
+//! prove their OpenPGP keys inside it (`proof`). What is above sees only a [`LinkStream`] and who
 //! is at its other end.
 //!
 //! Invariant: of a connection from an address that no worker may have, nothing is read but one
