@@ -6,7 +6,8 @@
 //! to judge them.
 //!
 //! Invariant: a session starts, and a password changes, only if the password that was checked is
-//! still the account's when the command is judged.
+//! still the account's when the command is judged; no session starts and no account is made through
+//! a worker that is known to be in wrong hands.
 
 use papertrader_core::ids::{AccountId, OrderId, WorkerId};
 use papertrader_core::time::Moment;
@@ -70,6 +71,10 @@ impl Driver {
         mut profile: Profile,
         judging: &mut Judging,
     ) {
+        if self.workers.is_compromised(worker, judging.now) {
+            // Whoever has the worker has the password.
+            return judging.effects.push(Effect::Refuse(origin, Reason::NotAuthorized.into()));
+        }
         if self.accounts.find(&profile.name).is_some() || !judging.names.insert(profile.name.key())
         {
             return judging.effects.push(Effect::Refuse(origin, Reason::NameTaken.into()));
@@ -100,6 +105,17 @@ impl Driver {
             refuse(Reason::BadCredentials);
             return Ok(());
         }
+        if self.workers.is_compromised(worker, judging.now) {
+            // The password was still being checked when the worker was booted: it has seen it too.
+            refuse(Reason::NotAuthorized);
+            let sessions = self.end_in(self.accounts.sessions.of(account).to_vec(), judging);
+            judging.changes.push(Change::RequirePassword(account));
+            let accounts = vec![account];
+            judging.effects.push(Effect::Compromised { accounts, sessions });
+            return Ok(());
+        }
+        let mut refuse =
+            |reason: Reason| judging.effects.push(Effect::Refuse(origin, reason.into()));
         if self.books.account(account).is_none_or(|account| account.disabled) {
             refuse(Reason::AccountDisabled);
             return Ok(());

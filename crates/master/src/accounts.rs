@@ -113,9 +113,16 @@ impl Accounts {
         Ok(account)
     }
 
-    /// A worker says whether a session has a connection there.
-    pub(crate) fn presence(&mut self, link: LinkId, id: SessionId, present: bool, now: WallTime) {
-        self.sessions.presence(link, id, present, now);
+    /// A worker says whether a session has a connection there. False if the session is not the
+    /// link's to speak of.
+    pub(crate) fn presence(
+        &mut self,
+        link: LinkId,
+        id: SessionId,
+        present: bool,
+        now: WallTime,
+    ) -> bool {
+        self.sessions.presence(link, id, present, now)
     }
 
     /// A link is gone, and with it every connection of its sessions.

@@ -369,22 +369,22 @@ mod tests {
             tokio::select! {
                 () = socket.accept(events) => {}
                 Some(Event::Admin(_, answer)) = inbox.recv() => {
-                    answer.send(AdminError::Busy.into()).unwrap();
+                    answer.send(AdminError::Unavailable.into()).unwrap();
                     // The connection is a task of its own.
                     let refused = asked.await.unwrap().unwrap_err();
-                    assert_eq!(refused.code(), "busy");
+                    assert_eq!(refused.code(), "unavailable");
                 }
             }
         }
     }
 
-    /// The other end of a connection whose requests are all answered with `busy`.
+    /// The other end of a connection whose requests are all answered with `unavailable`.
     fn connection(patience: Patience) -> tokio::io::DuplexStream {
         let (ours, theirs) = tokio::io::duplex(MOST);
         let (events, mut inbox) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(Event::Admin(_, answer)) = inbox.recv().await {
-                answer.send(AdminError::Busy.into()).unwrap();
+                answer.send(AdminError::Unavailable.into()).unwrap();
             }
         });
         tokio::spawn(async move { serve(theirs, &events, patience).await });
@@ -410,7 +410,7 @@ mod tests {
         stream.write_all(lines).await.unwrap();
         stream.shutdown().await.unwrap();
         let bad = "badRequest";
-        assert_eq!(said(stream).await, ["busy", bad, bad, bad, "busy"]);
+        assert_eq!(said(stream).await, ["unavailable", bad, bad, bad, "unavailable"]);
     }
 
     #[tokio::test]
@@ -433,7 +433,7 @@ mod tests {
         let mut stream = connection(SHORT);
         stream.write_all(b"{\"command\":\"status\"}\n{\"comm").await.unwrap();
         // It closes, although this end stays open.
-        assert_eq!(said(stream).await, ["busy"]);
+        assert_eq!(said(stream).await, ["unavailable"]);
     }
 
     #[tokio::test]
@@ -492,7 +492,7 @@ mod tests {
         let accepting = tokio::spawn(async move { socket.accept(events).await });
         tokio::spawn(async move {
             while let Some(Event::Admin(_, answer)) = inbox.recv().await {
-                answer.send(AdminError::Busy.into()).unwrap();
+                answer.send(AdminError::Unavailable.into()).unwrap();
             }
         });
         let said_to = |user: u32| {
@@ -510,7 +510,7 @@ mod tests {
             Err(error) => return eprintln!("skipped: nobody cannot run this program: {error}"),
         }
         let root = said_to(0).await.unwrap().unwrap();
-        assert!(root.contains("told [{") && root.contains("busy"), "{root}");
+        assert!(root.contains("told [{") && root.contains("unavailable"), "{root}");
         accepting.abort();
     }
 }

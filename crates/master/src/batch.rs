@@ -3,8 +3,10 @@
 //! Work stands in one queue in order of arrival. Commands that wait together form one batch: the
 //! client order IDs that it asks about are looked up, then each command is judged in order, seeing
 //! those before it, and all is written in one SQL transaction. A snapshot's settlement is a batch
-//! of its own, and so is a change of the operator's (`admin`). When a batch is durable its effects
-//! are taken, in order; when it is not stored, nothing was changed and nothing has to be undone.
+//! of its own, and so is a change of the operator's (`admin`), which comes before all that waits:
+//! workers that flood the queue cannot keep the operator from booting them. When a batch is durable
+//! its effects are taken, in order; when it is not stored, nothing was changed and nothing has to be
+//! undone.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -87,6 +89,23 @@ impl Command {
     /// changes.
     fn is_alone(&self) -> bool {
         matches!(self, Command::EndAllSessions { .. } | Command::ChangePassword(_))
+    }
+
+    /// The worker that it came through, if it came through one.
+    pub(crate) fn worker(&self) -> Option<WorkerId> {
+        match self {
+            Command::Place(Placing { origin, .. })
+            | Command::Cancel { origin, .. }
+            | Command::Register { origin, .. }
+            | Command::StartSession { origin, .. }
+            | Command::EndSessions { asker: Asker::Link(origin), .. }
+            | Command::EndAllSessions { asker: Asker::Link(origin), .. } => Some(origin.worker),
+            Command::ChangePassword(new) => Some(new.origin.worker),
+            Command::Expose { worker, .. } => Some(*worker),
+            Command::EndSessions { .. }
+            | Command::EndAllSessions { .. }
+            | Command::UseSessions(_) => None,
+        }
     }
 }
 
@@ -198,11 +217,22 @@ impl Driver {
                             commands.push(next);
                         }
                     }
+                    for worker in commands.iter().filter_map(Command::worker) {
+                        self.left(worker);
+                    }
                     self.find(commands)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A worker's command waits no more.
+    fn left(&mut self, worker: WorkerId) {
+        match self.waiting.get_mut(&worker) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.waiting.remove(&worker)),
+        }
     }
 
     /// A settlement that could not be written is next again.

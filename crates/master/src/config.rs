@@ -28,13 +28,15 @@ pub struct Config {
     pub sessions_per_account: usize,
     /// Threads that hash passwords, each with 19 MiB.
     pub password_threads: usize,
-    /// Log-ins and registrations that may wait for them; more are told `busy`.
+    /// Log-ins and registrations that may wait for them; more are told `busy`, those first whose
+    /// worker has most.
     pub password_queue: usize,
     /// How often passwords may be tried and accounts made.
     pub limits: Limits,
     /// Threads that read history from the store.
     pub read_threads: usize,
-    /// Commands that may wait for the store; more are told `busy`.
+    /// Commands that may wait for the store. A worker that has as many waiting as are left free is
+    /// told `busy`.
     pub command_queue: usize,
     /// The directory, closed to other users, in which the socket for the operator's commands is
     /// made; `None` for no socket. It is locked by this process.

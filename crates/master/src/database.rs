@@ -3,8 +3,8 @@
 //!
 //! Invariant: one job of the writer is under way at a time, and its answer comes back as an event.
 
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use papertrader_node::{error, warn};
 use papertrader_store::{Batch, CommitError, Found, Store, StoreError, StoreReader};
 
 use crate::driver::{Event, Events};
+use crate::lines::Lines;
+use crate::workers::Origin;
 
 /// What the writer is to do.
 pub(crate) enum Job {
@@ -137,12 +139,21 @@ fn commit(store: &mut dyn Store, batch: &Batch) -> Done {
     }
 }
 
-/// What a reading thread runs.
-pub(crate) type Read = Box<dyn FnOnce(&mut dyn StoreReader) + Send>;
+/// Reads that may wait; more are told `busy`.
+const READS: usize = 1_024;
 
-/// Threads that read, with a bounded queue in front.
+/// What a reading thread runs.
+type Run = Box<dyn FnOnce(&mut dyn StoreReader) + Send>;
+
+/// A read, and who asked for it.
+pub(crate) struct Read {
+    pub(crate) origin: Origin,
+    pub(crate) run: Run,
+}
+
+/// Threads that read, with bounded [`Lines`] in front.
 pub(crate) struct Readers {
-    queue: Option<SyncSender<Read>>,
+    lines: Arc<Lines<Read>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -151,39 +162,33 @@ impl Readers {
         readers: Vec<Box<dyn StoreReader>>,
         events: &Events,
     ) -> std::io::Result<Readers> {
-        let (queue, inbox) = mpsc::sync_channel::<Read>(1_024);
-        let inbox = Arc::new(Mutex::new(inbox));
+        let lines = Arc::new(Lines::<Read>::new(READS));
         let mut threads = Vec::new();
         for mut reader in readers {
-            let inbox = Arc::clone(&inbox);
+            let lines = Arc::clone(&lines);
             let guard = Guard { events: events.clone(), thread: "store-reader" };
             let thread =
                 std::thread::Builder::new().name("store-reader".into()).spawn(move || {
                     let _guard = guard;
-                    loop {
-                        let Ok(inbox) = inbox.lock() else { return };
-                        let Ok(read) = inbox.recv() else { return };
-                        drop(inbox);
-                        read(reader.as_mut());
+                    while let Some(read) = lines.next() {
+                        (read.run)(reader.as_mut());
                     }
                 })?;
             threads.push(thread);
         }
-        Ok(Readers { queue: Some(queue), threads })
+        Ok(Readers { lines, threads })
     }
 
-    /// Hands a read over, unless too many wait.
-    pub(crate) fn submit(&self, read: Read) -> bool {
-        match self.queue.as_ref().map(|queue| queue.try_send(read)) {
-            Some(Ok(())) => true,
-            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => false,
-        }
+    /// Hands a read over. If too many wait, says who has no place: this one or another worker's.
+    pub(crate) fn submit(&self, read: Read) -> Option<Origin> {
+        let left = self.lines.add(read.origin.worker, read);
+        left.map(|read| read.origin)
     }
 }
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        self.queue = None;
+        self.lines.close();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

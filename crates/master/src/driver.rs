@@ -198,6 +198,8 @@ pub(crate) enum Event {
     Frame(LinkId, OwnedFrame),
     /// A link is gone.
     LinkClosed(LinkId),
+    /// A worker that has proved its key says what cannot be framed, or no `linkHello`; in words.
+    Misspoke(WorkerId, String),
     /// The store's writer has finished its job.
     Database(Done),
     /// A password is checked or hashed.
@@ -242,6 +244,8 @@ pub(crate) struct Driver {
     /// The market's time of the latest snapshot that was taken.
     last_time: MarketTime,
     pub(crate) queue: VecDeque<Work>,
+    /// How many commands in the queue came through each worker.
+    pub(crate) waiting: HashMap<WorkerId, usize>,
     pub(crate) writing: Writing,
 }
 
@@ -308,6 +312,7 @@ impl Driver {
             last_time: head.market,
             books: loaded.books,
             queue: VecDeque::new(),
+            waiting: HashMap::new(),
             writing: Writing::Nothing,
             config,
             clock,
@@ -368,6 +373,7 @@ impl Driver {
                 return Ok(());
             }
             for deaf in self.workers.flush() {
+                self.workers.cut(deaf);
                 self.close_link(deaf);
             }
         }
@@ -396,6 +402,9 @@ impl Driver {
             Event::Frame(..) => {}
             Event::LinkOpened(link, arrival) => self.open_link(link, *arrival),
             Event::LinkClosed(link) => self.close_link(link),
+            Event::Misspoke(worker, words) => {
+                self.workers.note(worker, Misconduct::Malformed, &words, self.clock.now());
+            }
             Event::Database(done) => self.written(done)?,
             Event::Password(done) => self.password(done),
             Event::Step(step) => self.step(step)?,
@@ -415,12 +424,17 @@ impl Driver {
         match self.workers.admit(id, arrival, self.clock.now()) {
             Ok(older) => {
                 if let Some(older) = older {
-                    warn!("the worker had a link already: the older one is cut");
-                    self.close_link(older);
+                    warn!(
+                        worker = self.workers.name(id),
+                        "it had a link already: the older one is cut"
+                    );
+                    // At once: what still comes on it must not take up the driver's time.
+                    self.workers.cut(older);
+                    self.forget_link(older);
                 }
                 let welcome = LinkWelcome {
                     deployment: self.deployment.clone(),
-                    name: self.workers.link(id).map_or(String::new(), |link| link.name.clone()),
+                    name: self.workers.name(id).to_owned(),
                     clock: self.clock.now(),
                     interval: self.interval,
                     bar_interval: self.assets.source().interval(),
@@ -437,7 +451,7 @@ impl Driver {
             }
             Err(denied) => {
                 warn!(%peer, %denied, "a worker was refused");
-                let failure = Failure::new(Reason::NotAuthorized, denied.to_string());
+                let failure = Failure::new(denied.reason(), denied.to_string());
                 let mut bytes = Vec::new();
                 Return::Failed(Instruction::LinkRefused, failure).put(0, &mut bytes);
                 // The queue is new, so that there is room; dropping it closes the connection.
@@ -456,11 +470,19 @@ impl Driver {
     }
 
     fn close_link(&mut self, id: LinkId) {
-        if self.workers.remove(id) {
-            self.accounts.link_closed(id, self.clock.now());
-            self.trading.link_closed(id);
+        if self.forget_link(id) {
             self.announce_workers();
         }
+    }
+
+    /// True if the list of workers has changed by it.
+    fn forget_link(&mut self, id: LinkId) -> bool {
+        let was_there = self.workers.remove(id);
+        if was_there {
+            self.accounts.link_closed(id, self.clock.now());
+            self.trading.link_closed(id);
+        }
+        was_there
     }
 
     fn announce_workers(&mut self) {
@@ -502,7 +524,8 @@ impl Driver {
         match instruction {
             Instruction::SessionPresence => {
                 match SessionPresence::from_bytes(&frame.data) {
-                    Ok(said) => self.accounts.presence(id, said.session, said.present, now),
+                    Ok(said) if self.accounts.presence(id, said.session, said.present, now) => {}
+                    Ok(_) => self.foreign_session(id, instruction),
                     Err(_) => self.malformed(id, instruction),
                 }
                 return;
@@ -531,7 +554,8 @@ impl Driver {
             Instruction::Goodbye => return self.close_link(id),
             _ => {}
         }
-        let origin = Origin { link: id, request, instruction, client: link_header.client };
+        let client = link_header.client;
+        let origin = Origin { link: id, worker: proven, request, instruction, client };
         let parsed = Request::parse(instruction, header.argument_count, &frame.data);
         let parsed = match parsed {
             Ok(parsed) => parsed,
@@ -545,8 +569,7 @@ impl Driver {
             // Of `loginSession` a worker cannot know better.
             if failure.reason == Reason::SessionUnknown && instruction != Instruction::LoginSession
             {
-                let words = format!("{} for a session that it has not shown", instruction.name());
-                self.workers.misconduct(id, Misconduct::ForeignSession, &words, now);
+                self.foreign_session(id, instruction);
             }
             self.refuse(origin, failure);
         }
@@ -555,6 +578,11 @@ impl Driver {
     fn malformed(&mut self, id: LinkId, instruction: Instruction) {
         let words = format!("{} that is not as the protocol says", instruction.name());
         self.workers.misconduct(id, Misconduct::Malformed, &words, self.clock.now());
+    }
+
+    fn foreign_session(&mut self, id: LinkId, instruction: Instruction) {
+        let words = format!("{} for a session that it has not shown", instruction.name());
+        self.workers.misconduct(id, Misconduct::ForeignSession, &words, self.clock.now());
     }
 
     /// Starts to serve a request, or says why not.
@@ -587,13 +615,13 @@ impl Driver {
                 let buy = origin.instruction == Instruction::PurchaseAsset;
                 let side = if buy { Side::Buy } else { Side::Sell };
                 let received = Moment { wall: now, market: self.last_time };
-                self.room()?;
+                self.room(origin.worker)?;
                 let placing = Placing { origin, account, side, args, received, link };
                 self.enqueue(Command::Place(placing));
             }
             Request::CancelOrder(client_order_id) => {
                 let account = account(self)?;
-                self.room()?;
+                self.room(origin.worker)?;
                 self.enqueue(Command::Cancel { origin, account, client_order_id });
             }
             Request::Ping(text) => self.answer(origin, &Return::Pong(text)),
@@ -626,16 +654,26 @@ impl Driver {
             | Request::AssetValue(_)
             | Request::AssetList
             | Request::Hello
-            | Request::Goodbye => return Err(Reason::NotAuthorized.into()),
+            | Request::Goodbye => {
+                self.malformed(origin.link, origin.instruction);
+                return Err(Reason::NotAuthorized.into());
+            }
         }
         Ok(())
     }
 
-    pub(crate) fn room(&self) -> Result<(), Reason> {
-        if self.queue.len() < self.config.command_queue { Ok(()) } else { Err(Reason::Busy) }
+    /// Whether one more command may wait that comes through a worker. Nobody may have more places
+    /// than are left, so that there are always some for others.
+    pub(crate) fn room(&self, worker: WorkerId) -> Result<(), Reason> {
+        let free = self.config.command_queue.saturating_sub(self.queue.len());
+        let own = self.waiting.get(&worker).copied().unwrap_or(0);
+        if own < free { Ok(()) } else { Err(Reason::Busy) }
     }
 
     pub(crate) fn enqueue(&mut self, command: Command) {
+        if let Some(worker) = command.worker() {
+            *self.waiting.entry(worker).or_default() += 1;
+        }
         self.queue.push_back(Work::Command(command));
     }
 

@@ -1,11 +1,10 @@
-//! The password hashers: a few threads that run Argon2id over the client's hash, with a bounded
-//! queue in front. When it is full, the answer is `busy`.
+//! The password hashers: a few threads that run Argon2id over the client's hash, with bounded
+//! [`Lines`] in front. Who has no place is answered `busy`.
 //!
 //! Each thread needs 19 MiB while it hashes, so their number bounds the memory. What was asked goes
 //! into a [`Ticket`] that comes back with the answer; what it means is decided elsewhere.
 
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use argon2::password_hash::phc::PasswordHash;
@@ -18,6 +17,7 @@ use papertrader_store::{PassHash, SessionKey};
 use crate::database::Guard;
 use crate::driver::{Event, Events};
 use crate::limits::{Attempt, Registration};
+use crate::lines::Lines;
 use crate::workers::Origin;
 
 /// Whose password is checked, and against what.
@@ -112,38 +112,35 @@ pub(crate) struct PasswordJob {
 
 /// The threads.
 pub(crate) struct Hasher {
-    queue: Option<SyncSender<PasswordJob>>,
+    lines: Arc<Lines<PasswordJob>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Hasher {
     pub(crate) fn start(threads: usize, queue: usize, events: &Events) -> std::io::Result<Hasher> {
-        let (sender, inbox) = mpsc::sync_channel(queue.max(1));
-        let inbox = Arc::new(Mutex::new(inbox));
+        let lines = Arc::new(Lines::new(queue));
         let threads = (0..threads.max(1))
             .map(|_| {
-                let (inbox, events) = (Arc::clone(&inbox), events.clone());
+                let (lines, events) = (Arc::clone(&lines), events.clone());
                 std::thread::Builder::new()
                     .name("passwords".into())
-                    .spawn(move || hash_loop(&inbox, events))
+                    .spawn(move || hash_loop(&lines, events))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Hasher { queue: Some(sender), threads })
+        Ok(Hasher { lines, threads })
     }
 
-    /// Hands a job over. The answer comes as [`Event::Password`]; if there is no room, the ticket
-    /// comes back at once.
-    pub(crate) fn submit(&self, job: PasswordJob) -> Result<(), Box<Ticket>> {
-        match self.queue.as_ref().map(|queue| queue.try_send(job)) {
-            Some(Err(TrySendError::Full(job) | TrySendError::Disconnected(job))) => Err(job.ticket),
-            Some(Ok(())) | None => Ok(()),
-        }
+    /// Hands a job over. The answer comes as [`Event::Password`]. If there are too many, the ticket
+    /// of one that has no place comes back at once: of this job, or of another worker's.
+    pub(crate) fn submit(&self, job: PasswordJob) -> Option<Box<Ticket>> {
+        let left = self.lines.add(job.ticket.origin().worker, job);
+        left.map(|job| job.ticket)
     }
 }
 
 impl Drop for Hasher {
     fn drop(&mut self) {
-        self.queue = None;
+        self.lines.close();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -155,13 +152,10 @@ pub(crate) fn hash_of_nobody() -> Result<PassHash, argon2::password_hash::Error>
     hash(&Argon2::default(), b"no client's hash looks like this")
 }
 
-fn hash_loop(inbox: &Mutex<Receiver<PasswordJob>>, events: Events) {
+fn hash_loop(lines: &Lines<PasswordJob>, events: Events) {
     let Guard { events, .. } = &Guard { events, thread: "passwords" };
     let argon2 = Argon2::default();
-    loop {
-        let Ok(guard) = inbox.lock() else { return };
-        let Ok(PasswordJob { ticket, task }) = guard.recv() else { return };
-        drop(guard);
+    while let Some(PasswordJob { ticket, task }) = lines.next() {
         let result = run(&argon2, task).unwrap_or(PasswordResult::Failed);
         if events.blocking_send(Event::Password(PasswordDone { ticket, result })).is_err() {
             return;

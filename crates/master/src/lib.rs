@@ -7,7 +7,7 @@
 //! | 3.1.2 database | `database`: one thread that writes, a few that read |
 //! | 3.1.3 accounts and authorization | `accounts`, `sessions`, `hasher`, `limits`, `logins`, `access` |
 //! | 3.1.4 event log | `papertrader_node::log` |
-//! | 3.1.5 workers | `workers`, `registry`, `port` |
+//! | 3.1.5 workers | `workers`, `registry`, `port`, `hello` |
 //! | 3.1.6 assets data retrieval | `assets` |
 //! | 2.4.5 the operator | [`admin`]: a socket in the data directory |
 //! | 3.1.7 assets buy and sell | `trading` |
@@ -25,7 +25,9 @@ pub mod config;
 mod database;
 pub mod driver;
 mod hasher;
+mod hello;
 pub mod limits;
+mod lines;
 mod logins;
 mod port;
 mod reads;

@@ -6,16 +6,19 @@
 //!
 //! | attempts | growing delays after | forgotten |
 //! |---|---|---|
-//! | on one name from one address | 5 failures, up to 15 minutes | at the right password |
-//! | from one address (of IPv6: one /64 network) | 30 failures, up to 1 minute | with time |
+//! | on one name from one place | 5 failures, up to 15 minutes | at the right password |
+//! | from one place | 30 failures, up to 1 minute | with time |
 //! | on one name from everywhere | 100 failures, up to 1 minute | with time |
 //! | through one worker, which could forge addresses | 200 failures, then 20 a second | with time |
 //!
+//! A place is an address (of IPv6: a /64 network) as one worker sees it. Only its word stands for the
+//! address: what it makes up counts against nobody who comes from there through another worker.
+//!
 //! So that nobody is locked out by an attacker elsewhere, the last two do not hold for those who come
-//! from where the account was logged in before: the same address through the same worker. These
-//! places are kept for each account, the latest 16; at a start they are the addresses that
-//! the account's sessions were started from, with the workers that the account is exposed to. A
-//! worker gains nothing by forging them: it has seen that account's password already.
+//! from a place that the account was logged in from before. These places are kept for each account,
+//! the latest 16; at a start they are the addresses that the account's sessions were started
+//! from, with the workers that the account is exposed to. A worker gains nothing by forging them: it
+//! has seen that account's password already.
 //!
 //! Names are counted under a keyed hash, whether they exist or not, so that nobody learns from a
 //! limit which do. Memory is bounded: each table holds [`Limits::tracked`] counts at most, and when
@@ -65,10 +68,10 @@ pub struct Rate {
 /// All limits of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Log-ins that fail for one name from one address. Default: 5, then 1 s doubling up to 15 min;
+    /// Log-ins that fail for one name from one address, as one worker sees it. Default: 5, then 1 s doubling up to 15 min;
     /// one is forgotten after 15 min.
     pub login_name_and_address: Backoff,
-    /// Log-ins that fail from one address. Default: 30, then 1 s doubling up to 1 min; one is
+    /// Log-ins that fail from one address, as one worker sees it. Default: 30, then 1 s doubling up to 1 min; one is
     /// forgotten after 1 min.
     pub login_address: Backoff,
     /// Log-ins that fail for one name, from wherever it was not logged in before. Default: 100,
@@ -76,7 +79,8 @@ pub struct Limits {
     pub login_name: Backoff,
     /// Log-ins that fail through one worker. Default: 200, then 20 a second.
     pub login_worker: Rate,
-    /// Registrations from one address, whether they succeed or not. Default: 60, then one in 20 s.
+    /// Registrations from one address, as one worker sees it, whether they succeed or not. Default:
+    /// 60, then one in 20 s.
     pub register_address: Rate,
     /// Registrations through one worker, whether they succeed or not. Default: 600, then 2 a second.
     pub register_worker: Rate,
@@ -150,9 +154,10 @@ pub(crate) struct Place {
 #[derive(Debug)]
 #[must_use = "a charge that is not handed back counts as a failure"]
 pub(crate) struct Attempt {
-    /// The name and the address together.
+    /// The name and the place together.
     pair: u64,
-    address: u64,
+    /// The place alone.
+    key: u64,
     /// `None` from a place that the account was logged in from: neither the name nor the worker is
     /// charged.
     name: Option<u64>,
@@ -163,7 +168,8 @@ pub(crate) struct Attempt {
 #[derive(Debug)]
 #[must_use = "a charge that is not handed back counts as a registration"]
 pub(crate) struct Registration {
-    address: u64,
+    /// The place.
+    key: u64,
     worker: WorkerId,
 }
 
@@ -223,14 +229,14 @@ impl Limiter {
         let Limits { login_name_and_address, login_address, login_name, login_worker, .. } =
             self.limits;
         let name = name.key();
-        let pair = self.keys.hash_one((&name, network(place.client)));
-        let address = self.keys.hash_one(network(place.client));
+        let key = self.key_of(place);
+        let pair = self.keys.hash_one((&name, key));
         let name = self.keys.hash_one(name);
         let is_familiar = account.is_some_and(|account| self.is_familiar(account, place));
 
         let by_pair = login_name_and_address.wait(self.pairs.get(pair, now), now);
-        let by_address = login_address.wait(self.addresses.get(address, now), now);
-        let mut wait = by_pair.max(by_address);
+        let by_place = login_address.wait(self.addresses.get(key, now), now);
+        let mut wait = by_pair.max(by_place);
         let mut by_worker = 0;
         if !is_familiar {
             let of_worker = self.workers.entry(place.worker).or_default();
@@ -243,13 +249,13 @@ impl Limiter {
             return Err(self.refusal(wait, by_worker > 0, place.worker, now));
         }
         self.pairs.charge(pair, login_name_and_address.cost(), now);
-        self.addresses.charge(address, login_address.cost(), now);
+        self.addresses.charge(key, login_address.cost(), now);
         if !is_familiar {
             self.names.charge(name, login_name.cost(), now);
             let of_worker = self.workers.entry(place.worker).or_default();
             of_worker.failures = login_worker.cost().charge(of_worker.failures, now);
         }
-        Ok(Attempt { pair, address, name: (!is_familiar).then_some(name), place })
+        Ok(Attempt { pair, key, name: (!is_familiar).then_some(name), place })
     }
 
     /// The password was right, and whose it is.
@@ -269,7 +275,7 @@ impl Limiter {
     /// Nobody found out whether the password was right.
     pub(crate) fn give_back(&mut self, attempt: Attempt, now: WallTime) {
         self.pairs.give_back(attempt.pair, self.limits.login_name_and_address.cost(), now);
-        self.addresses.give_back(attempt.address, self.limits.login_address.cost(), now);
+        self.addresses.give_back(attempt.key, self.limits.login_address.cost(), now);
         if let Some(name) = attempt.name {
             self.names.give_back(name, self.limits.login_name.cost(), now);
             let of_worker = self.workers.entry(attempt.place.worker).or_default();
@@ -285,24 +291,24 @@ impl Limiter {
         now: WallTime,
     ) -> Result<Registration, TooMany> {
         let Limits { register_address, register_worker, .. } = self.limits;
-        let address = self.keys.hash_one(network(place.client));
-        let by_address = register_address.wait(self.registering.get(address, now), now);
+        let key = self.key_of(place);
+        let by_place = register_address.wait(self.registering.get(key, now), now);
         let of_worker = self.workers.entry(place.worker).or_default();
         let by_worker = register_worker.wait(of_worker.registrations, now);
-        let wait = by_address.max(by_worker);
+        let wait = by_place.max(by_worker);
         if wait > 0 {
             self.counts.registrations_refused += 1;
             return Err(self.refusal(wait, by_worker > 0, place.worker, now));
         }
         of_worker.registrations = register_worker.cost().charge(of_worker.registrations, now);
-        self.registering.charge(address, register_address.cost(), now);
-        Ok(Registration { address, worker: place.worker })
+        self.registering.charge(key, register_address.cost(), now);
+        Ok(Registration { key, worker: place.worker })
     }
 
     /// A registration was not even tried.
     pub(crate) fn give_registration_back(&mut self, charge: Registration, now: WallTime) {
         let Limits { register_address, register_worker, .. } = self.limits;
-        self.registering.give_back(charge.address, register_address.cost(), now);
+        self.registering.give_back(charge.key, register_address.cost(), now);
         let of_worker = self.workers.entry(charge.worker).or_default();
         let count = of_worker.registrations;
         of_worker.registrations =
@@ -325,6 +331,7 @@ impl Limiter {
         self.places.get(&account).is_some_and(|places| places.contains(&place))
     }
 
+    /// The same for all addresses of a place.
     fn key_of(&self, place: Place) -> u64 {
         self.keys.hash_one((place.worker, network(place.client)))
     }
@@ -483,6 +490,27 @@ mod tests {
             limiter.failed(attempt);
         }
         limiter.attempt(&name("alice"), Some(ALICE), home, now).unwrap_err();
+    }
+
+    #[test]
+    fn what_a_worker_makes_up_of_an_address_counts_at_no_other() {
+        let mut limiter = Limiter::new(Limits::default());
+        let (home, made_up, now) = (place("192.0.2.7", 1), place("192.0.2.7", 2), at(1.0));
+        for _ in 0..5 {
+            fails(&mut limiter, "alice", made_up, now);
+        }
+        limiter.attempt(&name("alice"), Some(ALICE), made_up, now).unwrap_err();
+        for number in 0..25 {
+            fails(&mut limiter, &format!("user{number}"), made_up, now);
+        }
+        limiter.attempt(&name("bob"), None, made_up, now).unwrap_err();
+        for _ in 0..60 {
+            let _stays = limiter.registration(made_up, now).unwrap();
+        }
+        limiter.registration(made_up, now).unwrap_err();
+        let attempt = limiter.attempt(&name("alice"), Some(ALICE), home, now).unwrap();
+        limiter.succeeded(attempt, ALICE, now);
+        let _stays = limiter.registration(home, now).unwrap();
     }
 
     #[test]

@@ -91,27 +91,32 @@ impl Driver {
         let place = Place { client: origin.client.ip(), worker };
         let charged = self.accounts.limits.attempt(name, account, place, self.clock.now());
         if let Err(TooMany { say_of_worker: true, .. }) = charged {
-            let worker = self.workers.link(origin.link).map_or("", |link| &link.name);
+            let worker = self.workers.name(origin.link);
             warn!(worker, "too many passwords are wrong through this worker: refusing log-ins");
         }
         charged
     }
 
-    /// Hands a job to the hashers; what was charged for it is given back if they are busy.
+    /// Hands a job to the hashers. If they are busy, what was charged is given back for the job that
+    /// has no place: this one, or one of a worker with more.
     fn hash(&mut self, ticket: Ticket, task: Task) -> Result<(), Failure> {
+        let worker = ticket.origin().worker;
         let job = PasswordJob { ticket: Box::new(ticket), task };
-        self.accounts.hasher.submit(job).map_err(|ticket| {
-            let now = self.clock.now();
-            match *ticket {
-                Ticket::Login { attempt, .. } | Ticket::Change { attempt, .. } => {
-                    self.accounts.limits.give_back(attempt, now);
-                }
-                Ticket::Register { charge, .. } => {
-                    self.accounts.limits.give_registration_back(charge, now);
-                }
+        let Some(left) = self.accounts.hasher.submit(job) else { return Ok(()) };
+        let (origin, now) = (left.origin(), self.clock.now());
+        match *left {
+            Ticket::Login { attempt, .. } | Ticket::Change { attempt, .. } => {
+                self.accounts.limits.give_back(attempt, now);
             }
-            Reason::Busy.into()
-        })
+            Ticket::Register { charge, .. } => {
+                self.accounts.limits.give_registration_back(charge, now);
+            }
+        }
+        if origin.worker == worker {
+            return Err(Reason::Busy.into());
+        }
+        self.refuse(origin, Reason::Busy);
+        Ok(())
     }
 
     /// Proves a session through a worker's link.
@@ -122,6 +127,7 @@ impl Driver {
         session: SessionId,
     ) -> Result<(), Failure> {
         let (lifetimes, now) = (self.lifetimes(), self.clock.now());
+        self.room(worker)?;
         let sessions = &mut self.accounts.sessions;
         let (account, expires) = sessions.resume(origin.link, worker, session, lifetimes, now)?;
         if !self.accounts.is_exposed(account, worker) {
@@ -151,7 +157,7 @@ impl Driver {
     ) -> Result<(), Failure> {
         let now = self.clock.now();
         let (account, _) = self.accounts.sessions.identify(origin.link, session, now)?;
-        self.room()?;
+        self.room(origin.worker)?;
         self.enqueue(Command::EndAllSessions { account, asker: Asker::Link(origin) });
         Ok(())
     }
@@ -160,7 +166,7 @@ impl Driver {
     pub(crate) fn password(&mut self, done: PasswordDone) {
         let origin = done.ticket.origin();
         match self.command_of(done) {
-            Ok(command) => match self.room() {
+            Ok(command) => match self.room(origin.worker) {
                 Ok(()) => self.enqueue(command),
                 Err(busy) => self.refuse(origin, busy),
             },

@@ -4,15 +4,16 @@
 //! kind it is stands in its TLS handshake: a worker proves its key before the driver hears of it, a
 //! client may ask for the list of workers (3.1.5) and for nothing else.
 //!
-//! Invariant: addresses that no worker may come from share places of their own, so that strangers
-//! cannot keep workers out.
+//! Invariant: addresses that no worker may come from share places of their own, and no address has
+//! more than its part of any places, so that neither strangers nor a worker can keep workers out.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use papertrader_core::ids::WorkerId;
 use papertrader_node::clock::Clock;
 use papertrader_node::connection::{Inbox, write_all_from, write_patiently};
 use papertrader_node::link::{MasterSide, PortStream, is_worker};
@@ -32,6 +33,8 @@ use crate::workers::{Arrival, LinkId, LinkQueue, PublicView, worker_list_frames}
 
 /// Connections from addresses that a worker may have, at a time.
 const EXPECTED: usize = 512;
+/// Connections from one address that a worker may have, at a time: some run many on one machine.
+const EXPECTED_PER_ADDRESS: usize = 128;
 /// Connections from all other addresses, at a time.
 const STRANGERS: usize = 512;
 /// Connections from one address that no worker may have, at a time.
@@ -89,7 +92,7 @@ struct Places(Mutex<Taken>);
 struct Taken {
     expected: usize,
     strangers: usize,
-    by_stranger: HashMap<IpAddr, usize>,
+    by_address: HashMap<(IpAddr, bool), usize>,
 }
 
 /// A connection's place; dropping it frees the place.
@@ -102,38 +105,44 @@ struct Place {
 
 impl Places {
     fn take(self: &Arc<Self>, address: IpAddr, expected: bool) -> Option<Place> {
-        let address = address.to_canonical();
+        let address = customer(address);
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if expected {
-            if taken.expected >= EXPECTED {
-                return None;
-            }
-            taken.expected += 1;
-        } else {
-            let own = taken.by_stranger.get(&address).copied().unwrap_or(0);
-            if taken.strangers >= STRANGERS || own >= STRANGERS_PER_ADDRESS {
-                return None;
-            }
-            taken.strangers += 1;
-            taken.by_stranger.insert(address, own + 1);
+        let Taken { expected: workers, strangers, by_address } = &mut *taken;
+        let (all, most, most_of_one) = match expected {
+            true => (workers, EXPECTED, EXPECTED_PER_ADDRESS),
+            false => (strangers, STRANGERS, STRANGERS_PER_ADDRESS),
+        };
+        let own = by_address.get(&(address, expected)).copied().unwrap_or(0);
+        if *all >= most || own >= most_of_one {
+            return None;
         }
+        *all += 1;
+        by_address.insert((address, expected), own + 1);
         Some(Place { places: Arc::clone(self), address, expected })
+    }
+}
+
+/// What counts as one address: of IPv6 a /64 network, whose addresses all belong to one customer.
+fn customer(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.expected {
-            taken.expected -= 1;
-            return;
+        match self.expected {
+            true => taken.expected -= 1,
+            false => taken.strangers -= 1,
         }
-        taken.strangers -= 1;
-        let left = taken.by_stranger.get(&self.address).copied().unwrap_or(0);
+        let key = (self.address, self.expected);
+        let left = taken.by_address.get(&key).copied().unwrap_or(0);
         if left > 1 {
-            taken.by_stranger.insert(self.address, left - 1);
+            taken.by_address.insert(key, left - 1);
         } else {
-            taken.by_stranger.remove(&self.address);
+            taken.by_address.remove(&key);
         }
     }
 }
@@ -157,8 +166,18 @@ pub(crate) async fn serve(id: LinkId, stream: TcpStream, peer: SocketAddr, port:
     };
     let (reader, writer) = tokio::io::split(stream);
     let mut inbox = Inbox::new(reader);
-    let Ok(Some(hello)) = tokio::time::timeout(SILENCE, first_words(&mut inbox)).await else {
-        return warn!(%peer, "a worker proved its key but did not say linkHello");
+    let worker = proven.worker;
+    let hello = match tokio::time::timeout(SILENCE, first_words(&mut inbox)).await {
+        Ok(FirstWords::Hello(hello)) => hello,
+        Ok(FirstWords::Others) => {
+            warn!(%peer, %worker, "a worker proved its key and said something else than linkHello");
+            let words = "something else than linkHello after the proof".into();
+            let _ = port.events.send(Event::Misspoke(worker, words)).await;
+            return;
+        }
+        Ok(FirstWords::None) | Err(_) => {
+            return warn!(%peer, %worker, "a worker proved its key but did not say linkHello");
+        }
     };
     let (chunks, outgoing) = mpsc::channel(LINK_QUEUE);
     let (unsent, cut) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
@@ -167,7 +186,7 @@ pub(crate) async fn serve(id: LinkId, stream: TcpStream, peer: SocketAddr, port:
     if port.events.send(Event::LinkOpened(id, Box::new(arrival))).await.is_ok() {
         let mut writing =
             tokio::spawn(async move { write_all_from(writer, outgoing, SILENCE, &unsent).await });
-        let reading = read_link(id, &mut inbox, &port.events);
+        let reading = read_link(id, worker, &mut inbox, &port.events);
         // The driver ends a link by dropping its queue, which ends the writing, or cuts it.
         tokio::select! {
             () = reading => {}
@@ -180,18 +199,32 @@ pub(crate) async fn serve(id: LinkId, stream: TcpStream, peer: SocketAddr, port:
 
 type LinkInbox = Inbox<tokio::io::ReadHalf<PortStream>>;
 
-/// The hello of a worker; `None` if it says something else.
-async fn first_words(inbox: &mut LinkInbox) -> Option<LinkHello> {
+/// What a worker says first.
+enum FirstWords {
+    Hello(LinkHello),
+    /// Something else.
+    Others,
+    /// It has gone.
+    None,
+}
+
+async fn first_words(inbox: &mut LinkInbox) -> FirstWords {
     loop {
-        if let Some(frame) = inbox.frame().ok()? {
-            let due = Instruction::LinkHello;
-            let is_hello = frame.header.instruction == due as u16
-                && frame.header.message_type == due.message_type()
-                && frame.header.max == 1;
-            return LinkHello::from_bytes(frame.data).ok().filter(|_| is_hello);
+        match inbox.frame() {
+            Ok(Some(frame)) => {
+                let due = Instruction::LinkHello;
+                let is_hello = frame.header.instruction == due as u16
+                    && frame.header.message_type == due.message_type()
+                    && frame.header.max == 1;
+                let hello = LinkHello::from_bytes(frame.data).ok().filter(|_| is_hello);
+                return hello.map_or(FirstWords::Others, FirstWords::Hello);
+            }
+            Ok(None) => {}
+            Err(_) => return FirstWords::Others,
         }
-        if inbox.fill().await.ok()? == 0 {
-            return None;
+        match inbox.fill().await {
+            Ok(read) if read > 0 => {}
+            _ => return FirstWords::None,
         }
     }
 }
@@ -304,7 +337,7 @@ pub(crate) struct OwnedFrame {
     pub(crate) data: Box<[u8]>,
 }
 
-async fn read_link(id: LinkId, inbox: &mut LinkInbox, events: &Events) {
+async fn read_link(id: LinkId, worker: WorkerId, inbox: &mut LinkInbox, events: &Events) {
     loop {
         loop {
             match inbox.frame() {
@@ -316,7 +349,9 @@ async fn read_link(id: LinkId, inbox: &mut LinkInbox, events: &Events) {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    warn!(link = id.0, %error, "a worker sent bytes that are no frame: cutting its link");
+                    warn!(%worker, %error, "a worker sent bytes that are no frame: cutting its link");
+                    let words = format!("bytes that are no frame: {error}");
+                    let _ = events.send(Event::Misspoke(worker, words)).await;
                     return;
                 }
             }
@@ -371,6 +406,21 @@ mod tests {
     }
 
     #[test]
+    fn a_customer_with_many_addresses_has_the_places_of_one() {
+        let places = Arc::new(Places::default());
+        let take = |text: &str| places.take(text.parse().unwrap(), false);
+        let mut held = Vec::new();
+        for n in 0..STRANGERS_PER_ADDRESS {
+            held.push(take(&format!("2001:db8:0:1::{n:x}")).unwrap());
+        }
+        assert!(take("2001:db8:0:1:ffff::1").is_none());
+        assert!(take("2001:db8:0:2::1").is_some());
+        assert!(take("::ffff:192.0.2.1").is_some());
+        drop(held);
+        assert!(places.0.lock().unwrap().by_address.is_empty());
+    }
+
+    #[test]
     fn strangers_cannot_take_the_places_of_workers() {
         let places = Arc::new(Places::default());
         let address = |n: usize| IpAddr::from([10, 0, (n / 256) as u8, (n % 256) as u8]);
@@ -383,11 +433,18 @@ mod tests {
             strangers.push(places.take(address(n), false).unwrap());
         }
         assert!(places.take(address(9_999), false).is_none(), "all strangers have enough");
-        let workers: Vec<_> = (0..EXPECTED).map(|_| places.take(address(1), true)).collect();
-        assert!(workers.iter().all(Option::is_some));
+        // Nor can one worker take the places of the others.
+        let mut workers = Vec::new();
+        for _ in 0..EXPECTED_PER_ADDRESS {
+            workers.push(places.take(address(1), true).unwrap());
+        }
         assert!(places.take(address(1), true).is_none());
+        for n in workers.len()..EXPECTED {
+            workers.push(places.take(address(2 + n / EXPECTED_PER_ADDRESS), true).unwrap());
+        }
+        assert!(places.take(address(9_999), true).is_none());
         drop((workers, strangers));
         let taken = places.0.lock().unwrap();
-        assert_eq!((taken.expected, taken.strangers, taken.by_stranger.len()), (0, 0, 0));
+        assert_eq!((taken.expected, taken.strangers, taken.by_address.len()), (0, 0, 0));
     }
 }

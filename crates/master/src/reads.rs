@@ -28,6 +28,7 @@ use papertrader_store::{Found, HistoryRow, InstrumentRow, Profile, StoreError, S
 
 use crate::assets::symbol_of;
 use crate::bars::Current;
+use crate::database::Read;
 use crate::driver::{Driver, Event};
 use crate::workers::Origin;
 
@@ -316,7 +317,7 @@ impl Driver {
         make: impl FnOnce(&mut dyn StoreReader) -> Result<Vec<u8>, Failed> + Send + 'static,
     ) -> Result<(), Reason> {
         let events = self.events.clone();
-        let read = Box::new(move |reader: &mut dyn StoreReader| {
+        let run = Box::new(move |reader: &mut dyn StoreReader| {
             let mut bytes = Vec::new();
             let reason = match make(reader) {
                 Ok(data) if data.len() > transfer::MAX_TRANSFER => Some(Reason::RangeTooLarge),
@@ -341,7 +342,12 @@ impl Driver {
             // The driver is gone only when the master ends.
             let _ = events.blocking_send(Event::Answer(origin.link, bytes));
         });
-        if self.readers.submit(read) { Ok(()) } else { Err(Reason::Busy) }
+        match self.readers.submit(Read { origin, run }) {
+            None => {}
+            Some(left) if left.worker == origin.worker => return Err(Reason::Busy),
+            Some(left) => self.refuse(left, Reason::Busy),
+        }
+        Ok(())
     }
 }
 

@@ -74,6 +74,11 @@ impl Registry {
         self.workers.get(&id)?.registered.key.as_deref()
     }
 
+    /// A worker as it is stored.
+    pub(crate) fn row(&self, id: WorkerId) -> Option<&WorkerRow> {
+        self.workers.get(&id).map(|entry| &entry.row)
+    }
+
     /// A worker as it is stored, by its name.
     pub(crate) fn by_name(&self, name: &str) -> Option<&WorkerRow> {
         self.rows().find(|row| row.name == name)

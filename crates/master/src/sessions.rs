@@ -173,11 +173,18 @@ impl Sessions {
         Ok((session.stored.account, key))
     }
 
-    /// A worker says whether a session has a connection there.
-    pub(crate) fn presence(&mut self, link: LinkId, id: SessionId, present: bool, now: WallTime) {
-        let Some(session) = self.sessions.get_mut(&session_key(&id)) else { return };
+    /// A worker says whether a session has a connection there. False if the session is there but
+    /// not the link's to speak of: nothing is changed. One that has just ended is nobody's fault.
+    pub(crate) fn presence(
+        &mut self,
+        link: LinkId,
+        id: SessionId,
+        present: bool,
+        now: WallTime,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&session_key(&id)) else { return true };
         if !session.honoured.contains(&link) {
-            return;
+            return false;
         }
         if present {
             session.present.insert(link);
@@ -185,6 +192,7 @@ impl Sessions {
         } else {
             session.leave(link, now);
         }
+        true
     }
 
     /// A link is gone, and with it every connection of its sessions.

@@ -18,10 +18,12 @@ use papertrader_node::{info, warn};
 use papertrader_protocol::data::{WorkerLine, WorkerList};
 use papertrader_protocol::link::{LinkHello, WorkerStatus};
 use papertrader_protocol::wire::Wire;
-use papertrader_protocol::{Header, Instruction, transfer};
+use papertrader_protocol::{Header, Instruction, Reason, transfer};
+use papertrader_store::WorkerRow;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::registry::Registry;
+use crate::hello::{BadHello, Hello};
+use crate::registry::{Registry, is_booted};
 
 /// When so many bytes wait to be written to one link, no more are added.
 const MAX_UNSENT: usize = 64 * 1024 * 1024;
@@ -35,6 +37,8 @@ pub(crate) struct LinkId(pub(crate) u64);
 pub(crate) struct Origin {
     /// The link that asked.
     pub(crate) link: LinkId,
+    /// Whose link it is.
+    pub(crate) worker: WorkerId,
     /// Its number for the request.
     pub(crate) request: u64,
     /// What it asked.
@@ -70,7 +74,7 @@ pub(crate) struct Link {
     /// Since when.
     pub(crate) since: WallTime,
     /// What it said of itself when it came.
-    pub(crate) hello: LinkHello,
+    pub(crate) hello: Hello,
     /// What it said of itself last.
     pub(crate) status: Option<WorkerStatus>,
     /// The fingerprint of the key that it proved.
@@ -94,6 +98,32 @@ pub(crate) struct Conduct {
     pub(crate) foreign_sessions: u64,
     /// The latest of all these, in words, and when.
     pub(crate) last: Option<(WallTime, String)>,
+}
+
+/// Why a worker that has proved its key is not let in, in words for both operators.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotAdmitted {
+    /// It may not have a link any more.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Its key was replaced while it proved the old one.
+    #[error("worker {0} has another key now")]
+    OtherKey(String),
+    /// What it says of itself cannot be taken.
+    #[error("the linkHello of worker {0} is not taken: {1}")]
+    Hello(String, BadHello),
+}
+
+impl NotAdmitted {
+    /// The word for programs.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            NotAdmitted::Denied(_)
+            | NotAdmitted::OtherKey(_)
+            | NotAdmitted::Hello(_, BadHello::OtherWorker) => Reason::NotAuthorized,
+            NotAdmitted::Hello(..) => Reason::BadArguments,
+        }
+    }
 }
 
 /// Something that a good worker does not do.
@@ -193,22 +223,34 @@ impl Workers {
         });
     }
 
-    /// Lets a worker in that has proved its key, unless it may not be any more. An older link of
-    /// the same worker is to be cut: it is dead, or somebody runs the worker twice.
+    /// Lets a worker in that has proved its key, unless it may not be any more or what it says of
+    /// itself cannot be taken. An older link of the same worker is to be cut: it is dead, or
+    /// somebody runs the worker twice.
     pub(crate) fn admit(
         &mut self,
         id: LinkId,
         arrival: Arrival,
         now: WallTime,
-    ) -> Result<Option<LinkId>, Denied> {
+    ) -> Result<Option<LinkId>, NotAdmitted> {
         let Arrival { proven, hello, peer, queue } = arrival;
         let registered = self.registry.borrow().find(proven.worker);
         let (worker, key) = admissible(registered, proven.worker, peer, now)?;
-        if key.fingerprint().to_string() != proven.key || hello.worker != proven.worker {
-            return Err(Denied::Protocol("linkHello"));
+        if key.fingerprint().to_string() != proven.key {
+            return Err(NotAdmitted::OtherKey(worker.name));
         }
+        let hello = match Hello::check(hello, worker.id) {
+            Ok(hello) => hello,
+            Err(problem) => {
+                let kind = match problem {
+                    BadHello::OtherWorker => Misconduct::ForeignFrame,
+                    _ => Misconduct::Malformed,
+                };
+                self.note(worker.id, kind, &format!("linkHello: {problem}"), now);
+                return Err(NotAdmitted::Hello(worker.name, problem));
+            }
+        };
         let older = self.links.iter().find(|(_, l)| l.worker == worker.id).map(|(id, _)| *id);
-        info!(worker = %worker.name, %peer, version = %hello.version, "a worker is connected");
+        info!(worker = %worker.name, %peer, version = hello.version(), "a worker is connected");
         let link = Link {
             worker: worker.id,
             name: worker.name,
@@ -244,6 +286,11 @@ impl Workers {
         self.links.iter().map(|(id, link)| (*id, link))
     }
 
+    /// The name of a link's worker; empty if the link is gone.
+    pub(crate) fn name(&self, id: LinkId) -> &str {
+        self.links.get(&id).map_or("", |link| &link.name)
+    }
+
     pub(crate) fn link(&self, id: LinkId) -> Option<&Link> {
         self.links.get(&id)
     }
@@ -265,17 +312,34 @@ impl Workers {
         }
     }
 
+    /// Whether a worker is booted because it is in wrong hands.
+    pub(crate) fn is_compromised(&self, worker: WorkerId, now: WallTime) -> bool {
+        let registry = self.registry.borrow();
+        let is_so = |row: &WorkerRow| {
+            row.booted.is_some_and(|boot| boot.compromised) && is_booted(row, now)
+        };
+        registry.row(worker).is_some_and(is_so)
+    }
+
     /// What a worker did that a good one does not do.
     pub(crate) fn conduct(&self, worker: WorkerId) -> Conduct {
         self.conduct.get(&worker).cloned().unwrap_or_default()
     }
 
-    /// Notes something that a good worker does not do. The first of each kind, and then each
-    /// thousandth, stands in the log.
+    /// Notes something that a good worker does not do on its link.
     pub(crate) fn misconduct(&mut self, id: LinkId, kind: Misconduct, words: &str, now: WallTime) {
-        let Some(link) = self.links.get(&id) else { return };
-        // Only registered workers have links, so that this is bounded.
-        let conduct = self.conduct.entry(link.worker).or_default();
+        if let Some(link) = self.links.get(&id) {
+            self.note(link.worker, kind, words, now);
+        }
+    }
+
+    /// Notes something that a good worker does not do. The first of each kind, and then each
+    /// thousandth, stands in the log. `words` are this program's own.
+    pub(crate) fn note(&mut self, worker: WorkerId, kind: Misconduct, words: &str, now: WallTime) {
+        let registry = self.registry.borrow();
+        // Only of registered workers, so that this is bounded.
+        let Some(row) = registry.row(worker) else { return };
+        let conduct = self.conduct.entry(worker).or_default();
         let count = match kind {
             Misconduct::ForeignFrame => &mut conduct.foreign_frames,
             Misconduct::Malformed => &mut conduct.malformed,
@@ -283,7 +347,7 @@ impl Workers {
         };
         *count += 1;
         if *count % 1_000 == 1 {
-            warn!(worker = %link.name, count = *count, what = words, "a worker does what it should not");
+            warn!(worker = %row.name, count = *count, what = words, "a worker does what it should not");
         }
         conduct.last = Some((now, words.to_owned()));
     }
@@ -329,9 +393,9 @@ impl Workers {
             .values()
             .map(|link| WorkerLine {
                 name: link.name.clone(),
-                address: link.hello.address.clone(),
-                web: link.hello.web.clone(),
-                fingerprint: link.hello.fingerprint.clone(),
+                address: link.hello.address().to_owned(),
+                web: link.hello.web().to_owned(),
+                fingerprint: link.hello.fingerprint().to_owned(),
                 load: link.status.as_ref().map_or(0, |status| status.clients),
             })
             .collect();

@@ -1,7 +1,7 @@
 //! What the operator changes: the registry of workers, sessions, accounts.
 //!
-//! A change waits in the queue of durable work like a command, and is a batch of its own: it is
-//! judged when its turn comes, by what all batches before it have made of the memory.
+//! A change waits at the head of the queue of durable work, and is a batch of its own: it is judged
+//! when the batch under way is stored, by what all batches before it have made of the memory.
 //!
 //! Invariant: registry, links, sessions, accounts and the answer follow the commit, in this order.
 
@@ -81,11 +81,14 @@ impl Driver {
             AdminRequest::ListUsers { after } => Ok(self.admin_users(after)),
             AdminRequest::ShowUser { name } => self.admin_user(&name),
             _ if draining => Err(AdminError::ShuttingDown),
-            change if self.room().is_ok() => {
-                self.queue.push_back(Work::Admin(Box::new(change), answer));
+            change => {
+                // Before everything that workers have sent, and after other changes. There are no
+                // more of them than connections of operators.
+                let is_change = |work: &&Work| matches!(work, Work::Admin(..));
+                let at = self.queue.iter().take_while(is_change).count();
+                self.queue.insert(at, Work::Admin(Box::new(change), answer));
                 return;
             }
-            _ => Err(AdminError::Busy),
         };
         // Whoever does not wait for the answer any more does not need it.
         let _ = answer.send(reply.unwrap_or_else(AdminReply::from));

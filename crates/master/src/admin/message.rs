@@ -174,9 +174,6 @@ pub enum AdminError {
     /// Too many connections on the admin socket.
     #[error("too many operator commands are running: wait until some have ended")]
     TooManyConnections,
-    /// Too many changes wait to be stored.
-    #[error("the master is busy: try again in a moment")]
-    Busy,
     /// The database did not take the change.
     #[error("the change could not be stored; the master's log says why")]
     Unavailable,
@@ -249,7 +246,6 @@ impl AdminError {
             AdminError::RequestTooLong => "requestTooLong",
             AdminError::ReplyTooLong => "replyTooLong",
             AdminError::TooManyConnections => "tooManyConnections",
-            AdminError::Busy => "busy",
             AdminError::Unavailable => "unavailable",
             AdminError::ShuttingDown => "shuttingDown",
             AdminError::UnknownWorker(_) => "unknownWorker",

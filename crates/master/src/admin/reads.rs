@@ -69,7 +69,7 @@ impl Driver {
                     clients: status.map(|status| status.clients),
                     round_trip_us: status.and_then(|s| measured(s.round_trip, s.round_trip)),
                     clock_offset_us: status.and_then(|s| measured(s.clock_offset, s.round_trip)),
-                    address: link.map(|link| shown(&link.hello.address)),
+                    address: link.map(|link| shown(link.hello.address())),
                 }
             })
             .collect();
@@ -214,10 +214,10 @@ fn live(link: &Link, now: WallTime) -> LiveWorker {
     LiveWorker {
         since: link.since.into(),
         peer: link.peer.to_string(),
-        version: shown(&link.hello.version),
-        address: shown(&link.hello.address),
-        web: shown(&link.hello.web),
-        certificate: shown(&link.hello.fingerprint),
+        version: shown(link.hello.version()),
+        address: shown(link.hello.address()),
+        web: shown(link.hello.web()),
+        certificate: shown(link.hello.fingerprint()),
         report: link.status.as_ref().map(|status| WorkerReport {
             started: status.started.into(),
             uptime_seconds: seconds_since(status.started, now),

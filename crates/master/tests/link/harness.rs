@@ -1,6 +1,8 @@
 //! A real master on loopback with a real store, and a worker written out by hand.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{Date, SECOND, WallTime};
 use papertrader_market::{PriceSource, Replay, ReplayConfig};
+use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
 use papertrader_master::{Config, Entrance, Master, MasterError, Ticks};
 use papertrader_node::clock::Clock;
 use papertrader_node::connection::Inbox;
@@ -96,6 +99,15 @@ impl TestMaster {
         TestMaster::start_with(dir, setup.config, Arc::new(replay)).await
     }
 
+    /// Starts one that the operator can reach in its directory.
+    pub(crate) async fn start_with_operator(mut setup: Setup) -> (TestMaster, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        setup.config.admin = Some(path.clone());
+        (TestMaster::start_in(dir, setup).await, path)
+    }
+
     pub(crate) async fn start_with(
         dir: TempDir,
         config: Config,
@@ -146,6 +158,12 @@ impl TestMaster {
         let result = self.master.take().unwrap().ended().await;
         (self.dir, result)
     }
+}
+
+/// What the operator is told by the master in a directory.
+pub(crate) async fn operator(dir: &Path, request: AdminRequest) -> Result<AdminReply, ClientError> {
+    let dir = dir.to_owned();
+    tokio::task::spawn_blocking(move || Client::connect(&dir)?.ask(&request)).await.unwrap()
 }
 
 /// Puts the workers into the registry of a new store.
@@ -202,14 +220,7 @@ impl FakeWorker {
 
     async fn welcomed(self) -> FakeWorker {
         let mut worker = self;
-        let hello = LinkHello {
-            worker: worker.id,
-            version: "test".into(),
-            address: format!("127.0.0.1:{}", 4000 + u16::from(worker.id.0[0])),
-            web: String::new(),
-            fingerprint: String::new(),
-            clock: WallTime(0),
-        };
+        let hello = hello(worker.id);
         worker.send_control(Instruction::LinkHello, &hello.to_bytes()).await;
         let welcome = worker.receive().await;
         assert_eq!(welcome.header.instruction, Instruction::LinkWelcome as u16, "{welcome:?}");
@@ -256,6 +267,11 @@ impl FakeWorker {
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.writer.write_all(bytes).await.unwrap();
         self.writer.flush().await.unwrap();
+    }
+
+    /// False if the master has closed the link.
+    pub(crate) async fn try_send_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.writer.write_all(bytes).await.is_ok() && self.writer.flush().await.is_ok()
     }
 
     pub(crate) async fn send_control(&mut self, instruction: Instruction, data: &[u8]) {
@@ -460,6 +476,18 @@ pub(crate) fn login(name: &str, expirable: bool) -> Request {
 pub(crate) fn pass(name: &str) -> papertrader_protocol::request::HashedPass {
     let digit = (b'a' + (name.len() % 6) as u8) as char;
     papertrader_protocol::request::HashedPass::parse(&digit.to_string().repeat(64)).unwrap()
+}
+
+/// What a worker says of itself.
+pub(crate) fn hello(id: WorkerId) -> LinkHello {
+    LinkHello {
+        worker: id,
+        version: "test".into(),
+        address: format!("127.0.0.1:{}", 4000 + u16::from(id.0[0])),
+        web: String::new(),
+        fingerprint: String::new(),
+        clock: WallTime(0),
+    }
 }
 
 fn order(symbol: &str, quantity: &str, id: &str) -> papertrader_protocol::request::OrderArgs {

@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod events;
+mod floods;
 #[path = "../../../node/tests/openpgp/gpg.rs"]
 #[allow(dead_code, reason = "these tests need a part of it")]
 mod gpg;
 mod guessing;
 mod harness;
+mod hostile;
 mod orders;
 mod passwords;
 mod prices;

@@ -541,3 +541,26 @@ async fn a_key_that_expires_cuts_its_link() {
     until_written(&["a link is cut", "mortal"]).await;
     master.end().await.1.unwrap();
 }
+
+#[tokio::test]
+async fn those_who_open_and_say_nothing_more_keep_nobody_out() {
+    let rows = vec![
+        row("silent", 28, Some(KEYS.workers[0].certificate())),
+        row("heard", 29, Some(KEYS.workers[1].certificate())),
+    ];
+    let master = master(rows).await;
+    let mut silent = Vec::new();
+    // More than are worked at at the same time.
+    for _ in 0..16 {
+        let mut raw = Raw::connect(&master).await;
+        raw.open(RAW).await;
+        silent.push(raw);
+    }
+    let other = side(WorkerId([29; 16]), &KEYS.workers[1]);
+    FakeWorker::try_connect(master.address, &other).await.unwrap();
+    // They were still welcome to go on.
+    let mut raw = silent.remove(0);
+    raw.say(Instruction::LinkProof, &LinkProof { sealed: vec![1; 100] }).await;
+    assert_eq!(raw.answer().await, Instruction::LinkRefused);
+    master.end().await.1.unwrap();
+}

@@ -1,13 +1,12 @@
 //! What the operator does to accounts and sessions: disabling, revoking, and the boot of a worker in
 //! wrong hands.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use papertrader_master::admin::message::{
     NewWorker, SessionsRevoked, UserDisabled, UserEnabled, WorkerBooted, WorkerDetail,
 };
-use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
+use papertrader_master::admin::{AdminReply, AdminRequest, ClientError};
 use papertrader_protocol::data::UserInfo;
 use papertrader_protocol::request::HashedPass;
 use papertrader_protocol::returns::Return;
@@ -18,17 +17,7 @@ use papertrader_store::sqlite::SqliteStore;
 use crate::harness::*;
 
 async fn started() -> (TestMaster, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_owned();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let mut setup = Setup::default();
-    setup.config.admin = Some(path.clone());
-    (TestMaster::start_in(dir, setup).await, path)
-}
-
-async fn operator(dir: &Path, request: AdminRequest) -> Result<AdminReply, ClientError> {
-    let dir = dir.to_owned();
-    tokio::task::spawn_blocking(move || Client::connect(&dir)?.ask(&request)).await.unwrap()
+    TestMaster::start_with_operator(Setup::default()).await
 }
 
 async fn is_cut(worker: &mut FakeWorker) -> bool {

@@ -75,8 +75,9 @@ async fn converse(
     let opened = opened.map_err(|_| Denied::Protocol("linkOpen"))?;
     let (worker, key) = admissible(find(opened.worker), opened.worker, from, clock.now())?;
     let name = worker.name;
-    // What follows costs work of the processor: in turns, and beside the network's threads.
-    let _turn = side.proofs.acquire().await.map_err(|_| Denied::Protocol("linkOpen"))?;
+    // What follows costs work of the processor: in turns, and beside the network's threads. Nobody
+    // has a turn while the other end is awaited, or a few silent ones would keep all others out.
+    let turn = side.proofs.acquire().await.map_err(|_| Denied::Protocol("linkOpen"))?;
     let until = key.usable(clock.now()).map_err(|p| Denied::Key(name.clone(), p))?.valid_until();
     let own = side.identity.certificate();
     let own_until = own.usable(clock.now()).map_err(|p| Denied::OwnKey(p.to_string()))?;
@@ -94,13 +95,16 @@ async fn converse(
     };
     let sealed = sealed(&side.identity, &key, &statement, clock.now()).await;
     let sealed = sealed.map_err(Denied::OwnKey)?;
+    drop(turn);
     let shown = own.to_bytes().to_vec();
     say(stream, Instruction::LinkChallenge, &LinkChallenge { key: shown, sealed }).await?;
 
     let proof = message::<LinkProof>(stream, Instruction::LinkProof).await;
     let proof = proof.map_err(|error| Denied::Unproven(name.clone(), error))?;
     let proof = proof.map_err(|_| Denied::Protocol("linkProof"))?;
+    let turn = side.proofs.acquire().await.map_err(|_| Denied::Protocol("linkProof"))?;
     let said = opened_by(&side.identity, &key, proof.sealed, clock.now()).await;
+    drop(turn);
     let said = said.map_err(|error| Denied::Proof(name.clone(), error))?;
     statement.role = "worker".into();
     if let Some(other) = difference(&said, &statement) {
