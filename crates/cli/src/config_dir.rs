@@ -67,6 +67,15 @@ impl ConfigDir {
         written
     }
 
+    /// Waits for the lock that this file stands for; it is free again when what is returned is dropped.
+    /// The file stays, empty.
+    pub(crate) fn lock(&self, name: &str) -> io::Result<fs::File> {
+        make_directory(&self.directory)?;
+        let file = secret().create(true).truncate(false).open(self.path(name))?;
+        file.lock()?;
+        Ok(file)
+    }
+
     /// Removes the file if there is one.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.path(name)) {
@@ -84,12 +93,17 @@ fn make_directory(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-fn write_secret(path: &Path, text: &[u8]) -> io::Result<()> {
+/// For writing; a file that is made is its owner's alone.
+fn secret() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
+    options.write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    options
+}
+
+fn write_secret(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = secret().create_new(true).open(path)?;
     file.write_all(text)?;
     file.sync_all()
 }

@@ -2,10 +2,11 @@
 //!
 //! It holds no secret, but who can write it decides whom the user believes. Invariants: what is
 //! remembered of a server is replaced only by the user, or by a certificate for which an authority
-//! vouches; a file that cannot be understood is an error, never an empty one.
+//! vouches, and that is told; two commands at the same time lose nothing of each other; a file that
+//! cannot be understood is an error, never an empty one.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::{fs, io};
 
 use papertrader_client::{ClientError, Fingerprint, How, Learnt};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,15 @@ struct Content {
     servers: BTreeMap<String, String>,
 }
 
+/// What the user should hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It was seen for the first time, and nobody vouches for it.
+    FirstUse(Learnt),
+    /// An authority vouches for it, and it took the place of this one.
+    Renewed(Learnt, Fingerprint),
+}
+
 /// Where it is kept.
 #[derive(Debug, Clone)]
 pub(crate) struct KnownServers {
@@ -30,6 +40,8 @@ pub(crate) struct KnownServers {
 }
 
 const NAME: &str = "known_servers.json";
+/// Whoever changes the file holds this one. The file itself is replaced: its lock would be lost.
+const LOCK: &str = ".known_servers.lock";
 /// The most servers that are remembered.
 const MOST: usize = 1_000;
 /// More than the longest names of so many servers need.
@@ -55,48 +67,51 @@ impl KnownServers {
         content.servers.into_iter().map(read).collect()
     }
 
-    /// Remembers what a client has learnt, and returns what was a first use.
-    pub(crate) fn learn(&self, learnt: Vec<Learnt>) -> Result<Vec<Learnt>, CliError> {
+    /// Remembers what a client has learnt, and returns what the user should hear of it.
+    pub(crate) fn learn(&self, learnt: Vec<Learnt>) -> Result<Vec<News>, CliError> {
         if learnt.is_empty() {
             return Ok(Vec::new());
         }
+        let _lock = self.lock()?;
         // Another command may have written it since this one began.
         let mut known = self.load()?;
-        let mut first = Vec::new();
+        let mut news = Vec::new();
         let mut is_new = false;
         for learnt in learnt {
             let Learnt { server, fingerprint, how } = &learnt;
             let is_full = known.len() >= MOST;
             match (known.get(server), how) {
                 (Some(kept), _) if kept == fingerprint => continue,
-                // Two first uses at the same time saw two certificates.
-                (Some(kept), How::FirstUse) => {
+                // Two commands at the same time saw two certificates.
+                (Some(kept), How::FirstUse | How::Listed) => {
                     return Err(CliError::Client(ClientError::CertificateChanged {
                         server: server.clone(),
                         expected: *kept,
                         seen: *fingerprint,
+                        is_listed: *how == How::Listed,
                     }));
                 }
-                (Some(_), How::Listed) => continue,
                 (None, How::FirstUse) if is_full => return Err(self.full()),
                 // The next list says it again, and so does the authority.
                 (None, _) if is_full => continue,
                 (Some(_), How::Authority) | (None, _) => {}
             }
-            known.insert(server.clone(), *fingerprint);
             is_new = true;
-            if *how == How::FirstUse {
-                first.push(learnt);
+            match (known.insert(server.clone(), *fingerprint), how) {
+                (Some(before), _) => news.push(News::Renewed(learnt, before)),
+                (None, How::FirstUse) => news.push(News::FirstUse(learnt)),
+                (None, How::Listed | How::Authority) => {}
             }
         }
         if is_new {
             self.save(&known)?;
         }
-        Ok(first)
+        Ok(news)
     }
 
     /// Remembers what the user has decided.
     pub(crate) fn trust(&self, server: &str, fingerprint: Fingerprint) -> Result<(), CliError> {
+        let _lock = self.lock()?;
         let mut known = self.load()?;
         if !known.contains_key(server) && known.len() >= MOST {
             return Err(self.full());
@@ -105,6 +120,12 @@ impl KnownServers {
             self.save(&known)?;
         }
         Ok(())
+    }
+
+    /// Waits until nobody else changes the file, and keeps others from it until it is dropped.
+    fn lock(&self) -> Result<fs::File, CliError> {
+        let failed = |problem| CliError::KnownServersFile { path: self.config.path(LOCK), problem };
+        self.config.lock(LOCK).map_err(failed)
     }
 
     fn save(&self, known: &Known) -> Result<(), CliError> {
@@ -158,16 +179,42 @@ mod tests {
             learnt("b:1", 2, How::Listed),
             learnt("c:1", 3, How::Authority),
         ];
-        assert_eq!(known.learn(all.clone()).unwrap(), [all[0].clone()]);
+        assert_eq!(known.learn(all.clone()).unwrap(), [News::FirstUse(all[0].clone())]);
         assert_eq!(known.learn(all).unwrap(), []);
-        assert_eq!(known.learn(vec![learnt("a:1", 9, How::Listed)]).unwrap(), []);
-        let error = known.learn(vec![learnt("a:1", 9, How::FirstUse)]).unwrap_err();
-        assert_eq!((error.exit_code(), error.code()), (3, "certificateChanged"));
-        known.learn(vec![learnt("c:1", 4, How::Authority)]).unwrap();
+        for how in [How::Listed, How::FirstUse] {
+            let error = known.learn(vec![learnt("a:1", 9, how)]).unwrap_err();
+            assert_eq!((error.exit_code(), error.code()), (3, "certificateChanged"));
+        }
+        let renewed = learnt("c:1", 4, How::Authority);
+        let news = known.learn(vec![renewed.clone()]).unwrap();
+        assert_eq!(news, [News::Renewed(renewed, print(3))]);
         known.trust("b:1", print(5)).unwrap();
         let kept: Vec<(String, Fingerprint)> = known.load().unwrap().into_iter().collect();
         let expected = [("a:1", 1), ("b:1", 5), ("c:1", 4)];
         assert_eq!(kept, expected.map(|(server, byte)| (server.to_owned(), print(byte))));
+    }
+
+    #[test]
+    fn commands_at_the_same_time_lose_nothing_of_each_other() {
+        let (_home, _, known) = file();
+        let all = |by: usize| (0..20).map(move |n| format!("{by}-{n}:1"));
+        std::thread::scope(|scope| {
+            for by in 0..8 {
+                let known = &known;
+                scope.spawn(move || {
+                    for (n, server) in all(by).enumerate() {
+                        if n % 2 == 0 {
+                            known.trust(&server, print(1)).unwrap();
+                        } else {
+                            known.learn(vec![learnt(&server, 1, How::FirstUse)]).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        let mut expected: Vec<String> = (0..8).flat_map(all).collect();
+        expected.sort();
+        assert_eq!(known.load().unwrap().into_keys().collect::<Vec<_>>(), expected);
     }
 
     #[test]

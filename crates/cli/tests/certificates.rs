@@ -9,8 +9,8 @@ mod script;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use papertrader_protocol::Request;
 use papertrader_protocol::returns::Return;
+use papertrader_protocol::{Failure, Reason, Request};
 use run::{Ran, run};
 use script::Worker;
 use script::certificate::Identity;
@@ -87,8 +87,8 @@ async fn a_first_use_is_said_once_and_remembered() {
     assert_eq!(ran.err, expected);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&config), mode(&config.join("known_servers.json"))), (0o700, 0o600));
-    // Those of the list come along without a word.
-    assert_eq!(remembered(&config), json!({ "servers": { address: print, OTHER: print } }));
+    // A list alone teaches nothing.
+    assert_eq!(remembered(&config), json!({ "servers": { address: print } }));
     let again = served(&worker, &print, &config, &["workers"]).await;
     assert_eq!((again.code, again.err.as_str()), (0, ""));
 
@@ -149,6 +149,44 @@ async fn a_changed_certificate_is_refused_until_the_user_trusts_it() {
     assert_eq!(ran.code, 0, "{ran:?}");
     let ran = served(&worker, &now, config, &login).await;
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+}
+
+/// A terminal would obey what a server writes into its texts.
+#[tokio::test]
+async fn texts_of_servers_do_not_steer_the_terminal() {
+    const EVIL: &str = "a\u{1b}]0;x\u{7}\u{9b}2J\u{202e}b:1";
+    const HARMLESS: &str = "a\u{fffd}]0;x\u{fffd}\u{fffd}2J\u{fffd}b:1";
+    let worker = Worker::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let server = async |refuses: bool| {
+        let mut peer = worker.greet().await;
+        while let Some(asked) = peer.try_next().await {
+            match asked.request {
+                Request::GetWorkerList if refuses => {
+                    let failure = Failure::new(Reason::Busy, EVIL);
+                    let answer = Return::Failed(asked.instruction.failure(), failure);
+                    peer.answer(&asked, answer).await;
+                }
+                Request::GetWorkerList => {
+                    let list = script::listed(&[(EVIL, "")]);
+                    peer.raw(&script::list_frames(asked.number, &list)).await;
+                }
+                _ => return,
+            }
+        }
+    };
+    for json in [false, true] {
+        let arguments: &[&str] = if json { &["workers", "--json"] } else { &["workers"] };
+        for refuses in [false, true] {
+            let run = run(home.path(), &worker.address, arguments, "");
+            let (ran, ()) = tokio::join!(run, server(refuses));
+            let said = format!("{}{}", ran.out, ran.err);
+            let harmful =
+                |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
+            assert!(!said.contains(harmful), "{said:?}");
+            assert!(said.contains(if json { "\\u202e" } else { HARMLESS }), "{said:?}");
+        }
+    }
 }
 
 #[tokio::test]

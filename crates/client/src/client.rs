@@ -131,7 +131,7 @@ impl Client {
             return Err(failed("plain TCP has no certificates".to_owned()));
         }
         let shown = async {
-            let policy = Policy { expected: Vec::new(), first_use: true, roots: None };
+            let policy = Policy { expected: None, first_use: true, roots: None };
             match handshake(tcp(&address).await?, &address, policy).await {
                 Ok((mut stream, seen, _)) => {
                     // A goodbye that cannot be said changes nothing of what was seen.
@@ -167,11 +167,10 @@ impl Client {
     }
 
     /// What is to be remembered of certificates, and was not in [`crate::Trust::known`]: those of
-    /// servers that were used, and those that the last list of workers names. An application that
-    /// keeps it and gives it back finds out when a server is not what it was.
+    /// servers that were used. An application that keeps it and gives it back finds out when a server
+    /// is not what it was.
     pub fn learnt(&self) -> Vec<Learnt> {
-        let known = self.inner.known();
-        known.pins.learnt(&self.inner.listed())
+        self.inner.known().pins.learnt()
     }
 
     /// The session in use.

@@ -33,16 +33,21 @@ pub enum ClientError {
     /// renewed certificate from somebody who is listening in.
     #[error(
         "the certificate of {server} is not the one that is known: expected SHA-256 {expected}, \
-         seen {seen}; nothing was sent: somebody may be listening in, or the operator renewed it; \
-         compare what was seen with the fingerprint that the operator gives"
+         seen {seen}; nothing was sent: somebody may be listening in, or the operator renewed it{}; \
+         compare what was seen with the fingerprint that the operator gives",
+        if *.is_listed { " (probably: a list of workers names what was seen)" } else { "" }
     )]
     CertificateChanged {
         /// The `host:port`.
         server: String,
-        /// The fingerprint that is known, or that the list of workers says.
+        /// The fingerprint that is known; of an address of which nothing is known, the one that the
+        /// list of workers says.
         expected: Fingerprint,
         /// The fingerprint of the certificate that was shown.
         seen: Fingerprint,
+        /// Whether the list of workers names what was seen. Then the operator probably renewed it, if
+        /// the list's author is honest.
+        is_listed: bool,
     },
     /// Nothing is known of the certificate of a server, nobody vouches for it, and
     /// [`crate::Trust::first_use`] is off. Nothing was sent to it, and no other server could be

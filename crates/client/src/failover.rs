@@ -135,25 +135,22 @@ impl Inner {
             (listed.fingerprint(address), listed.is_vouched())
         };
         let pinned = self.known().pins.get(&server);
-        let expected: Vec<Fingerprint> = by_list.into_iter().chain(pinned).collect();
+        // Whoever writes a list must not be able to replace what is known.
+        let expected = pinned.or(by_list);
         let trust = &self.options.trust;
-        let policy = Policy {
-            expected: expected.clone(),
-            first_use: trust.first_use,
-            roots: Some(trust.roots.clone()),
-        };
+        let policy =
+            Policy { expected, first_use: trust.first_use, roots: Some(trust.roots.clone()) };
         let (stream, fingerprint, verdict) = timeout_at(by, handshake(stream, address, policy))
             .await
             .map_err(|_| late("the TLS handshake does not end in time"))?
-            .map_err(|problem| refusal(problem, &server, &expected))?;
+            .map_err(|problem| refusal(problem, &server, expected, by_list))?;
         let how = match verdict {
             Verdict::FirstUse => Some(How::FirstUse),
             Verdict::Authority => Some(How::Authority),
             Verdict::Expected if pinned.is_none() && is_vouched => Some(How::Listed),
             Verdict::Expected => None,
         };
-        let is_believed = how.is_some() || pinned == Some(fingerprint) || is_vouched;
-        let worth = if is_believed { Worth::Vouched } else { Worth::Hearsay };
+        let worth = if how.is_some() || pinned.is_some() { Worth::Vouched } else { Worth::Hearsay };
         let learnt = how.map(|how| Learnt { server, fingerprint, how });
         Ok((self.start(stream, address, worth), learnt))
     }
@@ -216,15 +213,21 @@ impl Inner {
 }
 
 /// Why a handshake has not led to a connection.
-fn refusal(problem: NoTls, server: &str, expected: &[Fingerprint]) -> Problem {
+fn refusal(
+    problem: NoTls,
+    server: &str,
+    expected: Option<Fingerprint>,
+    by_list: Option<Fingerprint>,
+) -> Problem {
     let server = server.to_owned();
-    match (problem, expected.first()) {
+    match (problem, expected) {
         (NoTls::Failed(problem), _) => Problem::ThisServer(problem),
         (NoTls::Certificate(seen), Some(expected)) => {
             Problem::Certificate(ClientError::CertificateChanged {
                 server,
-                expected: *expected,
+                expected,
                 seen,
+                is_listed: by_list == Some(seen),
             })
         }
         (NoTls::Certificate(seen), None) => {

@@ -30,9 +30,9 @@ const PROTOCOL: &[u8] = b"papertrader/1";
 /// What is asked of one server's certificate.
 #[derive(Debug)]
 pub(crate) struct Policy {
-    /// What is known of it: each of these is taken. The first is the one to tell.
-    pub(crate) expected: Vec<Fingerprint>,
-    /// Whether any certificate is taken if nothing is known.
+    /// The one that is taken without anybody vouching for it.
+    pub(crate) expected: Option<Fingerprint>,
+    /// Whether any certificate is taken if none is expected.
     pub(crate) first_use: bool,
     /// Who may vouch for it, if anybody.
     pub(crate) roots: Option<Roots>,
@@ -120,11 +120,11 @@ struct Judge {
 impl Judge {
     fn verdict(&self, seen: Fingerprint, is_valid: impl FnOnce() -> bool) -> Option<Verdict> {
         let policy = &self.policy;
-        if policy.expected.contains(&seen) {
+        if policy.expected == Some(seen) {
             Some(Verdict::Expected)
         } else if is_valid() {
             Some(Verdict::Authority)
-        } else if policy.first_use && policy.expected.is_empty() {
+        } else if policy.first_use && policy.expected.is_none() {
             Some(Verdict::FirstUse)
         } else {
             None

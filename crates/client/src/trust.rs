@@ -1,9 +1,10 @@
-//! Which certificates are believed: what the application knows, what a list of workers says, and
-//! what was met on the way.
+//! Which certificates are believed: what the application knows, what was met on the way, and, where
+//! neither says anything, what a list of workers says.
 //!
 //! Nothing is stored here: the application keeps what [`crate::Client::learnt`] says and gives it
-//! back in [`Trust::known`]. Invariants: what is known of an address is never replaced by what a
-//! list of workers says; a worker without a certificate is used only if the list came without TLS
+//! back in [`Trust::known`]. Invariants: what is known of an address is neither replaced nor
+//! outvoted by what a list of workers says; a list alone teaches nothing, only a connection does; a
+//! worker without a certificate is used only if the list came without TLS
 //! itself, so that nobody is led from TLS to plain TCP; what anybody on the way may have written is
 //! never learnt.
 
@@ -20,10 +21,10 @@ const MAX_LISTED: usize = 1_000;
 /// Which certificates a client takes. A server must prove with TLS that it has the key of its
 /// certificate; then the first that holds decides:
 ///
-/// 1. the fingerprint is the one that is known of this address or that the list of workers says:
-///    taken, whatever the certificate's names and dates are;
+/// 1. the fingerprint is the one that is known of this address or, if none is, the one that the list
+///    of workers says: taken, whatever the certificate's names and dates are;
 /// 2. the certificate is valid for the host by the [`Roots`]: taken;
-/// 3. nothing is known of the address, and [`Trust::first_use`] is set: taken and learnt;
+/// 3. nothing is known of the address, no list names it, and [`Trust::first_use`] is set: taken and learnt;
 /// 4. else [`crate::ClientError::CertificateChanged`] or
 ///    [`crate::ClientError::CertificateUnknown`]: nothing was sent.
 #[derive(Debug, Clone)]
@@ -69,7 +70,8 @@ pub struct Learnt {
 pub enum How {
     /// Nothing was known of the address: it was seen for the first time.
     FirstUse,
-    /// A list of workers names it; the list came over TLS from a server that is believed.
+    /// A list of workers names it, and the server at the address has shown it; the list came over TLS
+    /// from a server that is believed.
     Listed,
     /// The roots vouch for it. It may follow another one: it was renewed. Remembering it keeps a
     /// certificate that nobody vouches for from passing as a first use.
@@ -102,16 +104,9 @@ impl Pins {
         self.learnt.push(learnt);
     }
 
-    /// Everything that was learnt, by use and by the last list.
-    pub(crate) fn learnt(&self, listed: &Listed) -> Vec<Learnt> {
-        let mut learnt = self.learnt.clone();
-        for (address, fingerprint) in listed.vouched() {
-            let server = address.place();
-            if !self.known.contains_key(&server) {
-                learnt.push(Learnt { server, fingerprint, how: How::Listed });
-            }
-        }
-        learnt
+    /// Everything that was learnt.
+    pub(crate) fn learnt(&self) -> Vec<Learnt> {
+        self.learnt.clone()
     }
 }
 
@@ -177,12 +172,6 @@ impl Listed {
         let line = self.workers.iter().find(|(listed, _)| listed == address);
         line.and_then(|(_, fingerprint)| *fingerprint)
     }
-
-    /// Those whose fingerprints are believed.
-    fn vouched(&self) -> impl Iterator<Item = (&Address, Fingerprint)> {
-        let workers = if self.is_vouched() { self.workers.as_slice() } else { &[] };
-        workers.iter().filter_map(|(address, fingerprint)| Some((address, (*fingerprint)?)))
-    }
 }
 
 #[cfg(test)]
@@ -238,23 +227,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_learnt_never_replaces_what_is_known_unless_an_authority_vouches() {
+    fn what_is_learnt_is_told_once_and_the_last_word_counts() {
         let mut pins = Pins::new(HashMap::from([("a:1".to_owned(), print(1))]));
-        let mut listed = Listed::default();
-        let (one, two) = (print(1).to_string(), print(2).to_string());
-        listed.take(&list(&[("a:1", &two), ("b:1", &one)]), Worth::Vouched);
-        let by_list = Learnt { server: "b:1".into(), fingerprint: print(1), how: How::Listed };
-        assert_eq!(pins.learnt(&listed), std::slice::from_ref(&by_list));
-        assert_eq!(pins.get("a:1"), Some(print(1)));
-        let renewed = Learnt { server: "a:1".into(), fingerprint: print(3), how: How::Authority };
-        pins.learn(renewed.clone());
-        pins.learn(renewed.clone());
-        assert_eq!(pins.learnt(&listed), [renewed, by_list]);
-        assert_eq!(pins.get("a:1"), Some(print(3)));
-        // Over plain TCP anybody may have written the list.
-        for worth in [Worth::Plain, Worth::Hearsay] {
-            listed.take(&list(&[("b:1", &one)]), worth);
-            assert_eq!(pins.learnt(&listed).len(), 1);
+        let learnt = |byte, how| Learnt { server: "a:1".into(), fingerprint: print(byte), how };
+        pins.learn(learnt(1, How::Authority));
+        assert_eq!(pins.learnt(), [], "it was known");
+        for byte in [2, 3, 3] {
+            pins.learn(learnt(byte, How::Authority));
         }
+        assert_eq!(pins.learnt(), [learnt(3, How::Authority)]);
+        assert_eq!(pins.get("a:1"), Some(print(3)));
     }
 }

@@ -136,6 +136,7 @@ async fn a_changed_certificate_is_refused_and_sees_nothing() {
         server: worker.place(),
         expected: old.fingerprint(),
         seen: new.fingerprint(),
+        is_listed: false,
     };
     assert_eq!(error, expected);
     let text = error.to_string();
@@ -211,7 +212,7 @@ async fn the_list_tells_the_certificate_of_the_next_worker() {
     let (client, mut peer) = greeted(&first, options(known)).await;
     let (place, print) = (second.place(), two.fingerprint().to_string());
     log_in(&client, &mut peer, &listed(&[(&place, &print)])).await;
-    assert_eq!(client.learnt(), [learnt(&place, &two, How::Listed)]);
+    assert_eq!(client.learnt(), [], "a list alone teaches nothing");
     drop((peer, first));
     let (pong, _peer) = tokio::join!(client.ping(), async {
         let mut peer = second.greet_resumed().await;
@@ -228,6 +229,7 @@ async fn the_list_tells_the_certificate_of_the_next_worker() {
 async fn a_listed_worker_with_another_certificate_is_refused_though_nothing_is_known_of_it() {
     let (one, two) = (Identity::self_made(), Identity::self_made());
     let (first, second) = (Worker::start_tls(&one).await, Worker::start_tls(&two).await);
+    let first_place = first.place();
     let (client, mut peer) = greeted(&first, once(trust())).await;
     let listed_print = Identity::self_made().fingerprint();
     log_in(&client, &mut peer, &listed(&[(&second.place(), &listed_print.to_string())])).await;
@@ -238,8 +240,55 @@ async fn a_listed_worker_with_another_certificate_is_refused_though_nothing_is_k
         server: second.place(),
         expected: listed_print,
         seen: two.fingerprint(),
+        is_listed: false,
     };
     assert_eq!(pong, Err(expected));
+    assert_eq!(client.learnt(), [learnt(&first_place, &one, How::FirstUse)]);
+}
+
+/// A worker that was taken over may write what it likes into its list.
+#[tokio::test]
+async fn a_list_is_not_believed_against_what_is_known() {
+    let made = Identity::self_made;
+    let (one, east, impostor) = (made(), made(), made());
+    let first = Worker::start_tls(&one).await;
+    // Where "east" is, somebody in between answers with another certificate.
+    let second = Worker::start_tls(&impostor).await;
+    let place = second.place();
+    let known =
+        HashMap::from([(first.place(), one.fingerprint()), (place.clone(), east.fingerprint())]);
+    let (client, mut peer) = greeted(&first, once(Trust { known, ..trust() })).await;
+    let print = impostor.fingerprint().to_string();
+    log_in(&client, &mut peer, &listed(&[(&place, &print)])).await;
+    drop((peer, first));
+    let (pong, broken) = tokio::join!(client.ping(), second.try_accept());
+    assert_eq!(broken.err().expect("the impostor is asked nothing").rest, []);
+    let error = pong.unwrap_err();
+    assert!(error.to_string().contains("a list of workers names what was seen"), "{error}");
+    let (expected, seen) = (east.fingerprint(), impostor.fingerprint());
+    let changed =
+        ClientError::CertificateChanged { server: place, expected, seen, is_listed: true };
+    assert_eq!(error, changed);
+    assert_eq!(client.learnt(), []);
+}
+
+/// What was seen at the first visit is known from then on, in the same run too.
+#[tokio::test]
+async fn a_list_is_not_believed_against_what_was_met_in_this_run() {
+    let (old, new) = (Identity::self_made(), Identity::self_made());
+    let mut worker = Worker::start_tls(&old).await;
+    let (client, mut peer) = greeted(&worker, once(trust())).await;
+    let (place, print) = (worker.place(), new.fingerprint().to_string());
+    log_in(&client, &mut peer, &listed(&[(&place, &print)])).await;
+    drop(peer);
+    worker.present(&new);
+    let (pong, broken) = tokio::join!(client.ping(), worker.try_accept());
+    assert_eq!(broken.err().expect("the impostor is asked nothing").rest, []);
+    assert!(
+        matches!(pong, Err(ClientError::CertificateChanged { is_listed: true, .. })),
+        "{pong:?}"
+    );
+    assert_eq!(client.learnt(), [learnt(&place, &old, How::FirstUse)]);
 }
 
 #[tokio::test]

@@ -14,14 +14,14 @@ mod watch;
 
 use std::cell::OnceCell;
 
-use papertrader_client::{Client, ClientError, Options, Trust};
+use papertrader_client::{Client, ClientError, Learnt, Options, Trust};
 use papertrader_core::names::{Symbol, UserName};
 use papertrader_protocol::Reason;
 
 use crate::arguments::{ClientCommand, Global};
 use crate::config_dir::ConfigDir;
 use crate::error::{CliError, is_about_session};
-use crate::known_servers::KnownServers;
+use crate::known_servers::{KnownServers, News};
 use crate::output::Output;
 use crate::session_file::{SavedSession, SessionFile};
 
@@ -147,13 +147,18 @@ impl Context<'_> {
         Ok(client)
     }
 
-    /// Keeps what the client has learnt of certificates, and says what was a first use.
+    /// Keeps what the client has learnt of certificates, and says what the user should know of it.
     fn remember(&self, client: &Client) -> Result<(), CliError> {
-        for first in self.known.learn(client.learnt())? {
-            self.output.notice(&format!(
-                "{} is new here: its certificate SHA-256 {} is remembered",
-                first.server, first.fingerprint
-            ));
+        for news in self.known.learn(client.learnt())? {
+            self.output.notice(&match news {
+                News::FirstUse(Learnt { server, fingerprint, .. }) => format!(
+                    "{server} is new here: its certificate SHA-256 {fingerprint} is remembered"
+                ),
+                News::Renewed(Learnt { server, fingerprint, .. }, before) => format!(
+                    "{server} has another certificate, for which an authority of this system \
+                     vouches: SHA-256 {fingerprint} is remembered instead of {before}"
+                ),
+            });
         }
         Ok(())
     }

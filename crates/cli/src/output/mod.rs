@@ -2,9 +2,11 @@
 //! standard error.
 //!
 //! Colour is used only when standard output is a terminal and `NO_COLOR` is unset. Nothing here
-//! asks a server.
+//! asks a server. Invariant: only [`Output::write`] prints control characters that somebody else may
+//! have written; the others take them out.
 
 pub(crate) mod chart;
+mod clean;
 pub(crate) mod json;
 pub(crate) mod money;
 pub(crate) mod table;
@@ -45,14 +47,15 @@ impl Output {
 
     /// Prints one object on a line of its own.
     pub(crate) fn object(&self, object: &impl Serialize) -> Result<(), CliError> {
-        let mut text = serde_json::to_string(object).map_err(io::Error::from)?;
+        let text = serde_json::to_string(object).map_err(io::Error::from)?;
+        let mut text = clean::json(&text);
         text.push('\n');
         self.write(&text)
     }
 
     /// Prints lines for people.
     pub(crate) fn text(&self, text: &str) -> Result<(), CliError> {
-        let mut text = text.trim_end_matches('\n').to_owned();
+        let mut text = clean::lines(text.trim_end_matches('\n'), self.colour);
         text.push('\n');
         self.write(&text)
     }
@@ -69,7 +72,7 @@ impl Output {
     pub(crate) fn note(&self, text: &str) {
         if self.notes && !self.json {
             // A note that cannot be shown is no reason to fail.
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "{}", clean::line(text));
         }
     }
 
@@ -77,7 +80,7 @@ impl Output {
     pub(crate) fn notice(&self, text: &str) {
         if !self.json {
             // What cannot be shown is no reason to fail.
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "{}", clean::line(text));
         }
     }
 
@@ -92,7 +95,7 @@ impl Output {
                 return;
             }
         }
-        let _ = writeln!(io::stderr(), "{}", error.line());
+        let _ = writeln!(io::stderr(), "{}", clean::line(&error.line()));
     }
 
     /// Columns and rows of the terminal, or 80 by 24.

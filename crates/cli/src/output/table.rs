@@ -1,6 +1,15 @@
 //! Tables of text: columns as wide as they need to be, numbers to the right, changes coloured.
 //!
-//! Colour is put around a cell after it has its width, so it never moves a column.
+//! Colour is put around a cell after it has its width, so it never moves a column. Invariant: a cell
+//! holds no control characters, whoever wrote its text.
+
+use super::clean;
+
+const GAIN: &str = "\x1b[32m";
+const LOSS: &str = "\x1b[31m";
+const END: &str = "\x1b[0m";
+/// All that is ever put around a text.
+pub(super) const COLOURS: [&str; 3] = [GAIN, LOSS, END];
 
 /// How a column stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +46,8 @@ impl Tone {
     /// The text in this tone's colour.
     pub(crate) fn paint(self, text: &str, colour: bool) -> String {
         match (self, colour) {
-            (Tone::Gain, true) => format!("\x1b[32m{text}\x1b[0m"),
-            (Tone::Loss, true) => format!("\x1b[31m{text}\x1b[0m"),
+            (Tone::Gain, true) => format!("{GAIN}{text}{END}"),
+            (Tone::Loss, true) => format!("{LOSS}{text}{END}"),
             _ => text.to_owned(),
         }
     }
@@ -46,7 +55,7 @@ impl Tone {
 
 impl From<String> for Cell {
     fn from(text: String) -> Cell {
-        Cell { text, tone: Tone::Plain }
+        Cell::toned(text, Tone::Plain)
     }
 }
 
@@ -59,7 +68,7 @@ impl From<&str> for Cell {
 impl Cell {
     /// A text in a tone.
     pub(crate) fn toned(text: String, tone: Tone) -> Cell {
-        Cell { text, tone }
+        Cell { text: clean::line(&text).into_owned(), tone }
     }
 }
 
@@ -141,8 +150,16 @@ BRK.B    -$1.00
         assert_eq!(table.draw(false), plain);
         let painted = table.draw(true);
         assert!(painted.contains("BRK.B    \x1b[31m-$1.00\x1b[0m\n"), "{painted:?}");
-        let stripped =
-            ["\x1b[32m", "\x1b[31m", "\x1b[0m"].iter().fold(painted, |t, code| t.replace(code, ""));
+        let stripped = COLOURS.iter().fold(painted, |text, code| text.replace(code, ""));
         assert_eq!(stripped, plain);
+    }
+
+    #[test]
+    fn a_cell_can_neither_end_its_line_nor_steer_the_terminal() {
+        let mut table = Table::new(&[("name", Align::Left), ("web", Align::Left)]);
+        table.row(["a\nb".into(), Cell::from("\x1b]8;;x\x07\u{9b}2J\u{202e}")]);
+        let drawn = table.draw(true);
+        assert_eq!(drawn.lines().count(), 3);
+        assert!(!drawn.contains(['\x1b', '\x07', '\u{9b}', '\u{202e}']), "{drawn:?}");
     }
 }
