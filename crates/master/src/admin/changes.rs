@@ -83,10 +83,8 @@ impl Driver {
             AdminRequest::ShowUser { name } => self.admin_user(&name),
             _ if draining => Err(AdminError::ShuttingDown),
             change => {
-                // Before everything that workers have sent, and after other changes. There are no
-                // more of them than connections of operators.
-                let is_change = |work: &&Work| matches!(work, Work::Admin(..));
-                let at = self.queue.iter().take_while(is_change).count();
+                // Before everything that workers have sent, and after other changes.
+                let at = self.changes_waiting();
                 self.queue.insert(at, Work::Admin(Box::new(change), answer));
                 return;
             }

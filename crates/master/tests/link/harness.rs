@@ -113,15 +113,30 @@ impl TestMaster {
         config: Config,
         source: Arc<dyn PriceSource>,
     ) -> TestMaster {
+        let store = Box::new(TestMaster::store_in(&dir));
+        TestMaster::start_on(dir, config, source, store).await
+    }
+
+    /// The store of a master, with the workers in its registry.
+    pub(crate) fn store_in(dir: &TempDir) -> SqliteStore {
         let mut store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
         register_workers(&mut store);
+        store
+    }
+
+    pub(crate) async fn start_on(
+        dir: TempDir,
+        config: Config,
+        source: Arc<dyn PriceSource>,
+        store: Box<dyn Store>,
+    ) -> TestMaster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let clock = Clock::system(WallTime(0));
         let (trigger, shutdown) = shutdown::channel();
         let (ticks, manual) = mpsc::channel(1_000);
         let master = Master::start(
             config,
-            Box::new(store),
+            store,
             source,
             Entrance {
                 listener,
