@@ -101,7 +101,8 @@ fn words(error: &io::Error, address: &Address) -> String {
         Some(error) => format!("TLS: {error}"),
         None => match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
-                format!("it closed the connection in the TLS handshake: {plain}")
+                // Nobody may talk a user out of TLS by closing connections.
+                "it closed the connection: it takes no clients just now".to_owned()
             }
             _ => error.to_string(),
         },

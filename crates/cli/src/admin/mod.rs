@@ -148,8 +148,9 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), CliError> {
 
 /// The master's own directory: that of `up` has it inside.
 fn directory(data: &Path) -> PathBuf {
-    let inside = data.join("master");
-    if inside.is_dir() { inside } else { data.to_owned() }
+    let places = [data.join("master"), data.join("master/data"), data.join("data")];
+    let has_books = |dir: &&PathBuf| dir.join("papertrader.db").exists();
+    places.iter().find(has_books).cloned().unwrap_or_else(|| data.to_owned())
 }
 
 /// The master that is asked.
@@ -223,7 +224,12 @@ mod tests {
     fn the_masters_directory_is_found_in_that_of_up() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(directory(dir.path()), dir.path());
-        std::fs::create_dir(dir.path().join("master")).unwrap();
-        assert_eq!(directory(dir.path()), dir.path().join("master"));
+        for inside in ["data", "master/data", "master"] {
+            let inside = dir.path().join(inside);
+            std::fs::create_dir_all(&inside).unwrap();
+            std::fs::write(inside.join("papertrader.db"), "").unwrap();
+            assert_eq!(directory(dir.path()), inside);
+            assert_eq!(directory(&inside), inside);
+        }
     }
 }

@@ -106,11 +106,12 @@ fn show_text(worker: &WorkerDetail) -> String {
         }
     }
     if let Some(boot) = worker.booted {
-        let until = boot
-            .until
-            .map_or("until admitted or added".into(), |until| format!("until {}", until.local()));
-        let compromised = if boot.compromised { ", compromised" } else { "" };
-        fields.put("booted", format!("{until}{compromised}"));
+        let booted = match (boot.compromised, boot.until) {
+            (true, _) => "compromised: until it is added with a new key".to_owned(),
+            (false, Some(until)) => format!("until {}", until.local()),
+            (false, None) => "until admitted or added".to_owned(),
+        };
+        fields.put("booted", booted);
     }
     if let Some(live) = &worker.live {
         fields.put("connected", format!("since {}, from {}", live.since.local(), live.peer));

@@ -186,8 +186,13 @@ impl LoggedIn {
 
     /// Ends the connection and keeps what was learnt about the servers.
     async fn finish(self, context: &Context<'_>) -> Result<(), CliError> {
-        let workers = workers_to_keep(&self.client);
+        let mut workers = workers_to_keep(&self.client);
         self.client.close().await;
+        // One command over plain TCP does not make the next ones plain.
+        let is_plain = |server: &String| server.starts_with("tcp://");
+        if !self.saved.servers.iter().any(is_plain) {
+            workers.retain(|server| !is_plain(server));
+        }
         if workers != self.saved.workers {
             context.file.save(&SavedSession { workers, ..self.saved })?;
         }

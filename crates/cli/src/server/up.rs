@@ -28,6 +28,8 @@ use super::settings::{
     MASTER_KEY, MasterSettings, Source, make_private_dir, toml_string, worker_user_id,
 };
 
+/// How the configurations begin that are written here.
+const WRITTEN: &str = "# Written by `papertrader up`";
 /// How far apart the ports of the workers are.
 const PORT_STEP: u16 = 10;
 /// How long a worker that died is left alone before it is started again.
@@ -272,7 +274,7 @@ impl Group {
         make_private_dir(&dir)?;
         let args = &self.args;
         let text = format!(
-            "# Written by `papertrader up` at each start.\n\
+            "{WRITTEN} at each start.\n\
              listen = \"{}\"\n\
              data = {}\n\
              interval = \"{}\"\n\
@@ -297,6 +299,7 @@ impl Group {
             args.instruments,
         );
         let file = dir.join("master.toml");
+        refuse_others(&file)?;
         write_new(&file, text.as_bytes(), true)?;
         let settings: MasterSettings = load(Some(&file), "PAPERTRADER_UP_MASTER_", ())?;
         let side = settings.side(&dir)?;
@@ -361,7 +364,7 @@ impl Group {
             }
         };
         let text = format!(
-            "# Written by `papertrader up` at each start.\n\
+            "{WRITTEN} at each start.\n\
              master = \"{}:{port}\"\n\
              master_certificate = \"{}\"\n\
              uuid = \"{}\"\n\
@@ -373,6 +376,7 @@ impl Group {
                 .map_or(String::new(), |it| format!("advertise = {}\n", toml_string(&it))),
         );
         let file = dir.join("worker.toml");
+        refuse_others(&file)?;
         write_new(&file, text.as_bytes(), true)?;
         let part = self.spawn(n, "worker", &file)?;
         if n < self.parts.len() {
@@ -452,6 +456,17 @@ impl Group {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A configuration that somebody else wrote is never replaced.
+fn refuse_others(file: &Path) -> Result<(), ServerError> {
+    match std::fs::read_to_string(file) {
+        Ok(text) if !text.starts_with(WRITTEN) => {
+            Err(ServerError::Exists(format!("{} (not written by `up`)", file.display())))
+        }
+        // What cannot be read cannot be written either, which says more.
+        _ => Ok(()),
     }
 }
 

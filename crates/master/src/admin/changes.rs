@@ -330,7 +330,9 @@ fn judge_new(
     }
     let has_it =
         |id| registry.key(id).is_some_and(|other| other.fingerprint() == key.fingerprint());
-    if let Some(other) = registry.rows().find(|row| row.id != id && has_it(row.id)) {
+    // Without a UUID a key that is registered under another name is a mistake, not a renaming.
+    let is_another = |row: &&WorkerRow| row.id != id || new.uuid.is_none() && row.name != new.name;
+    if let Some(other) = registry.rows().filter(is_another).find(|row| has_it(row.id)) {
         return Err(AdminError::KeyTaken(format!("worker '{}'", other.name)));
     }
     if new.addresses.is_empty() || new.addresses.len() > MAX_ADDRESSES {
