@@ -115,13 +115,23 @@ impl TestMaster {
     ) -> TestMaster {
         let mut store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
         register_workers(&mut store);
+        TestMaster::start_over(Box::new(store), dir, config, source).await
+    }
+
+    /// Starts one over a store that has workers.
+    pub(crate) async fn start_over(
+        store: Box<dyn Store>,
+        dir: TempDir,
+        config: Config,
+        source: Arc<dyn PriceSource>,
+    ) -> TestMaster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let clock = Clock::system(WallTime(0));
         let (trigger, shutdown) = shutdown::channel();
         let (ticks, manual) = mpsc::channel(1_000);
         let master = Master::start(
             config,
-            Box::new(store),
+            store,
             source,
             Entrance {
                 listener,
@@ -167,7 +177,7 @@ pub(crate) async fn operator(dir: &Path, request: AdminRequest) -> Result<AdminR
 }
 
 /// Puts the workers into the registry of a new store.
-fn register_workers(store: &mut SqliteStore) {
+pub(crate) fn register_workers(store: &mut SqliteStore) {
     let loaded = store.load().unwrap();
     if !loaded.workers.is_empty() {
         return;
@@ -218,7 +228,8 @@ impl FakeWorker {
         FakeWorker::over(stream, id).welcomed().await
     }
 
-    async fn welcomed(self) -> FakeWorker {
+    /// Says hello, and is let in.
+    pub(crate) async fn welcomed(self) -> FakeWorker {
         let mut worker = self;
         let hello = hello(worker.id);
         worker.send_control(Instruction::LinkHello, &hello.to_bytes()).await;
