@@ -159,6 +159,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             CliError::Client(ClientError::Refused(failure)) if is_about_session(failure) => 4,
+            CliError::Client(ClientError::Refused(failure)) if is_unknown(failure) => 3,
             CliError::Client(ClientError::Refused(_)) => 1,
             CliError::Client(ClientError::NotLoggedIn)
             | CliError::NotLoggedIn
@@ -231,7 +232,7 @@ impl CliError {
     /// The line for people.
     pub(crate) fn line(&self) -> String {
         match self {
-            CliError::Client(ClientError::Refused(failure)) => {
+            CliError::Client(ClientError::Refused(failure)) if !is_unknown(failure) => {
                 format!("refused: {} ({})", self.text(), failure.reason.code())
             }
             CliError::Admin(error @ admin::ClientError::Refused(_)) => {
@@ -249,6 +250,10 @@ impl CliError {
                 if failure.reason == Reason::PasswordChangeRequired =>
             {
                 format!("{}: papertrader password", failure.text)
+            }
+            // The protocol's own words are about orders.
+            CliError::Client(ClientError::Refused(failure)) if is_unknown(failure) => {
+                "it is not known whether this was done: give the same command again".to_owned()
             }
             CliError::Client(ClientError::Refused(failure)) | CliError::Input(failure) => {
                 failure.text.clone()
@@ -273,6 +278,12 @@ pub(crate) fn is_about_session(failure: &Failure) -> bool {
     )
 }
 
+/// Whether the server itself does not know. Orders, registrations and changes of passwords are then
+/// [`ClientError::OutcomeUnknown`]; everything else may be asked again.
+fn is_unknown(failure: &Failure) -> bool {
+    failure.reason == Reason::OutcomeUnknown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +302,12 @@ mod tests {
             refused(Reason::PasswordChangeRequired).line(),
             "refused: this account needs a new password before anything else: \
              papertrader password (passwordChangeRequired)"
+        );
+        let unknown = refused(Reason::OutcomeUnknown);
+        assert_eq!((unknown.exit_code(), unknown.code()), (3, "outcomeUnknown"));
+        assert_eq!(
+            unknown.line(),
+            "it is not known whether this was done: give the same command again"
         );
         assert_eq!(CliError::input(Reason::BadQuantity).exit_code(), 2);
         assert_eq!(CliError::input(Reason::BadQuantity).code(), "badQuantity");

@@ -26,7 +26,7 @@ use papertrader_protocol::{Failure, Fingerprint, Reason, Request, SessionId};
 
 use crate::address::Address;
 use crate::connection::{Connection, Event};
-use crate::error::{ClientError, ProtocolError, Tried};
+use crate::error::{ClientError, ProtocolError, Tried, Undecided};
 use crate::failover::{Answer, Delay, Known, is_passing, next, resume, tcp};
 use crate::options::Options;
 use crate::password::Password;
@@ -70,7 +70,8 @@ const UNAVAILABLE: u32 = 3;
 pub(crate) enum Again {
     /// Only if it was not sent.
     Unsent,
-    /// Whenever the connection is lost, and at another server when this one is unavailable.
+    /// Whenever the connection is lost or the server does not know, and at another server when this
+    /// one is unavailable.
     Lost,
     /// Whenever the connection is lost, and when the server is busy or does not know: an order, and a
     /// session that is resumed.
@@ -178,7 +179,7 @@ impl Client {
         self.inner.known().session
     }
 
-    /// Makes an account. Sent once: after [`ClientError::ConnectionLost`] it may exist or not.
+    /// Makes an account. Sent once: after [`ClientError::OutcomeUnknown`] it may exist or not.
     /// Returns the name as the server keeps it.
     pub async fn register(
         &self,
@@ -254,7 +255,7 @@ impl Client {
         match self.first_noting(&request, Again::Lost, |_| {}, &mut repeated).await {
             Ok(First { answer: Answer::Return(Return::LoggedOut), .. }) => {}
             Ok(_) => return Err(self.unexpected(&request)),
-            // The first copy ended it before the connection was lost.
+            // The first copy ended it before the connection was lost, to the worker or behind it.
             Err(ClientError::Refused(Failure {
                 reason: Reason::SessionUnknown | Reason::SessionExpired,
                 ..
@@ -266,7 +267,7 @@ impl Client {
     }
 
     /// Changes the password of the account whose session is in use; `name` is the account's. All
-    /// its other sessions end. Sent once: after [`ClientError::ConnectionLost`] either password may
+    /// its other sessions end. Sent once: after [`ClientError::OutcomeUnknown`] either password may
     /// be the right one.
     pub async fn change_password(
         &self,
@@ -462,16 +463,16 @@ impl Client {
                             if is_unavailable && unavailable % UNAVAILABLE == 0 {
                                 connection.close("it cannot reach its master");
                             }
+                            let is_unknown = failure.reason == Reason::OutcomeUnknown;
+                            *repeated |= is_unknown
+                                || again == Again::Lost && failure.reason == Reason::Unavailable;
                             let retried = match again {
                                 Again::Unsent => false,
-                                Again::Lost => is_ending || is_unavailable,
+                                Again::Lost => is_ending || is_unavailable || is_unknown,
                                 Again::Unsettled => {
-                                    *repeated |= failure.reason == Reason::OutcomeUnknown;
                                     // Of an earlier copy a deadline says nothing.
                                     let late = failure.reason == Reason::DeadlinePassed;
-                                    is_passing(&failure)
-                                        || failure.reason == Reason::OutcomeUnknown
-                                        || late && *repeated
+                                    is_passing(&failure) || is_unknown || late && *repeated
                                 }
                             };
                             if retried && delay.wait(by()).await {
@@ -492,7 +493,7 @@ impl Client {
                             // After too long a silence the connection is still there.
                             connection.close(&why);
                             if again == Again::Unsent {
-                                return Err(lost(why));
+                                return Err(unknown(request, true, lost(why)));
                             }
                             *repeated = true;
                             why
@@ -579,19 +580,21 @@ fn decides(failure: &Failure) -> bool {
             | Reason::SessionUnknown
             | Reason::SessionExpired
             | Reason::NotAuthorized
+            | Reason::PasswordChangeRequired
     );
     !unheard && !is_passing(failure)
 }
 
-/// An order that may have been accepted is more than a lost connection.
+/// What may have been carried out, and may not be sent again just so, is more than a lost connection.
 fn unknown(request: &Request, repeated: bool, error: ClientError) -> ClientError {
-    match request {
-        Request::PurchaseAsset(args) | Request::SellAsset(args) if repeated => {
-            ClientError::OutcomeUnknown {
-                client_order_id: args.client_order_id.clone(),
-                cause: Box::new(error),
-            }
+    let what = match request {
+        _ if !repeated => return error,
+        Request::PurchaseAsset(args) | Request::SellAsset(args) => {
+            Undecided::Order(args.client_order_id.clone())
         }
-        _ => error,
-    }
+        Request::Register { .. } => Undecided::Registration,
+        Request::ChangePassword { .. } => Undecided::PasswordChange,
+        _ => return error,
+    };
+    ClientError::OutcomeUnknown { what, cause: Box::new(error) }
 }

@@ -14,7 +14,9 @@ pub enum ClientError {
     /// The server refused, with a stable word and words for people.
     #[error("{} ({})", .0.text, .0.reason.code())]
     Refused(Failure),
-    /// The connection was lost, and the request must not be sent again or patience has ended.
+    /// The connection was lost, and the request must not be sent again or patience has ended. For
+    /// orders, registrations and changes of passwords that were sent it is
+    /// [`ClientError::OutcomeUnknown`].
     #[error("the connection to {server} was lost: {why}")]
     ConnectionLost {
         /// The server.
@@ -70,15 +72,12 @@ pub enum ClientError {
         /// What it should be.
         problem: BadAddress,
     },
-    /// An order was sent, but nobody answered: it may have been accepted or not. Asking again
-    /// with the same client order ID is safe and tells.
-    #[error(
-        "it is not known whether order {client_order_id} was accepted ({cause}): \
-         ask again with the same client order ID"
-    )]
+    /// A request was sent that may not be sent again just so, and nobody said what became of it: it
+    /// may have been carried out or not.
+    #[error("it is not known whether {} ({cause}): {}", .what.words().0, .what.words().1)]
     OutcomeUnknown {
-        /// The order.
-        client_order_id: ClientOrderId,
+        /// What was asked for.
+        what: Undecided,
         /// What happened last.
         cause: Box<ClientError>,
     },
@@ -93,6 +92,35 @@ pub enum ClientError {
         /// What it said.
         problem: ProtocolError,
     },
+}
+
+/// What may have been carried out or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undecided {
+    /// This order was accepted. Asking again with the same client order ID is safe and tells.
+    Order(ClientOrderId),
+    /// The account was made. A log-in tells.
+    Registration,
+    /// The password was changed. A log-in with the new one tells.
+    PasswordChange,
+}
+
+impl Undecided {
+    /// What is not known, and what to do.
+    fn words(&self) -> (String, &'static str) {
+        match self {
+            Undecided::Order(id) => {
+                (format!("order {id} was accepted"), "ask again with the same client order ID")
+            }
+            Undecided::Registration => {
+                ("the account was made".to_owned(), "log in; if that is refused, register again")
+            }
+            Undecided::PasswordChange => (
+                "the password was changed".to_owned(),
+                "log in with the new password; if that is refused, with the old one",
+            ),
+        }
+    }
 }
 
 /// A server that was tried.

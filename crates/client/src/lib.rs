@@ -38,7 +38,7 @@ mod trust;
 
 pub use address::{Address, BadAddress};
 pub use client::Client;
-pub use error::{ClientError, ProtocolError, Tried};
+pub use error::{ClientError, ProtocolError, Tried, Undecided};
 pub use options::Options;
 pub use order::{PlacedOrder, new_order_id};
 pub use papertrader_protocol::Fingerprint;

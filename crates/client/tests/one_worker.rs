@@ -7,7 +7,7 @@ mod script;
 use std::time::Duration;
 
 use papertrader_client::{
-    Client, ClientError, Options, Password, Progress, ProtocolError, new_order_id,
+    Client, ClientError, Options, Password, Progress, ProtocolError, Undecided, new_order_id,
 };
 use papertrader_core::order::Side;
 use papertrader_core::time::{MarketTime, WallTime};
@@ -99,12 +99,70 @@ async fn a_password_is_changed_by_the_hashes_of_both() {
         matches!(&refused, Err(ClientError::Refused(why)) if why.reason == Reason::BadCredentials),
         "{refused:?}"
     );
-    // It is not sent a second time.
+    // It is not sent a second time, neither when the way behind the worker is lost nor the one to it.
+    let what = Undecided::PasswordChange;
+    let (unknown, ()) = tokio::join!(client.change_password(&name, &old, &new), async {
+        let asked = peer.next().await;
+        peer.refuse(&asked, Reason::OutcomeUnknown).await;
+    });
+    let cause = Box::new(ClientError::Refused(Reason::OutcomeUnknown.into()));
+    assert_eq!(unknown, Err(ClientError::OutcomeUnknown { what: what.clone(), cause }));
     let (lost, ()) = tokio::join!(client.change_password(&name, &old, &new), async {
         peer.next().await;
         drop(peer);
     });
-    assert!(matches!(lost, Err(ClientError::ConnectionLost { .. })), "{lost:?}");
+    let Err(error @ ClientError::OutcomeUnknown { .. }) = lost else { panic!("{lost:?}") };
+    assert!(error.to_string().contains("log in with the new password"), "{error}");
+}
+
+/// The first copy has ended the session before its worker lost the master.
+#[tokio::test]
+async fn a_log_out_everywhere_of_unknown_outcome_is_repeated_until_it_is_known() {
+    for reason in [Reason::OutcomeUnknown, Reason::Unavailable] {
+        let (worker, other) = (Worker::start().await, Worker::start().await);
+        let servers = [worker.address.clone(), other.address.clone()];
+        let (client, mut peer) = tokio::join!(Client::connect(&servers, options()), worker.greet());
+        let client = client.unwrap();
+        let (resumed, ()) = tokio::join!(client.resume(SESSION), peer.take_session());
+        resumed.unwrap();
+        let leave = client.logout_everywhere();
+        let mut leave = std::pin::pin!(leave);
+        let script = async {
+            for reason in [reason, Reason::SessionUnknown] {
+                let asked = peer.expect(Request::LogoutEverywhere).await;
+                peer.refuse(&asked, reason).await;
+            }
+            let asked = peer.expect(Request::LoginSession).await;
+            peer.refuse(&asked, Reason::SessionUnknown).await;
+        };
+        // Whoever takes the first for the end is not waited for in vain.
+        let left = tokio::select! {
+            left = &mut leave => left,
+            () = script => leave.await,
+        };
+        assert_eq!(left, Ok(()), "{reason:?}");
+        assert_eq!(client.session(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_of_unknown_outcome_is_repeated() {
+    let worker = Worker::start().await;
+    let (client, mut peer) = logged_in(&worker).await;
+    let id = new_order_id();
+    let cancel = client.cancel(&id);
+    let mut cancel = std::pin::pin!(cancel);
+    let script = async {
+        let asked = peer.expect(Request::CancelOrder(id.clone())).await;
+        peer.refuse(&asked, Reason::OutcomeUnknown).await;
+        let asked = peer.expect(Request::CancelOrder(id.clone())).await;
+        peer.answer(&asked, Return::Cancelled(id.clone())).await;
+    };
+    let cancelled = tokio::select! {
+        cancelled = &mut cancel => cancelled,
+        () = script => cancel.await,
+    };
+    assert_eq!(cancelled, Ok(()));
 }
 
 #[tokio::test]
@@ -360,26 +418,29 @@ async fn a_refusal_of_a_later_copy_does_not_speak_for_an_order_that_may_be_accep
     let worker = Worker::start().await;
     let (client, mut peer) = logged_in(&worker).await;
     let symbol = "AAPL".parse().unwrap();
-    let id = new_order_id();
-    let place = client.order(Side::Buy, symbol, "1".parse().unwrap(), id.clone());
-    let mut place = std::pin::pin!(place);
-    let script = async {
-        // The second copy never left its worker; what became of the first is not said.
-        for reason in [Reason::OutcomeUnknown, Reason::DeadlinePassed, Reason::SessionExpired] {
-            let ask = peer.next().await;
-            assert_eq!(ask.arguments, ["AAPL", "1", id.as_str()]);
-            peer.refuse(&ask, reason).await;
-        }
-    };
-    // Whoever takes one of the first two for the end is not waited for in vain.
-    let order = tokio::select! {
-        order = &mut place => order,
-        () = script => place.await,
-    };
-    let cause = Box::new(ClientError::Refused(Reason::SessionExpired.into()));
-    assert_eq!(order.unwrap_err(), ClientError::OutcomeUnknown { client_order_id: id, cause });
+    for last in [Reason::SessionExpired, Reason::PasswordChangeRequired] {
+        let id = new_order_id();
+        let place = client.order(Side::Buy, symbol, "1".parse().unwrap(), id.clone());
+        let mut place = std::pin::pin!(place);
+        let script = async {
+            // The second copy never left its worker; what became of the first is not said.
+            for reason in [Reason::OutcomeUnknown, Reason::DeadlinePassed, last] {
+                let ask = peer.next().await;
+                assert_eq!(ask.arguments, ["AAPL", "1", id.as_str()]);
+                peer.refuse(&ask, reason).await;
+            }
+        };
+        // Whoever takes one of the first two for the end is not waited for in vain.
+        let order = tokio::select! {
+            order = &mut place => order,
+            () = script => place.await,
+        };
+        let cause = Box::new(ClientError::Refused(last.into()));
+        let what = Undecided::Order(id);
+        assert_eq!(order.unwrap_err(), ClientError::OutcomeUnknown { what, cause });
+    }
     // Of a first copy they are the whole truth.
-    for reason in [Reason::DeadlinePassed, Reason::SessionExpired] {
+    for reason in [Reason::DeadlinePassed, Reason::SessionExpired, Reason::PasswordChangeRequired] {
         let place = client.order(Side::Buy, symbol, "1".parse().unwrap(), new_order_id());
         let (order, ()) = tokio::join!(place, async {
             let ask = peer.next().await;

@@ -235,12 +235,20 @@ impl Driver {
         }
     }
 
-    /// A settlement that could not be written is next again.
+    /// A settlement that could not be written is next again, but for what the operator wants.
     pub(crate) fn retry(&mut self) {
         match std::mem::replace(&mut self.writing, Writing::Nothing) {
-            Writing::Waiting(retrieved) => self.queue.push_front(Work::Settle(retrieved)),
+            Writing::Waiting(retrieved) => {
+                self.queue.insert(self.changes_waiting(), Work::Settle(retrieved));
+            }
             other => self.writing = other,
         }
+    }
+
+    /// How many changes of the operator's wait: they are the first in the queue. There are no more
+    /// of them than connections of operators.
+    pub(crate) fn changes_waiting(&self) -> usize {
+        self.queue.iter().take_while(|work| matches!(work, Work::Admin(..))).count()
     }
 
     fn settle(&mut self, retrieved: Box<Retrieved>) -> Result<(), MasterError> {

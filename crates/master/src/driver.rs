@@ -285,7 +285,7 @@ impl Driver {
             *last = (*last).max(open.order.worker_time);
         }
         let head = loaded.books.head();
-        let registry = Registry::new(loaded.workers);
+        let registry = Registry::new(loaded.workers, loaded.stolen_keys);
         let view = PublicView {
             deployment: loaded.deployment.clone(),
             interval,

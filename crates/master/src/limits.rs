@@ -14,8 +14,8 @@
 //! A place is an address (of IPv6: a /64 network) as one worker sees it. Only its word stands for the
 //! address: what it makes up counts against nobody who comes from there through another worker.
 //!
-//! So that nobody is locked out by an attacker elsewhere, the last two do not hold for those who come
-//! from a place that the account was logged in from before. These places are kept for each account,
+//! So that nobody is locked out by an attacker elsewhere, or by one in the same school, the last three
+//! do not hold for those who come from a place that the account was logged in from before. These places are kept for each account,
 //! the latest 16; at a start they are the addresses that the account's sessions were started
 //! from, with the workers that the account is exposed to. A worker gains nothing by forging them: it
 //! has seen that account's password already.
@@ -234,15 +234,14 @@ impl Limiter {
         let name = self.keys.hash_one(name);
         let is_familiar = account.is_some_and(|account| self.is_familiar(account, place));
 
-        let by_pair = login_name_and_address.wait(self.pairs.get(pair, now), now);
-        let by_place = login_address.wait(self.addresses.get(key, now), now);
-        let mut wait = by_pair.max(by_place);
+        let mut wait = login_name_and_address.wait(self.pairs.get(pair, now), now);
         let mut by_worker = 0;
         if !is_familiar {
+            let by_place = login_address.wait(self.addresses.get(key, now), now);
             let of_worker = self.workers.entry(place.worker).or_default();
             by_worker = login_worker.wait(of_worker.failures, now);
             let by_name = login_name.wait(self.names.get(name, now), now);
-            wait = wait.max(by_name).max(by_worker);
+            wait = wait.max(by_place).max(by_name).max(by_worker);
         }
         if wait > 0 {
             self.counts.refused += 1;
@@ -511,6 +510,26 @@ mod tests {
         let attempt = limiter.attempt(&name("alice"), Some(ALICE), home, now).unwrap();
         limiter.succeeded(attempt, ALICE, now);
         let _stays = limiter.registration(home, now).unwrap();
+    }
+
+    #[test]
+    fn one_in_the_same_school_does_not_lock_the_others_out() {
+        let mut limiter = Limiter::new(Limits::default());
+        let (school, now) = (place("192.0.2.7", 1), at(1.0));
+        let attempt = limiter.attempt(&name("alice"), Some(ALICE), school, now).unwrap();
+        limiter.succeeded(attempt, ALICE, now);
+        for number in 0..30 {
+            fails(&mut limiter, &format!("user{number}"), school, now);
+        }
+        limiter.attempt(&name("bob"), None, school, now).unwrap_err();
+        let attempt = limiter.attempt(&name("alice"), Some(ALICE), school, now).unwrap();
+        limiter.succeeded(attempt, ALICE, now);
+        // It is no way to guess hers.
+        for _ in 0..5 {
+            let attempt = limiter.attempt(&name("alice"), Some(ALICE), school, now).unwrap();
+            limiter.failed(attempt);
+        }
+        limiter.attempt(&name("alice"), Some(ALICE), school, now).unwrap_err();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! It mirrors the table `worker` of the store: the driver changes it after the commit. The tasks
 //! of the port look workers up in a copy that is always the latest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use papertrader_core::ids::WorkerId;
@@ -28,6 +28,8 @@ pub(crate) enum BadRow {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
     workers: BTreeMap<WorkerId, Entry>,
+    /// Fingerprints of keys that are in wrong hands, whatever became of their workers.
+    stolen: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -37,9 +39,10 @@ struct Entry {
 }
 
 impl Registry {
-    /// From the stored rows. One that cannot be read is kept, but may not connect.
-    pub(crate) fn new(rows: Vec<WorkerRow>) -> Registry {
-        let mut registry = Registry::default();
+    /// From what is stored. A worker that cannot be read is kept, but may not connect.
+    pub(crate) fn new(rows: Vec<WorkerRow>, stolen_keys: Vec<String>) -> Registry {
+        let stolen = stolen_keys.into_iter().collect();
+        let mut registry = Registry { workers: BTreeMap::new(), stolen };
         for row in rows {
             let (id, name) = (row.id, row.name.clone());
             if let Err(error) = registry.put(row.clone()) {
@@ -52,11 +55,17 @@ impl Registry {
         registry
     }
 
-    /// Adds or replaces a worker.
+    /// Adds or replaces a worker. The key of a compromised one is stolen from now on.
     pub(crate) fn put(&mut self, row: WorkerRow) -> Result<(), BadRow> {
         let registered = registered(&row)?;
+        self.stolen.extend(stolen_key(&row));
         self.workers.insert(row.id, Entry { row, registered });
         Ok(())
+    }
+
+    /// Whether the key with this fingerprint is in wrong hands.
+    pub(crate) fn is_stolen(&self, fingerprint: &str) -> bool {
+        self.stolen.contains(fingerprint)
     }
 
     /// Takes a worker out.
@@ -91,9 +100,17 @@ impl Registry {
 
     /// Whether any worker may come from this address: strangers get fewer places.
     pub(crate) fn expects(&self, address: std::net::IpAddr) -> bool {
-        let mut workers = self.workers.values();
-        workers.any(|entry| entry.registered.allowed.iter().any(|n| n.contains(address)))
+        // Who may not connect for good is a stranger.
+        let may_connect = |w: &Registered| w.key.is_some() && w.booted != Some(None);
+        let mut workers = self.workers.values().map(|entry| &entry.registered);
+        workers.any(|w| may_connect(w) && w.allowed.iter().any(|n| n.contains(address)))
     }
+}
+
+/// The fingerprint of a compromised worker's key.
+pub(crate) fn stolen_key(row: &WorkerRow) -> Option<String> {
+    let key = row.key.as_deref().filter(|_| row.booted.is_some_and(|boot| boot.compromised))?;
+    Some(Certificate::parse(key).ok()?.fingerprint().to_string())
 }
 
 /// What a row means.
@@ -114,4 +131,39 @@ pub(crate) fn registered(row: &WorkerRow) -> Result<Registered, BadRow> {
 /// Whether a boot is still in force.
 pub(crate) fn is_booted(row: &WorkerRow, now: WallTime) -> bool {
     row.booted.is_some_and(|boot| boot.until.is_none_or(|until| now < until))
+}
+
+#[cfg(test)]
+mod tests {
+    use papertrader_node::openpgp::Identity;
+    use papertrader_store::Boot;
+
+    use super::*;
+
+    #[test]
+    fn a_stolen_key_stays_stolen_and_its_address_a_strangers() {
+        let key = Identity::generate("worker", WallTime(0)).unwrap().certificate().clone();
+        let fingerprint = key.fingerprint().to_string();
+        let row = WorkerRow {
+            id: WorkerId([1; 16]),
+            name: "one".into(),
+            allowed: "10.0.0.0/8".into(),
+            key: Some(key.to_bytes().to_vec()),
+            booted: None,
+        };
+        let mut registry = Registry::new(vec![row.clone()], vec!["OLD".into()]);
+        let address = "10.1.2.3".parse().unwrap();
+        assert!(registry.is_stolen("OLD") && !registry.is_stolen(&fingerprint));
+        assert!(registry.expects(address));
+        let booted = |until, compromised| WorkerRow {
+            booted: Some(Boot { until, compromised }),
+            ..row.clone()
+        };
+        registry.put(booted(Some(WallTime(9)), false)).unwrap();
+        assert!(registry.expects(address) && !registry.is_stolen(&fingerprint));
+        registry.put(booted(None, true)).unwrap();
+        assert!(!registry.expects(address) && registry.is_stolen(&fingerprint));
+        registry.remove(row.id);
+        assert!(registry.is_stolen(&fingerprint) && registry.is_stolen("OLD"));
+    }
 }

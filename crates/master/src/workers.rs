@@ -5,7 +5,7 @@
 //! Invariants: the driver never waits for a link; a link whose queue is full is cut, and so is one
 //! whose worker may not have it any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -251,6 +251,13 @@ impl Workers {
         };
         let older = self.links.iter().find(|(_, l)| l.worker == worker.id).map(|(id, _)| *id);
         info!(worker = %worker.name, %peer, version = hello.version(), "a worker is connected");
+        let same = |l: &&Link| l.worker != worker.id && l.hello.address() == hello.address();
+        if let Some(other) = self.links.values().find(same) {
+            warn!(
+                worker = %worker.name, first = %other.name, address = hello.address(),
+                "two workers say that clients reach them here: only the first is listed"
+            );
+        }
         let link = Link {
             worker: worker.id,
             name: worker.name,
@@ -388,9 +395,13 @@ impl Workers {
 
     /// Makes the list anew for everybody who asks.
     pub(crate) fn publish(&self) {
+        let mut taken = BTreeSet::new();
         let mut workers: Vec<WorkerLine> = self
             .links
             .values()
+            // An address is the first one's who came with it: nobody puts their certificate in the
+            // place of another's.
+            .filter(|link| taken.insert(link.hello.address()))
             .map(|link| WorkerLine {
                 name: link.name.clone(),
                 address: link.hello.address().to_owned(),

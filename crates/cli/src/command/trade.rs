@@ -83,7 +83,7 @@ async fn outcome(
     }
 }
 
-/// Whether only a new log-in helps.
+/// Whether nobody is told before a new log-in, or a new password.
 fn needs_login(error: &ClientError) -> bool {
     let ClientError::Refused(failure) = error else { return false };
     matches!(
@@ -92,6 +92,7 @@ fn needs_login(error: &ClientError) -> bool {
             | Reason::SessionUnknown
             | Reason::SessionExpired
             | Reason::NotAuthorized
+            | Reason::PasswordChangeRequired
     )
 }
 

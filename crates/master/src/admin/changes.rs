@@ -20,7 +20,7 @@ use super::message::{
 use crate::access::Asker;
 use crate::batch::{Effect, Judging, Work, Writing};
 use crate::driver::{Driver, MasterError};
-use crate::registry::{Registry, is_booted};
+use crate::registry::{Registry, is_booted, stolen_key};
 use crate::trading::Known;
 use crate::workers::LinkId;
 
@@ -62,7 +62,8 @@ impl RegistryChange {
     /// What is written for it.
     fn changes(&self) -> impl Iterator<Item = Change> {
         let remove = self.remove.map(Change::RemoveWorker);
-        remove.into_iter().chain(self.put.clone().map(Change::PutWorker))
+        let stolen = self.put.as_ref().and_then(stolen_key).map(Change::KeyStolen);
+        remove.into_iter().chain(self.put.clone().map(Change::PutWorker)).chain(stolen)
     }
 
     fn concerns(&self, worker: WorkerId) -> bool {
@@ -82,10 +83,8 @@ impl Driver {
             AdminRequest::ShowUser { name } => self.admin_user(&name),
             _ if draining => Err(AdminError::ShuttingDown),
             change => {
-                // Before everything that workers have sent, and after other changes. There are no
-                // more of them than connections of operators.
-                let is_change = |work: &&Work| matches!(work, Work::Admin(..));
-                let at = self.queue.iter().take_while(is_change).count();
+                // Before everything that workers have sent, and after other changes.
+                let at = self.changes_waiting();
                 self.queue.insert(at, Work::Admin(Box::new(change), answer));
                 return;
             }
@@ -235,16 +234,12 @@ impl Driver {
         if key == self.about.key {
             return Err(AdminError::KeyTaken("the master itself".into()));
         }
+        if registry.is_stolen(&key) {
+            return Err(AdminError::CompromisedKey);
+        }
         // Whoever has its UUID or its name is replaced.
         let is_before = |before: &&WorkerRow| before.id == row.id || before.name == row.name;
         let before: Vec<&WorkerRow> = registry.rows().filter(is_before).collect();
-        // A thief has that key, however the worker is called.
-        let is_stolen = |before: &&&WorkerRow| {
-            before.booted.is_some_and(|boot| boot.compromised) && before.key == row.key
-        };
-        if let Some(stolen) = before.iter().find(is_stolen) {
-            return Err(AdminError::CompromisedKey(stolen.name.clone()));
-        }
         let remove = before.iter().find(|before| before.id != row.id).map(|before| before.id);
         let added = WorkerAdded {
             name: row.name.clone(),

@@ -221,12 +221,12 @@ pub enum AdminError {
          (`papertrader admin workers add`)"
     )]
     Compromised(String),
-    /// The key to register was in a worker that is booted as compromised.
+    /// The key to register is one that a worker had when it was compromised.
     #[error(
-        "this is the key that worker '{0}' had when it was compromised: whoever broke in has it. Make a \
-         new one (`papertrader init worker`)"
+        "this key was in a worker that was compromised: whoever broke in has it. Make a new one \
+         (`papertrader init worker`)"
     )]
-    CompromisedKey(String),
+    CompromisedKey,
     /// Nobody has this name.
     #[error("no user is called '{0}': `papertrader admin users list` shows them all")]
     UnknownUser(String),
@@ -258,7 +258,7 @@ impl AdminError {
             AdminError::UnusableKey(_) => "unusableKey",
             AdminError::KeyTaken(_) => "keyTaken",
             AdminError::Compromised(_) => "compromised",
-            AdminError::CompromisedKey(_) => "compromisedKey",
+            AdminError::CompromisedKey => "compromisedKey",
             AdminError::UnknownUser(_) => "unknownUser",
             AdminError::UnknownSession(_) => "unknownSession",
             AdminError::BadDuration => "badDuration",

@@ -113,17 +113,22 @@ impl TestMaster {
         config: Config,
         source: Arc<dyn PriceSource>,
     ) -> TestMaster {
-        let mut store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
-        register_workers(&mut store);
-        TestMaster::start_over(Box::new(store), dir, config, source).await
+        let store = Box::new(TestMaster::store_in(&dir));
+        TestMaster::start_on(dir, config, source, store).await
     }
 
-    /// Starts one over a store that has workers.
-    pub(crate) async fn start_over(
-        store: Box<dyn Store>,
+    /// The store of a master, with the workers in its registry.
+    pub(crate) fn store_in(dir: &TempDir) -> SqliteStore {
+        let mut store = SqliteStore::open(&dir.path().join("test.db"), "deployment").unwrap();
+        register_workers(&mut store);
+        store
+    }
+
+    pub(crate) async fn start_on(
         dir: TempDir,
         config: Config,
         source: Arc<dyn PriceSource>,
+        store: Box<dyn Store>,
     ) -> TestMaster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let clock = Clock::system(WallTime(0));
@@ -177,7 +182,7 @@ pub(crate) async fn operator(dir: &Path, request: AdminRequest) -> Result<AdminR
 }
 
 /// Puts the workers into the registry of a new store.
-pub(crate) fn register_workers(store: &mut SqliteStore) {
+fn register_workers(store: &mut SqliteStore) {
     let loaded = store.load().unwrap();
     if !loaded.workers.is_empty() {
         return;

@@ -689,3 +689,27 @@ async fn who_logs_in_through_it_while_it_is_found_out_needs_a_new_password() {
     assert!(matches!(honest.answer(number).await, Return::Registered(_)));
     master.end().await.1.unwrap();
 }
+
+#[tokio::test]
+async fn nobody_puts_a_certificate_in_the_place_of_anothers() {
+    let (master, _, mut honest, hostile) = started(Setup::default()).await;
+    drop(hostile);
+    let mut hostile = FakeWorker::connect_raw(master.address, HOSTILE).await;
+    let said = LinkHello {
+        address: hello(HONEST).address,
+        fingerprint: "ab".repeat(32),
+        ..hello(HOSTILE)
+    };
+    hostile.send_control(Instruction::LinkHello, &said.to_bytes()).await;
+    assert_eq!(hostile.receive().await.header.instruction, Instruction::LinkWelcome as u16);
+    // Lists are told as they change; in none of them is the other's certificate.
+    for _ in 0..2 {
+        let list = honest.worker_list().await;
+        assert!(list.workers.iter().all(|line| line.fingerprint.is_empty()), "{list:?}");
+    }
+    let list = hostile.worker_list().await;
+    let names: Vec<&str> = list.workers.iter().map(|line| line.name.as_str()).collect();
+    assert_eq!(names, ["worker-0"]);
+    assert!(events::written(&["only the first is listed", "worker-1", "worker-0"]));
+    master.end().await.1.unwrap();
+}

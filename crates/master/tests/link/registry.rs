@@ -3,12 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use papertrader_core::ids::{AccountId, BatchNumber, WorkerId};
-use papertrader_core::names::ClientOrderId;
+use papertrader_core::ids::WorkerId;
 use papertrader_core::time::WallTime;
-use papertrader_market::{Replay, ReplayConfig};
 use papertrader_master::admin::message::{
     NewWorker, Status, WorkerAdded, WorkerAdmitted, WorkerBooted, WorkerDetail, WorkerLine,
     WorkerRemoved, WorkerState,
@@ -21,10 +18,8 @@ use papertrader_protocol::data::WorkerList;
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Request, SessionId};
+use papertrader_store::Store;
 use papertrader_store::sqlite::SqliteStore;
-use papertrader_store::{
-    Batch, CommitError, Found, Loaded, Mismatch, Store, StoreError, StoreReader,
-};
 
 use crate::harness::*;
 
@@ -297,81 +292,4 @@ async fn what_is_refused_changes_nothing() {
     master.end().await.1.unwrap();
     // A clean end leaves no socket behind.
     assert!(!dir.join(SOCKET).exists());
-}
-
-/// A store whose disk is full while the switch is on.
-struct Full(SqliteStore, Arc<AtomicBool>);
-
-impl Store for Full {
-    fn load(&mut self) -> Result<Loaded, StoreError> {
-        self.0.load()
-    }
-    fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        if self.1.load(Ordering::Relaxed) {
-            return Err(CommitError::NotStored("the disk is full".into()));
-        }
-        self.0.commit(batch)
-    }
-    fn find(
-        &mut self,
-        keys: &[(AccountId, ClientOrderId)],
-    ) -> Result<Vec<Option<Found>>, StoreError> {
-        self.0.find(keys)
-    }
-    fn last_batch(&mut self) -> Result<BatchNumber, StoreError> {
-        self.0.last_batch()
-    }
-    fn reconnect(&mut self) -> Result<(), StoreError> {
-        self.0.reconnect()
-    }
-    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
-        self.0.reader()
-    }
-    fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
-        self.0.verify()
-    }
-}
-
-#[tokio::test]
-async fn what_cannot_be_stored_is_not_done() {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_owned();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let mut store = SqliteStore::open(&path.join("test.db"), "deployment").unwrap();
-    register_workers(&mut store);
-    let full = Arc::new(AtomicBool::new(false));
-    let store = Box::new(Full(store, Arc::clone(&full)));
-    let mut config = Setup::default().config;
-    config.admin = Some(path.clone());
-    let source = Arc::new(Replay::bundled(ReplayConfig::default()).unwrap());
-    let master = TestMaster::start_over(store, dir, config, source).await;
-    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
-    let alice = worker.new_session("alice").await;
-
-    full.store(true, Ordering::Relaxed);
-    let name = || "worker-0".to_owned();
-    let user = || "alice".to_owned();
-    for request in [
-        AdminRequest::BootWorker { name: name(), for_ms: None, compromised: true },
-        AdminRequest::RemoveWorker { name: name() },
-        AdminRequest::AddWorker(new("worker-0", None, &identity("x"), "127.0.0.1")),
-        AdminRequest::RevokeSessions { user: user() },
-        AdminRequest::DisableUser { name: user() },
-    ] {
-        assert_eq!(refusal(&path, request.clone()).await, "unavailable", "{request:?}");
-    }
-    full.store(false, Ordering::Relaxed);
-    // The link and the session go on, and no new password is asked for.
-    let bought = worker.ask(alice, &buy("AAPL", "1", "a")).await;
-    assert!(matches!(bought, Return::OrderQueued(_)), "{bought:?}");
-    assert_eq!(show(&path, "worker-0").await.state, WorkerState::Connected);
-    let disabled = operator(&path, AdminRequest::DisableUser { name: user() }).await.unwrap();
-    match disabled {
-        AdminReply::UserDisabled(done) => {
-            assert_eq!((done.orders_cancelled, done.sessions_ended), (1, 1));
-        }
-        other => panic!("{other:?}"),
-    }
-    master.end().await.1.unwrap();
 }

@@ -145,15 +145,19 @@ async fn who_passed_through_a_worker_in_wrong_hands_is_put_out_and_needs_a_new_p
     let key = |identity: &papertrader_node::openpgp::Identity| -> String {
         identity.certificate().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
     };
-    for name in ["worker-0", "worker-0-again"] {
+    for (name, uuid, code) in [
+        ("worker-0", Some(WORKERS[0].to_string()), "compromisedKey"),
+        ("worker-0-again", Some(WORKERS[0].to_string()), "compromisedKey"),
+        ("worker-9", None, "keyTaken"),
+    ] {
         let again = NewWorker {
             name: name.into(),
-            uuid: Some(WORKERS[0].to_string()),
+            uuid,
             key: key(&KEYS.workers[0]),
             addresses: vec!["127.0.0.1".into()],
         };
         match operator(&dir, AdminRequest::AddWorker(again)).await {
-            Err(ClientError::Refused(refusal)) => assert_eq!(refusal.code, "compromisedKey"),
+            Err(ClientError::Refused(refusal)) => assert_eq!(refusal.code, code),
             other => panic!("{other:?}"),
         }
     }
