@@ -236,7 +236,6 @@ fn south() -> WorkerDetail {
             last: None,
             last_time: None,
         },
-        ..east()
     }
 }
 
