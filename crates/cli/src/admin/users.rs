@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::text::{Fields, count};
 use super::{Master, SessionsCommand, UsersCommand, not_understood};
 use crate::error::CliError;
+use crate::output::money::money;
 use crate::output::table::{Align, Table};
 use crate::output::time::Nanos;
 
@@ -151,9 +152,11 @@ fn user_text(user: &UserDetail) -> String {
             (true, true) => "set, a new one is due",
         },
     );
-    fields.put("cash", &user.cash);
-    fields.put("held", &user.held_cash);
-    fields.put("equity", &user.equity);
+    // The master's own amounts; any other text is shown as it is.
+    let amount = |text: &str| text.parse().map_or_else(|_| text.to_owned(), money);
+    fields.put("cash", amount(&user.cash));
+    fields.put("held", amount(&user.held_cash));
+    fields.put("equity", amount(&user.equity));
     fields.put("positions", user.positions);
     fields.put("open orders", user.open_orders);
     fields.put("sessions", user.sessions);

@@ -80,7 +80,7 @@ fn list_text(list: &WorkerLines) -> String {
             state.into(),
             worker.clients.map(|clients| clients.to_string()).unwrap_or_default().into(),
             worker.round_trip_us.map(millis).unwrap_or_default().into(),
-            worker.clock_offset_us.map(signed_millis).unwrap_or_default().into(),
+            worker.clock_offset_us.map(ahead).unwrap_or_default().into(),
             worker.address.as_deref().unwrap_or_default().into(),
         ]);
     }
@@ -106,12 +106,12 @@ fn show_text(worker: &WorkerDetail) -> String {
         }
     }
     if let Some(boot) = worker.booted {
-        let booted = match (boot.compromised, boot.until) {
-            (true, _) => "compromised: until it is added with a new key".to_owned(),
-            (false, Some(until)) => format!("until {}", until.local()),
-            (false, None) => "until admitted or added".to_owned(),
+        let until = match (boot.until, boot.compromised) {
+            (_, true) => "compromised: until it is added again with a new key".into(),
+            (Some(until), false) => format!("until {}", until.local()),
+            (None, false) => "until admitted or added".into(),
         };
-        fields.put("booted", booted);
+        fields.put("booted", until);
     }
     if let Some(live) = &worker.live {
         fields.put("connected", format!("since {}, from {}", live.since.local(), live.peer));
@@ -168,8 +168,13 @@ fn put_report(fields: &mut Fields, report: &WorkerReport) {
     );
     if let (Some(trip), Some(offset)) = (report.round_trip_us, report.clock_offset_us) {
         fields.put("round trip", millis(trip));
-        fields.put("clock", format!("{} to the master's", signed_millis(-offset)));
+        fields.put("clock", format!("{} to the master's", ahead(offset)));
     }
+}
+
+/// By how much the worker's clock is ahead of the master's.
+fn ahead(clock_offset: i64) -> String {
+    signed_millis(clock_offset.saturating_neg())
 }
 
 fn cut_text(link_cut: bool) -> &'static str {

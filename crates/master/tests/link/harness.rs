@@ -233,7 +233,8 @@ impl FakeWorker {
         FakeWorker::over(stream, id).welcomed().await
     }
 
-    async fn welcomed(self) -> FakeWorker {
+    /// Says hello, and is let in.
+    pub(crate) async fn welcomed(self) -> FakeWorker {
         let mut worker = self;
         let hello = hello(worker.id);
         worker.send_control(Instruction::LinkHello, &hello.to_bytes()).await;

@@ -15,6 +15,7 @@ mod orders;
 mod passwords;
 mod prices;
 mod proof;
+mod registry;
 mod sanctions;
 mod sessions;
 mod trouble;

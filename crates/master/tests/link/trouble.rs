@@ -1,7 +1,8 @@
-//! What goes wrong inside: a thread that fails stops the master, since it could not go on without; a
-//! store that takes no settlement takes no settlement, and all else goes on.
+//! What goes wrong inside: a thread that fails stops the master, since it could not go on without; what
+//! the store does not take is not done, and all else goes on.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,8 +11,9 @@ use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::time::MarketTime;
 use papertrader_market::{InstrumentSpec, PriceSource, Replay, ReplayConfig, SourceError, Step};
-use papertrader_master::admin::{AdminReply, AdminRequest};
+use papertrader_master::admin::{AdminReply, AdminRequest, ClientError};
 use papertrader_master::{Config, MasterError};
+use papertrader_protocol::returns::Return;
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{
     Batch, Change, CommitError, Found, Loaded, Mismatch, Store, StoreError, StoreReader,
@@ -71,56 +73,68 @@ async fn a_master_whose_price_thread_fails_ends_and_says_so() {
     }
 }
 
-/// Takes everything but settlements as long as it is told to.
-struct Unsettled(SqliteStore, Arc<AtomicBool>);
+/// Does not take some batches as long as it is told to.
+struct Unwilling {
+    store: SqliteStore,
+    /// Which.
+    refuses: fn(&Batch) -> bool,
+    fails: Arc<AtomicBool>,
+}
 
-impl Store for Unsettled {
+impl Store for Unwilling {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        self.0.load()
+        self.store.load()
     }
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        let settles = batch.changes.iter().any(|change| matches!(change, Change::Settle { .. }));
-        if settles && self.1.load(Ordering::Relaxed) {
-            return Err(CommitError::NotStored("this store takes no settlement".into()));
+        if (self.refuses)(batch) && self.fails.load(Ordering::Relaxed) {
+            return Err(CommitError::NotStored("this store does not want it".into()));
         }
-        self.0.commit(batch)
+        self.store.commit(batch)
     }
     fn find(
         &mut self,
         keys: &[(AccountId, ClientOrderId)],
     ) -> Result<Vec<Option<Found>>, StoreError> {
-        self.0.find(keys)
+        self.store.find(keys)
     }
     fn last_batch(&mut self) -> Result<BatchNumber, StoreError> {
-        self.0.last_batch()
+        self.store.last_batch()
     }
     fn reconnect(&mut self) -> Result<(), StoreError> {
-        self.0.reconnect()
+        self.store.reconnect()
     }
     fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
-        self.0.reader()
+        self.store.reader()
     }
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
-        self.0.verify()
+        self.store.verify()
     }
 }
 
-#[tokio::test]
-async fn the_operator_is_heard_while_no_settlement_can_be_stored() {
-    events::keep();
+/// A master whose store does not take some batches while the switch is on, and its directory.
+async fn unwilling(refuses: fn(&Batch) -> bool) -> (TestMaster, PathBuf, Arc<AtomicBool>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     let config = Config { admin: Some(path.clone()), ..Setup::default().config };
     let source = Replay::bundled(ReplayConfig::default()).unwrap();
     let fails = Arc::new(AtomicBool::new(false));
-    let store = Unsettled(TestMaster::store_in(&dir), Arc::clone(&fails));
+    let store = Unwilling { store: TestMaster::store_in(&dir), refuses, fails: Arc::clone(&fails) };
     let master = TestMaster::start_on(dir, config, Arc::new(source), Box::new(store)).await;
+    (master, path, fails)
+}
+
+#[tokio::test]
+async fn the_operator_is_heard_while_no_settlement_can_be_stored() {
+    events::keep();
+    let settles =
+        |batch: &Batch| batch.changes.iter().any(|change| matches!(change, Change::Settle { .. }));
+    let (master, path, fails) = unwilling(settles).await;
     let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
     let before = worker.snapshot().await.number;
     fails.store(true, Ordering::Relaxed);
     master.tick().await;
-    while !events::written(&["this store takes no settlement"]) {
+    while !events::written(&["a settlement was not stored", "this store does not want it"]) {
         tokio::task::yield_now().await;
     }
     let boot = |name: &str| AdminRequest::BootWorker {
@@ -132,5 +146,38 @@ async fn the_operator_is_heard_while_no_settlement_can_be_stored() {
     assert!(matches!(booted, AdminReply::WorkerBooted(_)), "{booted:?}");
     fails.store(false, Ordering::Relaxed);
     assert_eq!(worker.snapshot().await.number, before + 1);
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_operator_wants_and_cannot_be_stored_is_not_done() {
+    let (master, path, fails) = unwilling(|_| true).await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let alice = worker.new_session("alice").await;
+
+    fails.store(true, Ordering::Relaxed);
+    let name = || "worker-0".to_owned();
+    let user = || "alice".to_owned();
+    for request in [
+        AdminRequest::BootWorker { name: name(), for_ms: None, compromised: true },
+        AdminRequest::RemoveWorker { name: name() },
+        AdminRequest::RevokeSessions { user: user() },
+        AdminRequest::DisableUser { name: user() },
+    ] {
+        match operator(&path, request.clone()).await {
+            Err(ClientError::Refused(refusal)) => assert_eq!(refusal.code, "unavailable"),
+            other => panic!("{request:?}: {other:?}"),
+        }
+    }
+    fails.store(false, Ordering::Relaxed);
+    // The link and the session go on, and no new password is asked for.
+    let bought = worker.ask(alice, &buy("AAPL", "1", "a")).await;
+    assert!(matches!(bought, Return::OrderQueued(_)), "{bought:?}");
+    match operator(&path, AdminRequest::DisableUser { name: user() }).await.unwrap() {
+        AdminReply::UserDisabled(done) => {
+            assert_eq!((done.orders_cancelled, done.sessions_ended), (1, 1));
+        }
+        other => panic!("{other:?}"),
+    }
     master.end().await.1.unwrap();
 }
