@@ -1,5 +1,6 @@
 //! A real master on loopback with a real store, and a worker written out by hand.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -209,6 +210,13 @@ pub(crate) struct Received {
     pub(crate) said: Option<Return>,
 }
 
+impl Received {
+    fn of(frame: &papertrader_protocol::Frame<'_>) -> Received {
+        let said = Return::parse(frame).unwrap();
+        Received { header: frame.header, data: frame.data.into(), said }
+    }
+}
+
 /// A link to the master.
 pub(crate) struct FakeWorker {
     id: WorkerId,
@@ -216,6 +224,8 @@ pub(crate) struct FakeWorker {
     writer: WriteHalf<LinkStream>,
     next_request: u64,
     sequence: AtomicU64,
+    /// What arrived while something was sent.
+    early: VecDeque<Received>,
     /// What arrived while something else was awaited.
     pub(crate) aside: Vec<Received>,
 }
@@ -277,12 +287,32 @@ impl FakeWorker {
             next_request: 1,
             sequence: AtomicU64::new(1),
             aside: Vec::new(),
+            early: VecDeque::new(),
         }
     }
 
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
-        self.writer.write_all(bytes).await.unwrap();
-        self.writer.flush().await.unwrap();
+        let FakeWorker { inbox, writer, early, .. } = self;
+        let sending = async {
+            writer.write_all(bytes).await?;
+            writer.flush().await
+        };
+        tokio::pin!(sending);
+        // Whoever only sends, and reads nothing, comes to stand still: so does the other end.
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent.unwrap(),
+                read = inbox.fill() => {
+                    if !matches!(read, Ok(1..)) {
+                        return sending.await.unwrap();
+                    }
+                    while let Some(frame) = inbox.frame().unwrap() {
+                        early.push_back(Received::of(&frame));
+                    }
+                }
+            }
+        }
     }
 
     /// False if the master has closed the link.
@@ -358,10 +388,12 @@ impl FakeWorker {
 
     /// The next frame; `None` when the master closes.
     pub(crate) async fn try_receive(&mut self) -> Option<Received> {
+        if let Some(received) = self.early.pop_front() {
+            return Some(received);
+        }
         loop {
             if let Some(frame) = self.inbox.frame().unwrap() {
-                let said = Return::parse(&frame).unwrap();
-                return Some(Received { header: frame.header, data: frame.data.into(), said });
+                return Some(Received::of(&frame));
             }
             if self.inbox.fill().await.ok()? == 0 {
                 return None;

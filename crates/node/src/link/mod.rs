@@ -39,7 +39,7 @@ pub type PortStream = tls::ServerStream<TcpStream>;
 /// How long the handshake of TLS may take, and the proof after it, each.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// What a refused worker is told, whatever the cause.
-const REFUSED: &str = "it was booted, or its UUID, its address or its key is not as registered; the \
+const REFUSED: &str = "it was sent away, or its UUID, its address or its key is not as registered; the \
                        master's log says which, and `papertrader admin workers` changes it";
 /// Proofs that the master works at at the same time; others wait their turn.
 const PROOFS: usize = 4;
