@@ -148,9 +148,11 @@ pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), CliError> {
 
 /// The master's own directory: that of `up` has it inside.
 fn directory(data: &Path) -> PathBuf {
-    let places = [data.join("master"), data.join("master/data"), data.join("data")];
+    let inside = data.join("master");
+    let places = [data.to_owned(), inside.clone(), inside.join("data"), data.join("data")];
     let has_books = |dir: &&PathBuf| dir.join("papertrader.db").exists();
-    places.iter().find(has_books).cloned().unwrap_or_else(|| data.to_owned())
+    let usual = || if inside.is_dir() { inside.clone() } else { data.to_owned() };
+    places.iter().find(has_books).cloned().unwrap_or_else(usual)
 }
 
 /// The master that is asked.

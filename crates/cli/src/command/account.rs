@@ -29,9 +29,7 @@ pub(super) async fn register(
     if output.json {
         return output.object(&json::Account { user });
     }
-    // Nothing is kept of a registration: the next command must be told the servers again.
-    let servers: String = context.servers.iter().map(|it| format!(" --server {it}")).collect();
-    output.text(&format!("registered {user}; log in with: papertrader login {user}{servers}"))
+    output.text(&format!("registered {user}; log in with: papertrader login {user}"))
 }
 
 pub(super) async fn login(
