@@ -14,6 +14,7 @@ use papertrader_core::books::Head;
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{MarketTime, WallTime};
 use papertrader_node::link::{Denied, Proven, admissible};
+use papertrader_node::openpgp::Certificate;
 use papertrader_node::{info, warn};
 use papertrader_protocol::data::{WorkerLine, WorkerList};
 use papertrader_protocol::link::{LinkHello, WorkerStatus};
@@ -77,8 +78,8 @@ pub(crate) struct Link {
     pub(crate) hello: Hello,
     /// What it said of itself last.
     pub(crate) status: Option<WorkerStatus>,
-    /// The fingerprint of the key that it proved.
-    pub(crate) key: String,
+    /// The key that it proved, as it was registered then.
+    key: Arc<Certificate>,
     /// When a key expires that its proof rests on.
     valid_until: Option<WallTime>,
     queue: LinkQueue,
@@ -202,8 +203,9 @@ impl Workers {
                 Ok((worker, _)) if worker.name != link.name => {
                     format!("worker {} is called {} now", link.name, worker.name)
                 }
-                Ok((_, key)) if key.fingerprint().to_string() != link.key => {
-                    format!("worker {} has another key now", link.name)
+                // Also if it is the same key with other subkeys, or without some.
+                Ok((_, key)) if key != link.key => {
+                    format!("worker {} has another key now, or other subkeys", link.name)
                 }
                 Ok(_) if link.valid_until.is_some_and(|until| until <= now) => {
                     format!("a key has expired that the link of worker {} rests on", link.name)
@@ -235,7 +237,7 @@ impl Workers {
         let Arrival { proven, hello, peer, queue } = arrival;
         let registered = self.registry.borrow().find(proven.worker);
         let (worker, key) = admissible(registered, proven.worker, peer, now)?;
-        if key.fingerprint().to_string() != proven.key {
+        if key != proven.key {
             return Err(NotAdmitted::OtherKey(worker.name));
         }
         let hello = match Hello::check(hello, worker.id) {

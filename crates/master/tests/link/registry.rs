@@ -21,6 +21,7 @@ use papertrader_protocol::{Request, SessionId};
 use papertrader_store::Store;
 use papertrader_store::sqlite::SqliteStore;
 
+use crate::gpg::{DAY, Gpg};
 use crate::harness::*;
 
 /// A key of a worker that nobody knows yet.
@@ -234,6 +235,33 @@ async fn a_link_ends_when_what_it_rests_on_is_replaced() {
     connect(&master, WORKERS[0], &other).await;
     let names: Vec<String> = listed(&dir).await.into_iter().map(|worker| worker.name).collect();
     assert_eq!(names, ["renamed", "worker-1"]);
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_link_ends_when_the_subkey_is_revoked_that_it_was_proved_with() {
+    let (master, dir) = started().await;
+    let mut gpg = Gpg::new();
+    let key = gpg.make("ed25519", "cert", "never");
+    gpg.add(key, "ed25519", "sign", "never");
+    gpg.add(key, "cv25519", "encr", "never");
+    let before = Arc::new(gpg.identity(key));
+    let id = default_id(before.certificate());
+    add(&dir, new("three", None, &before, "127.0.0.1")).await;
+    let mut three = connect(&master, id, &before).await;
+
+    // Its owner lost the subkey and made another; the key as a whole is the same.
+    gpg.clock(DAY).revoke_subkey(key, 1);
+    gpg.add(key, "ed25519", "sign", "never");
+    let after = Arc::new(gpg.identity(key));
+    assert_eq!(before.certificate().fingerprint(), after.certificate().fingerprint());
+    let added = add(&dir, new("three", None, &after, "127.0.0.1")).await;
+    assert!(added.replaced && added.link_cut, "{added:?}");
+    until_cut(&mut three).await;
+    let stolen = FakeWorker::try_connect(master.address, &side(id, &before)).await;
+    assert!(stolen.is_err());
+    let mut three = connect(&master, id, &after).await;
+    answers(&mut three).await;
     master.end().await.1.unwrap();
 }
 

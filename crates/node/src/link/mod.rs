@@ -146,8 +146,8 @@ pub enum ConnectError {
 pub struct Proven {
     /// The worker's UUID.
     pub worker: WorkerId,
-    /// The fingerprint of its key.
-    pub key: String,
+    /// Its key, as it was registered when it was proved.
+    pub key: Arc<Certificate>,
     /// When one of the keys expires that this proof rests on: the link must end then.
     pub valid_until: Option<WallTime>,
 }

@@ -112,7 +112,7 @@ async fn converse(
     }
     say(stream, Instruction::LinkProven, &Nothing).await?;
     let valid_until = [until, own_until].into_iter().flatten().min();
-    Ok(Proven { worker: opened.worker, key: statement.worker_key, valid_until })
+    Ok(Proven { worker: opened.worker, key, valid_until })
 }
 
 /// The worker's side. Returns when a key expires that it rests on.
