@@ -551,7 +551,11 @@ impl Driver {
                 return;
             }
             Instruction::Pong => return,
-            Instruction::Goodbye => return self.close_link(id),
+            Instruction::Goodbye => {
+                // It does not wait for what it was still to be told.
+                self.workers.cut(id);
+                return self.close_link(id);
+            }
             _ => {}
         }
         let client = link_header.client;

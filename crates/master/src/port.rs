@@ -46,6 +46,8 @@ const CLIENT_CHUNK: usize = 64 * 1024;
 /// How long a proven worker may take to say hello, a client to say the next thing, and either to
 /// take some of what is said to it.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long a client may stay in all. It can ask for little, and places are few.
+const STAY: Duration = Duration::from_secs(120);
 
 /// What the tasks of the port need.
 pub(crate) struct Port {
@@ -155,7 +157,7 @@ pub(crate) async fn serve(id: LinkId, stream: TcpStream, peer: SocketAddr, port:
     };
     if !is_worker(&stream) {
         let (reader, mut writer) = tokio::io::split(stream);
-        answer_clients(&mut Inbox::new(reader), &mut writer, peer, &port.view).await;
+        answer_clients(&mut Inbox::new(reader), &mut writer, peer, &port.view, STAY).await;
         let _ = tokio::time::timeout(SILENCE, writer.shutdown()).await;
         return;
     }
@@ -187,9 +189,10 @@ pub(crate) async fn serve(id: LinkId, stream: TcpStream, peer: SocketAddr, port:
         let mut writing =
             tokio::spawn(async move { write_all_from(writer, outgoing, SILENCE, &unsent).await });
         let reading = read_link(id, worker, &mut inbox, &port.events);
-        // The driver ends a link by dropping its queue, which ends the writing, or cuts it.
+        // The driver ends a link by dropping its queue, which ends the writing, or cuts it. Who
+        // says nothing more is told nothing more: what a hostile one does not read is not kept.
         tokio::select! {
-            () = reading => {}
+            said = reading => if said == Said::All { writing.abort() },
             _ = &mut writing => {}
             () = cut.notified() => writing.abort(),
         }
@@ -229,9 +232,23 @@ async fn first_words(inbox: &mut LinkInbox) -> FirstWords {
     }
 }
 
-/// Answers a client until it closes. What was answered must be taken before more is read, so that
-/// nobody can make the master hold more than a chunk for them.
+/// Answers a client until it closes, or has been here for as long as `stay`, whatever it does.
 async fn answer_clients<R, W>(
+    inbox: &mut Inbox<R>,
+    writer: &mut W,
+    peer: SocketAddr,
+    view: &watch::Receiver<PublicView>,
+    stay: Duration,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let _ = tokio::time::timeout(stay, answer_in_turn(inbox, writer, peer, view)).await;
+}
+
+/// What was answered must be taken before more is read, so that nobody can make the master hold
+/// more than a chunk for them.
+async fn answer_in_turn<R, W>(
     inbox: &mut Inbox<R>,
     writer: &mut W,
     peer: SocketAddr,
@@ -337,14 +354,23 @@ pub(crate) struct OwnedFrame {
     pub(crate) data: Box<[u8]>,
 }
 
-async fn read_link(id: LinkId, worker: WorkerId, inbox: &mut LinkInbox, events: &Events) {
+/// Why nothing more is read from a link.
+#[derive(Debug, PartialEq, Eq)]
+enum Said {
+    /// The worker says nothing more, or nothing that can be read.
+    All,
+    /// The driver has ended, and listens no more.
+    ToNobody,
+}
+
+async fn read_link(id: LinkId, worker: WorkerId, inbox: &mut LinkInbox, events: &Events) -> Said {
     loop {
         loop {
             match inbox.frame() {
                 Ok(Some(frame)) => {
                     let frame = OwnedFrame { header: frame.header, data: frame.data.into() };
                     if events.send(Event::Frame(id, frame)).await.is_err() {
-                        return;
+                        return Said::ToNobody;
                     }
                 }
                 Ok(None) => break,
@@ -352,13 +378,13 @@ async fn read_link(id: LinkId, worker: WorkerId, inbox: &mut LinkInbox, events: 
                     warn!(%worker, %error, "a worker sent bytes that are no frame: cutting its link");
                     let words = format!("bytes that are no frame: {error}");
                     let _ = events.send(Event::Misspoke(worker, words)).await;
-                    return;
+                    return Said::All;
                 }
             }
         }
         match inbox.fill().await {
             Ok(read) if read > 0 => {}
-            _ => return,
+            _ => return Said::All,
         }
     }
 }
@@ -397,12 +423,45 @@ mod tests {
             }
         };
         tokio::select! {
-            () = answer_clients(&mut inbox, &mut writer, peer, &view) => panic!("it gave up"),
+            () = answer_in_turn(&mut inbox, &mut writer, peer, &view) => panic!("it gave up"),
             () = flood => panic!("it closed"),
             () = turns => {}
         }
         // What one chunk of answers takes, and the buffers on the way.
         assert!(sent.get() > 4_096 && sent.get() < 2 * CLIENT_CHUNK, "{}", sent.get());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_a_byte_now_and_then_does_not_stay() {
+        let (mut client, server) = tokio::io::duplex(4_096);
+        let (reader, mut writer) = tokio::io::split(server);
+        let view = watch::Sender::new(PublicView::default()).subscribe();
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let stay = Duration::from_millis(1);
+        tokio::spawn(async move {
+            let mut inbox = Inbox::new(reader);
+            answer_clients(&mut inbox, &mut writer, peer, &view, stay).await;
+        });
+        let mut requests = Vec::new();
+        while requests.len() < 1 << 20 {
+            put_args(Instruction::Ping, &["x".repeat(16_000)], 1, SessionId::NONE, &mut requests);
+        }
+        // It reads what it is told, and is never silent.
+        let mut pongs = [0; 4_096];
+        for byte in requests.iter().cycle() {
+            if client.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                read = tokio::io::AsyncReadExt::read(&mut client, &mut pongs) => {
+                    if !matches!(read, Ok(1..)) {
+                        break;
+                    }
+                }
+                () = tokio::task::yield_now() => {}
+            }
+        }
     }
 
     #[test]

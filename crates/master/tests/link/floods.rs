@@ -1,10 +1,13 @@
 //! Floods of a hostile worker, of each kind: others are served all the same, and so is the operator.
 
+use papertrader_core::bar::Resolution;
+use papertrader_core::time::MarketTime;
 use papertrader_master::admin::message::WorkerState;
 use papertrader_master::admin::{AdminReply, AdminRequest};
-use papertrader_protocol::data::History;
+use papertrader_protocol::data::{Bars, History};
 use papertrader_protocol::instruction::MessageType;
 use papertrader_protocol::link::SessionPresence;
+use papertrader_protocol::request::Span;
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Instruction, Reason, Request, SessionId};
@@ -132,5 +135,58 @@ async fn a_flood_of_questions_leaves_places_for_others() {
         }
     }
     assert!(busy > 0, "the queue was never full");
+    master.end().await.1.unwrap();
+}
+
+/// A short question with a long answer.
+fn all_bars() -> Request {
+    let (from, to) = (MarketTime(i64::MIN), MarketTime(i64::MAX));
+    Request::Bars("AAPL".parse().unwrap(), Span::Bars(Resolution::Interval, from, to))
+}
+
+/// Long questions that one asks without reading their answers.
+const UNREAD: usize = 32;
+
+/// Asks, and reads nothing; `other` waits until all is answered.
+async fn ask_without_reading(worker: &mut FakeWorker, other: &mut FakeWorker) {
+    for _ in 0..UNREAD {
+        worker.send(SessionId::NONE, &all_bars()).await;
+    }
+    let pong = worker.ask(SessionId::NONE, &Request::Ping("x".into())).await;
+    assert_eq!(pong, Return::Pong("x".into()));
+    // One thread reads, for each worker in turn.
+    for _ in 0..=UNREAD {
+        let month = Request::Bars("AAPL".parse().unwrap(), Span::AllTime);
+        other.ask_data::<Bars>(SessionId::NONE, &month).await;
+    }
+}
+
+/// Bytes of answers that still come, once the master holds the link for over.
+async fn still_answered(master: &TestMaster, worker: &mut FakeWorker) -> usize {
+    while listed(master).await.workers.len() > 1 {}
+    let mut bytes = 0;
+    while let Some(received) = worker.try_receive().await {
+        bytes += received.data.len();
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn what_nobody_reads_is_not_kept_when_the_link_is_over() {
+    let mut setup = Setup::default();
+    setup.config.read_threads = 1;
+    let (master, _, mut honest, mut hostile) = started(setup).await;
+    let number = honest.send(SessionId::NONE, &all_bars()).await;
+    let half = honest.data(number).await.len() * UNREAD / 2;
+    assert!(half > 10 << 20, "{half}: it may be all on the way");
+    // It closes its half, so that it may come again and do the same.
+    ask_without_reading(&mut hostile, &mut honest).await;
+    hostile.close_half().await;
+    assert!(still_answered(&master, &mut hostile).await < half);
+    // It says goodbye, and keeps its half open.
+    let mut hostile = FakeWorker::connect(master.address, WORKERS[1]).await;
+    ask_without_reading(&mut hostile, &mut honest).await;
+    hostile.send(SessionId::NONE, &Request::Goodbye).await;
+    assert!(still_answered(&master, &mut hostile).await < half);
     master.end().await.1.unwrap();
 }

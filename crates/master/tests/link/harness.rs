@@ -320,6 +320,11 @@ impl FakeWorker {
         self.writer.write_all(bytes).await.is_ok() && self.writer.flush().await.is_ok()
     }
 
+    /// Says nothing more, and could still read.
+    pub(crate) async fn close_half(&mut self) {
+        self.writer.shutdown().await.unwrap();
+    }
+
     pub(crate) async fn send_control(&mut self, instruction: Instruction, data: &[u8]) {
         let mut bytes = Vec::new();
         let mut header = Header::new(instruction.message_type(), instruction as u16, 0);
