@@ -7,7 +7,7 @@ use papertrader_core::time::WallTime;
 use papertrader_node::clock::Clock;
 use papertrader_node::connection::Inbox;
 use papertrader_node::link::{
-    ConnectError, LinkStream, MasterKey, MasterSide, Registered, WorkerSide,
+    ConnectError, LinkStream, MasterKey, MasterSide, Proven, Registered, WorkerSide,
 };
 use papertrader_node::openpgp::{Certificate, Identity, Passphrase, open, seal};
 use papertrader_node::tls;
@@ -115,26 +115,31 @@ async fn keys_that_gpg_made_are_taken_on_either_side() {
         master.end().await.1.unwrap();
 
         // The same key as the master's.
-        let side = Arc::new(MasterSide::new(KEYS.certificate.clone(), Arc::clone(&identity)));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let proving = tokio::spawn(async move {
-            let (stream, from) = listener.accept().await.unwrap();
-            let mut stream = side.accept(stream).await.unwrap();
-            let registered = |id| {
-                let key = Arc::new(KEYS.workers[0].certificate().clone());
-                let (name, allowed) = ("one".into(), vec!["127.0.0.1".parse().unwrap()]);
-                Some(Registered { id, name, allowed, key: Some(key), booted: None })
-            };
-            side.prove(&mut stream, from, registered, &clock()).await.unwrap()
-        });
-        let worker = WorkerSide {
-            master_key: Arc::new(MasterKey::known(identity.certificate().clone())),
-            ..side_of_first()
-        };
-        worker.connect(address, &clock()).await.unwrap();
-        assert_eq!(proving.await.unwrap().worker, RAW);
+        assert_eq!(prove_to(&identity).await.0.worker, RAW);
     }
+}
+
+/// The first worker connects to a master with this key: what both ends make of it.
+async fn prove_to(identity: &Arc<Identity>) -> (Proven, Option<WallTime>) {
+    let side = Arc::new(MasterSide::new(KEYS.certificate.clone(), Arc::clone(identity)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let proving = tokio::spawn(async move {
+        let (stream, from) = listener.accept().await.unwrap();
+        let mut stream = side.accept(stream).await.unwrap();
+        let registered = |id| {
+            let key = Arc::new(KEYS.workers[0].certificate().clone());
+            let (name, allowed) = ("one".into(), vec!["127.0.0.1".parse().unwrap()]);
+            Some(Registered { id, name, allowed, key: Some(key), booted: None })
+        };
+        side.prove(&mut stream, from, registered, &clock()).await.unwrap()
+    });
+    let worker = WorkerSide {
+        master_key: Arc::new(MasterKey::known(identity.certificate().clone())),
+        ..side_of_first()
+    };
+    let (_, until) = worker.connect(address, &clock()).await.unwrap();
+    (proving.await.unwrap(), until)
 }
 
 fn side_of_first() -> WorkerSide {
@@ -434,6 +439,24 @@ async fn messages_out_of_order_are_refused() {
     raw.stream.write_all(&[0xff; 100]).await.unwrap();
     raw.stream.flush().await.unwrap();
     assert_eq!(raw.answer().await, Instruction::LinkRefused);
+    // A frame that would be too long, refused before it is there.
+    let mut raw = Raw::connect(&master).await;
+    let instruction = Instruction::LinkOpen;
+    let mut bytes = Vec::new();
+    let header = Header::new(instruction.message_type(), instruction as u16, 0);
+    header.encode(&[0; 100], &mut bytes);
+    bytes[4..8].copy_from_slice(&16_385_u32.to_be_bytes());
+    raw.stream.write_all(&bytes[..40]).await.unwrap();
+    raw.stream.flush().await.unwrap();
+    assert_eq!(raw.answer().await, Instruction::LinkRefused);
+    // Half a proof, and then nothing more.
+    let mut raw = Raw::connect(&master).await;
+    raw.open(RAW).await;
+    bytes[4..8].copy_from_slice(&100_u32.to_be_bytes());
+    raw.stream.write_all(&bytes[..90]).await.unwrap();
+    raw.stream.shutdown().await.unwrap();
+    assert!(hear(&mut raw.stream).await.is_none());
+    until_written(&["worker disordered was challenged and did not answer"]).await;
     // On a client's connection none of it means anything.
     let mut client = FakeWorker::connect_as_client(master.address).await;
     let open = LinkOpen { worker: RAW, nonce: Nonce([1; 32]) };
@@ -540,6 +563,18 @@ async fn a_key_that_expires_cuts_its_link() {
     while worker.try_receive().await.is_some() {}
     until_written(&["a link is cut", "mortal"]).await;
     master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_link_ends_with_the_masters_key_too() {
+    let mut gpg = Gpg::new();
+    let made = now() - DAY;
+    let key = gpg.clock(made).make("ed25519", "cert,sign", "seconds=259200");
+    gpg.add(key, "cv25519", "encr", "never");
+    let identity = Arc::new(gpg.identity(key));
+    let (proven, until) = prove_to(&identity).await;
+    let end = WallTime((T0 + made + 3 * DAY) * 1_000_000_000);
+    assert_eq!((proven.valid_until, until), (Some(end), Some(end)));
 }
 
 #[tokio::test]
