@@ -1,7 +1,7 @@
 //! A real master on loopback with a real store, and a worker written out by hand.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -533,10 +533,15 @@ pub(crate) fn pass(name: &str) -> papertrader_protocol::request::HashedPass {
 
 /// What a worker says of itself.
 pub(crate) fn hello(id: WorkerId) -> LinkHello {
+    // An address of its own, whatever its key: of two workers with the same, one is listed.
+    let address = match WORKERS.contains(&id) {
+        true => format!("127.0.0.1:{}", 4000 + u16::from(id.0[0])),
+        false => format!("[{}]:2049", Ipv6Addr::from(id.0)),
+    };
     LinkHello {
         worker: id,
         version: "test".into(),
-        address: format!("127.0.0.1:{}", 4000 + u16::from(id.0[0])),
+        address,
         web: String::new(),
         fingerprint: String::new(),
         clock: WallTime(0),
