@@ -37,8 +37,6 @@ pub(crate) enum Asker {
 #[derive(Debug)]
 pub(crate) struct NewPassword {
     pub(crate) origin: Origin,
-    /// Through which worker it came.
-    pub(crate) worker: WorkerId,
     /// With which session, which goes on.
     pub(crate) session: SessionKey,
     pub(crate) checked: Checked,
@@ -67,11 +65,10 @@ impl Driver {
     pub(crate) fn judge_registration(
         &mut self,
         origin: Origin,
-        worker: WorkerId,
         mut profile: Profile,
         judging: &mut Judging,
     ) {
-        if self.workers.is_compromised(worker, judging.now) {
+        if self.workers.is_compromised(origin.worker, judging.now) {
             // Whoever has the worker has the password.
             return judging.effects.push(Effect::Refuse(origin, Reason::NotAuthorized.into()));
         }
@@ -85,15 +82,14 @@ impl Driver {
         judging.next_account = AccountId(id.0 + 1);
         let account = NewAccount { id, profile, grant: self.config.starting_cash, moment };
         judging.changes.push(Change::OpenAccount(account.clone()));
-        judging.changes.push(Change::Expose { account: id, worker });
-        judging.effects.push(Effect::Opened(Box::new(account), worker, origin));
+        judging.changes.push(Change::Expose { account: id, worker: origin.worker });
+        judging.effects.push(Effect::Opened(Box::new(account), origin));
     }
 
     /// Judges a log-in whose password was right.
     pub(crate) fn judge_login(
         &mut self,
         origin: Origin,
-        worker: WorkerId,
         checked: &Checked,
         expirable: bool,
         judging: &mut Judging,
@@ -105,7 +101,7 @@ impl Driver {
             refuse(Reason::BadCredentials);
             return Ok(());
         }
-        if self.workers.is_compromised(worker, judging.now) {
+        if self.workers.is_compromised(origin.worker, judging.now) {
             // The password was still being checked when the worker was booted: it has seen it too.
             refuse(Reason::NotAuthorized);
             let sessions = self.end_in(self.accounts.sessions.of(account).to_vec(), judging);
@@ -114,10 +110,14 @@ impl Driver {
             judging.effects.push(Effect::Compromised { accounts, sessions });
             return Ok(());
         }
-        let mut refuse =
-            |reason: Reason| judging.effects.push(Effect::Refuse(origin, reason.into()));
+        // Whatever becomes of the log-in, the worker has seen the right password.
+        if !self.accounts.is_exposed(account, origin.worker) {
+            judging.changes.push(Change::Expose { account, worker: origin.worker });
+            judging.effects.push(Effect::Exposed(account, origin.worker));
+        }
         if self.books.account(account).is_none_or(|account| account.disabled) {
-            refuse(Reason::AccountDisabled);
+            let disabled = Reason::AccountDisabled.into();
+            judging.effects.push(Effect::Refuse(origin, disabled));
             return Ok(());
         }
         let mut bytes = [0; 16];
@@ -134,10 +134,7 @@ impl Driver {
             used: judging.now,
         };
         judging.changes.push(Change::StartSession(session.clone()));
-        if !self.accounts.is_exposed(account, worker) {
-            judging.changes.push(Change::Expose { account, worker });
-        }
-        judging.effects.push(Effect::Started(id, Box::new(session), worker, origin));
+        judging.effects.push(Effect::Started(id, Box::new(session), origin));
         Ok(())
     }
 
@@ -178,11 +175,11 @@ impl Driver {
         judging.changes.push(Change::SetPassword {
             account,
             pass_hash: new.pass_hash.clone(),
-            through: Some(new.worker),
+            through: Some(new.origin.worker),
         });
         // The session that goes on may have passed through others before.
         for worker in self.accounts.sessions.seen_by(new.session) {
-            if *worker != new.worker {
+            if *worker != new.origin.worker {
                 judging.changes.push(Change::Expose { account, worker: *worker });
             }
         }
@@ -240,30 +237,22 @@ impl Driver {
     pub(crate) fn opened(
         &mut self,
         account: NewAccount,
-        worker: WorkerId,
         origin: Origin,
     ) -> Result<(), MasterError> {
         self.books.open_account(account.grant)?;
         let name = account.profile.name.to_string();
         self.accounts.opened(account.id, account.profile);
-        self.accounts.exposed(account.id, worker);
+        self.accounts.exposed(account.id, origin.worker);
         self.answer(origin, &Return::Registered(name));
         Ok(())
     }
 
     /// A session is stored.
-    pub(crate) fn started(
-        &mut self,
-        id: SessionId,
-        session: StoredSession,
-        worker: WorkerId,
-        origin: Origin,
-    ) {
+    pub(crate) fn started(&mut self, id: SessionId, session: StoredSession, origin: Origin) {
         let (account, expires, now) = (session.account, session.expires, self.clock.now());
         // Without its link nobody is told its ID: it ends like any session without a connection.
         let link = self.workers.link(origin.link).map(|_| origin.link);
-        self.accounts.exposed(account, worker);
-        self.accounts.sessions.started(id, session, link, worker, now);
+        self.accounts.sessions.started(id, session, link, origin.worker, now);
         let most = self.config.sessions_per_account;
         let surplus = self.accounts.sessions.surplus(account, most, now);
         if !surplus.is_empty() {
@@ -289,7 +278,7 @@ impl Driver {
     /// A new password is stored.
     pub(crate) fn password_set(&mut self, new: NewPassword, others: Vec<SessionKey>) {
         let mut through = self.accounts.sessions.seen_by(new.session).to_vec();
-        through.push(new.worker);
+        through.push(new.origin.worker);
         self.accounts.password_set(new.checked.account, new.pass_hash, &through);
         self.ended(others);
         self.answer(new.origin, &Return::PasswordChanged);

@@ -30,7 +30,7 @@ use crate::database::{Done, Job};
 use crate::driver::{Driver, Event, MasterError};
 use crate::hasher::Checked;
 use crate::trading::{Known, Placing};
-use crate::workers::Origin;
+use crate::workers::{LinkId, Origin};
 
 /// Commands that one batch holds at most.
 const BATCH: usize = 10_000;
@@ -55,14 +55,12 @@ pub(crate) enum Command {
     },
     Register {
         origin: Origin,
-        worker: WorkerId,
         name: UserName,
         email: Email,
         pass_hash: PassHash,
     },
     StartSession {
         origin: Origin,
-        worker: WorkerId,
         checked: Checked,
         expirable: bool,
     },
@@ -116,8 +114,8 @@ pub(crate) enum Effect {
     Present(Box<OrderRecord>, Origin),
     Placed(Box<OrderRecord>, Origin),
     Cancelled(OrderId, Origin, ClientOrderId),
-    Opened(Box<NewAccount>, WorkerId, Origin),
-    Started(SessionId, Box<StoredSession>, WorkerId, Origin),
+    Opened(Box<NewAccount>, Origin),
+    Started(SessionId, Box<StoredSession>, Origin),
     Ended(Vec<SessionKey>, Asker),
     Exposed(AccountId, WorkerId),
     /// A new password, and the sessions that end with the old one.
@@ -227,6 +225,24 @@ impl Driver {
         Ok(())
     }
 
+    /// What a link that was cut has sent of orders, and is not judged yet, was not promised to
+    /// anybody and does not happen. Log-ins are judged: they say whose password a worker has seen.
+    pub(crate) fn drop_orders(&mut self, link: LinkId) {
+        let mut left = Vec::new();
+        self.queue.retain(|work| match work {
+            Work::Command(
+                Command::Place(Placing { origin, .. }) | Command::Cancel { origin, .. },
+            ) if origin.link == link => {
+                left.push(origin.worker);
+                false
+            }
+            _ => true,
+        });
+        for worker in left {
+            self.left(worker);
+        }
+    }
+
     /// A worker's command waits no more.
     fn left(&mut self, worker: WorkerId) {
         match self.waiting.get_mut(&worker) {
@@ -296,14 +312,14 @@ impl Driver {
                 Command::Cancel { origin, account, client_order_id } => {
                     self.judge_cancel(origin, account, client_order_id, &mut judging);
                 }
-                Command::Register { origin, worker, name, email, pass_hash } => {
+                Command::Register { origin, name, email, pass_hash } => {
                     let pass_hash = Some(pass_hash);
                     let profile =
                         Profile { name, email, pass_hash, password_due: false, since: now };
-                    self.judge_registration(origin, worker, profile, &mut judging);
+                    self.judge_registration(origin, profile, &mut judging);
                 }
-                Command::StartSession { origin, worker, checked, expirable } => {
-                    self.judge_login(origin, worker, &checked, expirable, &mut judging)?;
+                Command::StartSession { origin, checked, expirable } => {
+                    self.judge_login(origin, &checked, expirable, &mut judging)?;
                 }
                 Command::EndSessions { keys, asker } => self.judge_ends(keys, asker, &mut judging),
                 Command::EndAllSessions { account, asker } => {
@@ -396,9 +412,9 @@ impl Driver {
                 Effect::Present(record, origin) => self.present(&record, origin),
                 Effect::Placed(record, origin) => self.placed(&record, origin)?,
                 Effect::Cancelled(order, origin, id) => self.cancelled(order, origin, id)?,
-                Effect::Opened(account, worker, origin) => self.opened(*account, worker, origin)?,
-                Effect::Started(id, session, worker, origin) => {
-                    self.started(id, *session, worker, origin);
+                Effect::Opened(account, origin) => self.opened(*account, origin)?,
+                Effect::Started(id, session, origin) => {
+                    self.started(id, *session, origin);
                 }
                 Effect::Ended(keys, asker) => {
                     self.ended(keys);
@@ -424,8 +440,8 @@ impl Driver {
             | Effect::Present(_, origin)
             | Effect::Placed(_, origin)
             | Effect::Cancelled(_, origin, _)
-            | Effect::Opened(_, _, origin)
-            | Effect::Started(_, _, _, origin) => self.refuse(origin, Reason::Unavailable),
+            | Effect::Opened(_, origin)
+            | Effect::Started(_, _, origin) => self.refuse(origin, Reason::Unavailable),
             Effect::Ended(keys, asker) => {
                 self.go_on(&keys);
                 self.not_stored(asker);

@@ -598,18 +598,18 @@ impl Driver {
         link: papertrader_protocol::frame::LinkHeader,
     ) -> Result<(), Failure> {
         let now = self.clock.now();
-        let (session, worker) = (header.session, link.worker);
+        let session = header.session;
         let account = |driver: &Driver| driver.accounts.authorize(origin.link, session, now);
         match request {
             Request::Login { name, pass, expirable } => {
-                self.login(origin, worker, &name, pass, expirable)?;
+                self.login(origin, &name, pass, expirable)?;
             }
-            Request::LoginSession => self.resume(origin, worker, session)?,
+            Request::LoginSession => self.resume(origin, session)?,
             Request::Register { name, email, pass } => {
-                self.register(origin, worker, name, email, pass)?;
+                self.register(origin, name, email, pass)?;
             }
             Request::ChangePassword { old, new } => {
-                self.change_password(origin, worker, session, old, new)?;
+                self.change_password(origin, session, old, new)?;
             }
             Request::Logout => self.logout(origin, session)?,
             Request::LogoutEverywhere => self.logout_everywhere(origin, session)?,

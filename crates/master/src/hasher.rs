@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
-use papertrader_core::ids::{AccountId, WorkerId};
+use papertrader_core::ids::AccountId;
 use papertrader_core::names::{Email, UserName};
 use papertrader_protocol::request::HashedPass;
 use papertrader_store::{PassHash, SessionKey};
@@ -34,8 +34,6 @@ pub(crate) enum Ticket {
     Login {
         /// Who asked.
         origin: Origin,
-        /// Through which worker.
-        worker: WorkerId,
         attempt: Attempt,
         /// `None` for a name that nobody has, or whose account has no password.
         checked: Option<Checked>,
@@ -46,8 +44,6 @@ pub(crate) enum Ticket {
     Register {
         /// Who asked.
         origin: Origin,
-        /// Through which worker.
-        worker: WorkerId,
         charge: Registration,
         /// The new user's name.
         name: UserName,
@@ -58,8 +54,6 @@ pub(crate) enum Ticket {
     Change {
         /// Who asked.
         origin: Origin,
-        /// Through which worker.
-        worker: WorkerId,
         /// With which session.
         session: SessionKey,
         attempt: Attempt,

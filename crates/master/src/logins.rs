@@ -7,7 +7,7 @@
 //! Invariant: a name that nobody has, an account without a password and a wrong password take the
 //! same way to the same answer.
 
-use papertrader_core::ids::{AccountId, WorkerId};
+use papertrader_core::ids::AccountId;
 use papertrader_core::names::{Email, UserName};
 use papertrader_node::{error, warn};
 use papertrader_protocol::request::HashedPass;
@@ -26,15 +26,14 @@ impl Driver {
     pub(crate) fn login(
         &mut self,
         origin: Origin,
-        worker: WorkerId,
         name: &UserName,
         pass: HashedPass,
         expirable: bool,
     ) -> Result<(), Failure> {
         let account = self.accounts.find(name);
-        let attempt = self.attempt(origin, worker, name, account)?;
+        let attempt = self.attempt(origin, name, account)?;
         let (against, checked) = self.accounts.check_of(account);
-        let ticket = Ticket::Login { origin, worker, attempt, checked, expirable };
+        let ticket = Ticket::Login { origin, attempt, checked, expirable };
         self.hash(ticket, Task::Verify(pass, against))
     }
 
@@ -42,19 +41,18 @@ impl Driver {
     pub(crate) fn register(
         &mut self,
         origin: Origin,
-        worker: WorkerId,
         name: UserName,
         email: Email,
         pass: HashedPass,
     ) -> Result<(), Failure> {
-        let place = Place { client: origin.client.ip(), worker };
+        let place = Place { client: origin.client.ip(), worker: origin.worker };
         let now = self.clock.now();
         let charge = self.accounts.limits.registration(place, now)?;
         if self.accounts.find(&name).is_some() {
             self.accounts.limits.give_registration_back(charge, now);
             return Err(Reason::NameTaken.into());
         }
-        let ticket = Ticket::Register { origin, worker, charge, name, email };
+        let ticket = Ticket::Register { origin, charge, name, email };
         self.hash(ticket, Task::Hash(pass))
     }
 
@@ -62,7 +60,6 @@ impl Driver {
     pub(crate) fn change_password(
         &mut self,
         origin: Origin,
-        worker: WorkerId,
         session: SessionId,
         old: HashedPass,
         new: HashedPass,
@@ -74,9 +71,9 @@ impl Driver {
         }
         let profile = self.accounts.profile(account).ok_or(Reason::UnknownUser)?;
         let name = profile.name.clone();
-        let attempt = self.attempt(origin, worker, &name, Some(account))?;
+        let attempt = self.attempt(origin, &name, Some(account))?;
         let (against, checked) = self.accounts.check_of(Some(account));
-        let ticket = Ticket::Change { origin, worker, session, attempt, checked };
+        let ticket = Ticket::Change { origin, session, attempt, checked };
         self.hash(ticket, Task::Change(old, against, new))
     }
 
@@ -84,11 +81,10 @@ impl Driver {
     fn attempt(
         &mut self,
         origin: Origin,
-        worker: WorkerId,
         name: &UserName,
         account: Option<AccountId>,
     ) -> Result<Attempt, TooMany> {
-        let place = Place { client: origin.client.ip(), worker };
+        let place = Place { client: origin.client.ip(), worker: origin.worker };
         let charged = self.accounts.limits.attempt(name, account, place, self.clock.now());
         if let Err(TooMany { say_of_worker: true, .. }) = charged {
             let worker = self.workers.name(origin.link);
@@ -120,18 +116,14 @@ impl Driver {
     }
 
     /// Proves a session through a worker's link.
-    pub(crate) fn resume(
-        &mut self,
-        origin: Origin,
-        worker: WorkerId,
-        session: SessionId,
-    ) -> Result<(), Failure> {
+    pub(crate) fn resume(&mut self, origin: Origin, session: SessionId) -> Result<(), Failure> {
         let (lifetimes, now) = (self.lifetimes(), self.clock.now());
-        self.room(worker)?;
+        self.room(origin.worker)?;
         let sessions = &mut self.accounts.sessions;
-        let (account, expires) = sessions.resume(origin.link, worker, session, lifetimes, now)?;
-        if !self.accounts.is_exposed(account, worker) {
-            self.enqueue(Command::Expose { account, worker });
+        let (account, expires) =
+            sessions.resume(origin.link, origin.worker, session, lifetimes, now)?;
+        if !self.accounts.is_exposed(account, origin.worker) {
+            self.enqueue(Command::Expose { account, worker: origin.worker });
         }
         let name = self.accounts.name(account);
         self.answer(origin, &Return::Session(SessionGrant { session, expires, name }));
@@ -179,24 +171,24 @@ impl Driver {
         let (limits, now) = (&mut self.accounts.limits, self.clock.now());
         match (*done.ticket, done.result) {
             (
-                Ticket::Login { origin, worker, attempt, checked: Some(checked), expirable },
+                Ticket::Login { origin, attempt, checked: Some(checked), expirable },
                 PasswordResult::Verified(true),
             ) => {
                 limits.succeeded(attempt, checked.account, now);
-                Ok(Command::StartSession { origin, worker, checked, expirable })
+                Ok(Command::StartSession { origin, checked, expirable })
             }
             (
-                Ticket::Change { origin, worker, session, attempt, checked: Some(checked) },
+                Ticket::Change { origin, session, attempt, checked: Some(checked) },
                 PasswordResult::Hashed(Some(pass_hash)),
             ) => {
                 limits.succeeded(attempt, checked.account, now);
-                let new = NewPassword { origin, worker, session, checked, pass_hash };
+                let new = NewPassword { origin, session, checked, pass_hash };
                 Ok(Command::ChangePassword(Box::new(new)))
             }
             (
-                Ticket::Register { origin, worker, name, email, .. },
+                Ticket::Register { origin, name, email, .. },
                 PasswordResult::Hashed(Some(pass_hash)),
-            ) => Ok(Command::Register { origin, worker, name, email, pass_hash }),
+            ) => Ok(Command::Register { origin, name, email, pass_hash }),
             (Ticket::Login { attempt, .. }, PasswordResult::Verified(_))
             | (Ticket::Change { attempt, .. }, PasswordResult::Hashed(_)) => {
                 limits.failed(attempt);

@@ -137,7 +137,12 @@ impl Driver {
             }
         }
         self.cut_forbidden();
-        let cut = links.into_iter().any(|id| self.workers.link(id).is_none());
+        let is_cut = |id: &LinkId| self.workers.link(*id).is_none();
+        let links: Vec<LinkId> = links.into_iter().filter(is_cut).collect();
+        let cut = !links.is_empty();
+        for link in links {
+            self.drop_orders(link);
+        }
         self.take_effect(effects)?;
         let reply = reply(cut);
         info!(?reply, "done for the operator");
