@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use papertrader_core::bar::{Bar, Resolution};
 use papertrader_core::ids::{AccountId, BatchNumber};
@@ -13,6 +14,7 @@ use papertrader_core::time::MarketTime;
 use papertrader_market::{InstrumentSpec, PriceSource, Replay, ReplayConfig, SourceError, Step};
 use papertrader_master::admin::{AdminReply, AdminRequest, ClientError};
 use papertrader_master::{Config, MasterError};
+use papertrader_protocol::Request;
 use papertrader_protocol::returns::Return;
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{
@@ -73,12 +75,14 @@ async fn a_master_whose_price_thread_fails_ends_and_says_so() {
     }
 }
 
-/// Does not take some batches as long as it is told to.
+/// Does not take some batches as long as it is told to, or takes one when it is told to.
 struct Unwilling {
     store: SqliteStore,
     /// Which.
     refuses: fn(&Batch) -> bool,
     fails: Arc<AtomicBool>,
+    /// Says that a batch is here, and waits until it may be taken.
+    held: Option<(Sender<()>, Receiver<()>)>,
 }
 
 impl Store for Unwilling {
@@ -88,6 +92,10 @@ impl Store for Unwilling {
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         if (self.refuses)(batch) && self.fails.load(Ordering::Relaxed) {
             return Err(CommitError::NotStored("this store does not want it".into()));
+        }
+        if let Some((here, go_on)) = self.held.as_ref().filter(|_| (self.refuses)(batch)) {
+            here.send(()).unwrap();
+            go_on.recv().unwrap();
         }
         self.store.commit(batch)
     }
@@ -113,15 +121,62 @@ impl Store for Unwilling {
 
 /// A master whose store does not take some batches while the switch is on, and its directory.
 async fn unwilling(refuses: fn(&Batch) -> bool) -> (TestMaster, PathBuf, Arc<AtomicBool>) {
+    let fails = Arc::new(AtomicBool::new(false));
+    let (master, path) = with_store(refuses, Arc::clone(&fails), None).await;
+    (master, path, fails)
+}
+
+async fn with_store(
+    refuses: fn(&Batch) -> bool,
+    fails: Arc<AtomicBool>,
+    held: Option<(Sender<()>, Receiver<()>)>,
+) -> (TestMaster, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     let config = Config { admin: Some(path.clone()), ..Setup::default().config };
     let source = Replay::bundled(ReplayConfig::default()).unwrap();
-    let fails = Arc::new(AtomicBool::new(false));
-    let store = Unwilling { store: TestMaster::store_in(&dir), refuses, fails: Arc::clone(&fails) };
-    let master = TestMaster::start_on(dir, config, Arc::new(source), Box::new(store)).await;
-    (master, path, fails)
+    let store = Unwilling { store: TestMaster::store_in(&dir), refuses, fails, held };
+    (TestMaster::start_on(dir, config, Arc::new(source), Box::new(store)).await, path)
+}
+
+#[tokio::test]
+async fn what_a_worker_sends_while_its_boot_is_written_does_not_happen() {
+    let boots = |batch: &Batch| {
+        let is_boot =
+            |change: &Change| matches!(change, Change::PutWorker(row) if row.booted.is_some());
+        batch.changes.iter().any(is_boot)
+    };
+    let ((here, arrived), (go, go_on)) = (channel(), channel());
+    let held = Some((here, go_on));
+    let (master, path) = with_store(boots, Arc::default(), held).await;
+    let mut bad = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let mut good = FakeWorker::connect(master.address, WORKERS[1]).await;
+    let alice = bad.new_session("alice").await;
+
+    let operator_at = path.clone();
+    let booting = tokio::spawn(async move {
+        let name = "worker-0".into();
+        let boot = AdminRequest::BootWorker { name, for_ms: None, compromised: false };
+        operator(&operator_at, boot).await
+    });
+    tokio::task::spawn_blocking(move || arrived.recv().unwrap()).await.unwrap();
+    bad.send(alice, &buy("AAPL", "1", "a")).await;
+    loop {
+        match operator(&path, AdminRequest::Status {}).await.unwrap() {
+            AdminReply::Status(status) if status.queue == 1 => break,
+            AdminReply::Status(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    go.send(()).unwrap();
+    let booted = booting.await.unwrap().unwrap();
+    assert!(matches!(&booted, AdminReply::WorkerBooted(done) if done.link_cut), "{booted:?}");
+    // The ID is free: its owner may use it for another order.
+    assert!(matches!(good.ask(alice, &Request::LoginSession).await, Return::Session(_)));
+    let bought = good.ask(alice, &buy("AAPL", "2", "a")).await;
+    assert!(matches!(bought, Return::OrderQueued(_)), "{bought:?}");
+    master.end().await.1.unwrap();
 }
 
 #[tokio::test]
