@@ -8,6 +8,7 @@
 //! [`Store::last_batch`] tells which.
 
 pub mod directory;
+mod index;
 pub mod sqlite;
 
 use std::net::IpAddr;
@@ -350,7 +351,7 @@ pub trait Store: Send {
     fn reconnect(&mut self) -> Result<(), StoreError>;
 
     /// A second view for reading beside the writer.
-    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError>;
+    fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError>;
 
     /// Folds every stored grant, fill and journal entry, and compares with the stored cash,
     /// positions, cost bases and named accounts. Empty means that the books are right.

@@ -15,6 +15,7 @@ mod verify;
 mod write;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::names::ClientOrderId;
@@ -22,6 +23,7 @@ use rusqlite::Connection;
 
 use failure::{Phase, WriteError, of_batch, of_read};
 
+use crate::index::{Changes, Index, OrderKey};
 use crate::{Batch, CommitError, Found, Loaded, Mismatch, Store, StoreError, StoreReader};
 
 /// The log is copied into the database file when it has grown by this many pages of 4 KiB (about
@@ -35,8 +37,19 @@ pub struct SqliteStore {
     path: PathBuf,
     /// `None` only after a reconnection failed.
     connection: Option<Connection>,
+    index: SharedIndex,
+    /// The index is that of the connection. It is read at its first use, so that a damaged database
+    /// can be opened and verified.
+    indexed: bool,
     /// The log's length at which it is copied next.
     checkpoint_at: i64,
+}
+
+/// The index, for the writer and the readers.
+type SharedIndex = Arc<RwLock<Index>>;
+
+fn read_index(index: &SharedIndex) -> RwLockReadGuard<'_, Index> {
+    index.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -57,6 +70,8 @@ impl SqliteStore {
         Ok(SqliteStore {
             path: path.to_owned(),
             connection: Some(connection),
+            index: Arc::new(RwLock::new(Index::new(0, 0, 0))),
+            indexed: false,
             checkpoint_at: CHECKPOINT_PAGES,
         })
     }
@@ -64,6 +79,16 @@ impl SqliteStore {
     /// Makes the connection anew if a reconnection failed before.
     fn ensure_connected(&mut self) -> Result<(), StoreError> {
         if self.connection.is_none() { self.reconnect() } else { Ok(()) }
+    }
+
+    /// Reads the index of this connection, if that was not done yet.
+    fn ensure_indexed(&mut self) -> Result<(), StoreError> {
+        if !self.indexed {
+            let index = self.read(read::index)?;
+            *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
+            self.indexed = true;
+        }
+        Ok(())
     }
 
     fn connection(&self) -> Result<&Connection, StoreError> {
@@ -81,18 +106,23 @@ impl SqliteStore {
         read(&transaction)
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), CommitError> {
+    fn write(&mut self, batch: &Batch) -> Result<Changes, CommitError> {
         let not_stored = |error: StoreError| CommitError::NotStored(error.to_string());
         self.ensure_connected().map_err(not_stored)?;
+        self.ensure_indexed().map_err(not_stored)?;
         let connection = self.connection().map_err(not_stored)?;
         connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(|error| of_batch(error.into(), Phase::Open))?;
-        if let Err(error) = write::batch(connection, batch) {
-            let error = of_batch(error, Phase::Open);
-            self.roll_back();
-            return Err(error);
-        }
+        let written = write::batch(connection, &read_index(&self.index), batch);
+        let changes = match written {
+            Ok(changes) => changes,
+            Err(error) => {
+                let error = of_batch(error, Phase::Open);
+                self.roll_back();
+                return Err(error);
+            }
+        };
         if let Err(error) = connection.execute_batch("COMMIT") {
             // SQLite ends the transaction itself on most failures, but not on all.
             let is_open = !connection.is_autocommit();
@@ -103,7 +133,7 @@ impl SqliteStore {
             }
             return Err(error);
         }
-        Ok(())
+        Ok(changes)
     }
 
     /// Ends the open transaction. If even that fails the connection is dropped, which does it.
@@ -166,7 +196,8 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        self.write(batch)?;
+        let changes = self.write(batch)?;
+        self.index.write().unwrap_or_else(PoisonError::into_inner).apply(changes);
         self.checkpoint()
     }
 
@@ -174,25 +205,38 @@ impl Store for SqliteStore {
         &mut self,
         keys: &[(AccountId, ClientOrderId)],
     ) -> Result<Vec<Option<Found>>, StoreError> {
+        self.ensure_indexed()?;
+        let index = Arc::clone(&self.index);
+        let index = read_index(&index);
         self.read(|connection| {
-            keys.iter().map(|(account, id)| read::find(connection, *account, id)).collect()
+            let find = |(account, id): &(AccountId, ClientOrderId)| {
+                let key = OrderKey::new(*account, id);
+                let recent = (index.open_with(key), index.may_know(key));
+                read::find(connection, *account, id, recent)
+            };
+            keys.iter().map(find).collect()
         })
     }
 
     fn last_batch(&mut self) -> Result<BatchNumber, StoreError> {
+        // What is asked after a batch with an unknown result is seen by the readers from now on.
+        self.ensure_indexed()?;
         self.read(|connection| Ok(read::meta(connection)?.last_batch))
     }
 
     fn reconnect(&mut self) -> Result<(), StoreError> {
         self.connection = None;
+        // A batch whose result was unknown may be stored.
+        self.indexed = false;
         self.connection = Some(schema::connect(&self.path).map_err(of_read)?);
         self.checkpoint_at = CHECKPOINT_PAGES;
         Ok(())
     }
 
-    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+    fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
+        self.ensure_indexed()?;
         let connection = schema::connect_reader(&self.path).map_err(of_read)?;
-        Ok(Box::new(read::Reader::new(connection)))
+        Ok(Box::new(read::Reader::new(connection, Arc::clone(&self.index))))
     }
 
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {

@@ -111,7 +111,7 @@ impl Store for Unwilling {
     fn reconnect(&mut self) -> Result<(), StoreError> {
         self.store.reconnect()
     }
-    fn reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+    fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
         self.store.reader()
     }
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {

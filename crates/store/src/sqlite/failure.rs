@@ -30,6 +30,8 @@ pub(super) enum WriteError {
     Sqlite(rusqlite::Error),
     /// A change does not fit what is stored; in words.
     Contradiction(String),
+    /// What is stored could not be read.
+    Unreadable(String),
 }
 
 impl From<rusqlite::Error> for WriteError {
@@ -51,6 +53,7 @@ pub(super) enum Phase {
 pub(super) fn of_batch(error: WriteError, phase: Phase) -> CommitError {
     let error = match error {
         WriteError::Contradiction(what) => return CommitError::Contradiction(what),
+        WriteError::Unreadable(what) => return CommitError::NotStored(what),
         WriteError::Sqlite(error) => error,
     };
     let words = error.to_string();

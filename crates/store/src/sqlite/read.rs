@@ -16,7 +16,9 @@ use papertrader_core::time::{MarketTime, WallTime};
 use rusqlite::{Connection, Params, Row, Transaction, params};
 
 use super::failure::of_read;
-use super::rows::{self, BAR_COLUMNS, JOURNAL_COLUMNS, ORDER_COLUMNS, Reading};
+use super::rows::{self, BAR_COLUMNS, JOURNAL_COLUMNS, Reading, SELECT_ORDER};
+use super::{SharedIndex, read_index};
+use crate::index::{Index, Open, OrderKey, generation};
 use crate::{
     Boot, Found, HistoryRow, InstrumentRow, Loaded, PassHash, Profile, SessionKey, StoreError,
     StoreReader, StoredSession, WorkerRow,
@@ -96,17 +98,19 @@ pub(super) struct Meta {
     deployment: String,
     pub(super) last_batch: BatchNumber,
     pub(super) last_wall: WallTime,
+    pub(super) settled_order: OrderId,
 }
 
 /// Reads the row of `meta`.
 pub(super) fn meta(connection: &Connection) -> Result<Meta, StoreError> {
-    let sql = "SELECT one, deployment, last_batch, last_wall FROM meta";
+    let sql = "SELECT one, deployment, last_batch, last_wall, settled_order FROM meta";
     first(connection, sql, [], |row| {
         let row = Reading::new(row, "meta", 1);
         Ok(Meta {
             deployment: row.text(1)?.to_owned(),
             last_batch: BatchNumber(row.number(2)?),
             last_wall: row.wall(3)?,
+            settled_order: OrderId(row.number(4)?),
         })
     })?
     .ok_or_else(|| StoreError::Corrupt("table meta: its row is missing".to_owned()))
@@ -136,9 +140,9 @@ pub(super) fn instruments(connection: &Connection) -> Result<Vec<InstrumentRow>,
 
 /// All profiles and accounts, without positions; their IDs have no gaps.
 fn accounts(connection: &Connection) -> Result<(Vec<Profile>, Vec<Account>), StoreError> {
-    let sql = "SELECT id, name, name_key, email, pass_hash, since, cash, granted, disabled,
-                      password_due
-               FROM account ORDER BY id";
+    let sql = "SELECT a.id, a.name, a.name_key, a.email, a.pass_hash, a.since, b.cash, b.granted,
+                      a.disabled, a.password_due
+               FROM account a LEFT JOIN balance b ON b.account = a.id ORDER BY a.id";
     let mut expected = 0;
     let all = rows(connection, sql, [], |row| {
         let row = Reading::new(row, "account", 1);
@@ -213,11 +217,55 @@ fn broken(error: papertrader_core::books::BrokenBooks) -> StoreError {
     StoreError::Corrupt(error.to_string())
 }
 
+/// All open orders, in the order of their numbers, without a look at those that were decided.
 fn open_orders(connection: &Connection) -> Result<Vec<OrderRecord>, StoreError> {
+    let sql = format!("{SELECT_ORDER} WHERE o.id IN (SELECT id FROM waiting) ORDER BY o.id");
+    let mut open = rows(connection, &sql, [], rows::order)?;
     let sql = format!(
-        "SELECT {ORDER_COLUMNS} FROM order_ INDEXED BY order_open WHERE state = 0 ORDER BY id"
+        "{SELECT_ORDER} WHERE o.id > (SELECT settled_order FROM meta) AND c.id IS NULL
+         AND w.id IS NULL ORDER BY o.id"
     );
-    rows(connection, &sql, [], rows::order)
+    open.extend(rows(connection, &sql, [], rows::order)?);
+    open.sort_unstable_by_key(|record| record.order.id);
+    Ok(open)
+}
+
+/// The index of what is stored.
+pub(super) fn index(connection: &Connection) -> Result<Index, StoreError> {
+    let count = |sql: &str, table: &'static str| {
+        let last = first(connection, sql, [], |row| Reading::new(row, table, 1).number::<u32>(0))?;
+        Ok::<u32, StoreError>(last.unwrap_or(0))
+    };
+    let accounts = count("SELECT coalesce(max(id), 0) FROM account", "account")?;
+    let instruments = count("SELECT coalesce(max(id), 0) FROM instrument", "instrument")?;
+    let mut index = Index::new(accounts, instruments, next_order(connection)?.0 - 1);
+    let waiting: std::collections::HashSet<OrderId> =
+        rows(connection, "SELECT id FROM waiting", [], |row| {
+            Reading::new(row, "waiting", 1).number(0).map(OrderId)
+        })?
+        .into_iter()
+        .collect();
+    for record in open_orders(connection)? {
+        let order = &record.order;
+        let open = Open {
+            waits: waiting.contains(&order.id),
+            asked: (order.request.quantity != order.asked).then_some(order.request.quantity),
+            ..Open::new(order)
+        };
+        index.add_open(order.id, open);
+    }
+    for_each(connection, "SELECT account, hash FROM order_key", [], |row| {
+        let row = Reading::new(row, "order_key", 4);
+        let hash = row.integer(1)?.cast_unsigned();
+        index.add_known(OrderKey { account: row.account(0)?, hash });
+        Ok(())
+    })?;
+    for_each(connection, "SELECT account, client_order_id FROM cancel_mark", [], |row| {
+        let row = Reading::new(row, "cancel_mark", 2);
+        index.add_known(OrderKey::new(row.account(0)?, &row.parsed(1)?));
+        Ok(())
+    })?;
+    Ok(index)
 }
 
 fn head(connection: &Connection) -> Result<Head, StoreError> {
@@ -313,31 +361,111 @@ fn stolen_keys(connection: &Connection) -> Result<Vec<String>, StoreError> {
     rows(connection, sql, [], |row| Ok(Reading::new(row, "stolen_key", 1).text(0)?.to_owned()))
 }
 
-/// What is known under one client order ID.
+/// What is known under one client order ID. `recent` are the open orders with its key, and whether
+/// there may be others or a mark.
 pub(super) fn find(
     connection: &Connection,
     account: AccountId,
     client_order_id: &ClientOrderId,
+    recent: (impl IntoIterator<Item = OrderId>, bool),
 ) -> Result<Option<Found>, StoreError> {
-    let sql =
-        format!("SELECT {ORDER_COLUMNS} FROM order_ WHERE account = ?1 AND client_order_id = ?2");
-    let key = params![account.0, client_order_id.as_str()];
-    if let Some(record) = first(connection, &sql, key, rows::order)? {
-        return Ok(Some(Found::Order(record)));
+    match find_recent(connection, recent.0, client_order_id)? {
+        None if recent.1 => {
+            find_known(connection, OrderKey::new(account, client_order_id), client_order_id)
+        }
+        found => Ok(found),
+    }
+}
+
+/// The one of some orders that has this client order ID. Those that are not stored are passed over.
+pub(super) fn find_recent(
+    connection: &Connection,
+    orders: impl IntoIterator<Item = OrderId>,
+    client_order_id: &ClientOrderId,
+) -> Result<Option<Found>, StoreError> {
+    for order in orders {
+        let found = by_id(connection, order)?;
+        if let Some(record) = found.filter(|r| r.order.request.client_order_id == *client_order_id)
+        {
+            return Ok(Some(Found::Order(record)));
+        }
+    }
+    Ok(None)
+}
+
+/// What the database knows under a key, but for open orders: those with the newest keys first.
+pub(super) fn find_known(
+    connection: &Connection,
+    key: OrderKey,
+    client_order_id: &ClientOrderId,
+) -> Result<Option<Found>, StoreError> {
+    let sql = "SELECT id FROM order_key WHERE generation = ?1 AND account = ?2 AND hash = ?3";
+    for generation in generations(connection)? {
+        let values = params![generation, key.account.0, key.hash.cast_signed()];
+        let orders = rows(connection, sql, values, order_id)?;
+        let found = find_recent(connection, orders, client_order_id)?;
+        if found.is_some() {
+            return Ok(found);
+        }
     }
     let sql = "SELECT 1 FROM cancel_mark WHERE account = ?1 AND client_order_id = ?2";
-    first(connection, sql, key, |_| Ok(Found::Mark))
+    let values = params![key.account.0, client_order_id.as_str()];
+    first(connection, sql, values, |_| Ok(Found::Mark))
+}
+
+/// All generations of keys, the newest first.
+fn generations(connection: &Connection) -> Result<impl Iterator<Item = i64>, StoreError> {
+    let newest = generation(OrderId(next_order(connection)?.0 - 1));
+    let newest = i64::try_from(newest).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    Ok((0..=newest).rev())
+}
+
+fn order_id(row: &Row<'_>) -> Result<OrderId, StoreError> {
+    Reading::new(row, "order_key", 4).number(0).map(OrderId)
+}
+
+fn by_id(connection: &Connection, order: OrderId) -> Result<Option<OrderRecord>, StoreError> {
+    let sql = format!("{SELECT_ORDER} WHERE o.id = ?1");
+    first(connection, &sql, [order.0.cast_signed()], rows::order)
+}
+
+/// The newest decided orders of an account, at most `limit`, newest first.
+fn decided(
+    connection: &Connection,
+    account: AccountId,
+    limit: usize,
+) -> Result<Vec<OrderRecord>, StoreError> {
+    let sql = "SELECT id FROM order_key WHERE generation = ?1 AND account = ?2";
+    let mut orders = Vec::new();
+    for generation in generations(connection)? {
+        if orders.len() >= limit {
+            break;
+        }
+        let mut ids = rows(connection, sql, params![generation, account.0], order_id)?;
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        for id in ids.into_iter().take(limit - orders.len()) {
+            let missing = || {
+                StoreError::Corrupt(format!("table order_key, order {id}: there is no such order"))
+            };
+            orders.push(by_id(connection, id)?.ok_or_else(missing)?);
+        }
+    }
+    Ok(orders)
 }
 
 /// The second view: a connection of its own that cannot write.
+///
+/// It looks into the index before its transaction begins: what was open then and is decided
+/// meanwhile is seen as decided.
 pub(super) struct Reader {
     connection: Connection,
+    index: SharedIndex,
 }
 
 impl Reader {
     /// Reads through a connection.
-    pub(super) fn new(connection: Connection) -> Reader {
-        Reader { connection }
+    pub(super) fn new(connection: Connection, index: SharedIndex) -> Reader {
+        Reader { connection, index }
     }
 
     fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
@@ -380,16 +508,11 @@ impl StoreReader for Reader {
 
     fn history(&mut self, account: AccountId, limit: usize) -> Result<Vec<HistoryRow>, StoreError> {
         let transaction = self.begin()?;
-        let values = || params_of(account, limit);
-        let sql = format!(
-            "SELECT {ORDER_COLUMNS} FROM order_ INDEXED BY order_by_account
-             WHERE account = ?1 AND state <> 0 ORDER BY id DESC LIMIT ?2"
-        );
-        let orders = rows(&transaction, &sql, values(), rows::order)?;
+        let orders = decided(&transaction, account, limit)?;
         let sql = format!(
             "SELECT {JOURNAL_COLUMNS} FROM journal WHERE account = ?1 ORDER BY id DESC LIMIT ?2"
         );
-        let entries = rows(&transaction, &sql, values(), rows::journal)?;
+        let entries = rows(&transaction, &sql, params_of(account, limit), rows::journal)?;
         let mut orders = orders.into_iter().peekable();
         let mut entries = entries.into_iter().peekable();
         let mut history = Vec::new();
@@ -412,18 +535,21 @@ impl StoreReader for Reader {
     }
 
     fn orders(&mut self, account: AccountId, limit: usize) -> Result<Vec<OrderRecord>, StoreError> {
+        let open = read_index(&self.index).open_of(account).to_vec();
         let transaction = self.begin()?;
-        let sql = format!(
-            "SELECT {ORDER_COLUMNS} FROM order_ INDEXED BY order_open
-             WHERE account = ?1 AND state = 0 ORDER BY id DESC LIMIT ?2"
-        );
-        let mut orders = rows(&transaction, &sql, params_of(account, limit), rows::order)?;
+        let mut orders = Vec::new();
+        for id in open.into_iter().rev() {
+            let record = by_id(&transaction, id)?;
+            if let Some(open) = record.filter(|record| record.decided.is_none()) {
+                orders.push(open);
+            }
+            if orders.len() >= limit {
+                break;
+            }
+        }
+        orders.truncate(limit);
         let left = limit - orders.len();
-        let sql = format!(
-            "SELECT {ORDER_COLUMNS} FROM order_ INDEXED BY order_by_account
-             WHERE account = ?1 AND state <> 0 ORDER BY id DESC LIMIT ?2"
-        );
-        orders.extend(rows(&transaction, &sql, params_of(account, left), rows::order)?);
+        orders.extend(decided(&transaction, account, left)?);
         orders.sort_unstable_by_key(|record| std::cmp::Reverse(record.order.id));
         Ok(orders)
     }
@@ -433,8 +559,10 @@ impl StoreReader for Reader {
         account: AccountId,
         client_order_id: &ClientOrderId,
     ) -> Result<Option<Found>, StoreError> {
+        let key = OrderKey::new(account, client_order_id);
+        let open: Vec<OrderId> = read_index(&self.index).open_with(key).collect();
         let transaction = self.begin()?;
-        find(&transaction, account, client_order_id)
+        find(&transaction, account, client_order_id, (open, true))
     }
 }
 

@@ -20,11 +20,14 @@ use rusqlite::types::ValueRef;
 use super::failure::of_read;
 use crate::StoreError;
 
-/// The columns that [`order`] reads, in its order.
-pub(super) const ORDER_COLUMNS: &str = "id, account, client_order_id, side, instrument, quantity, \
-    asked, hold, received_wall, received_market, seen, day, worker, worker_time, worker_sequence, \
-    state, reason, fill_quantity, fill_price, fill_amount, fill_basis, fill_snapshot, \
-    decided_wall, decided_market";
+/// Selects what [`order`] reads; a condition on `o` (the order) follows.
+pub(super) const SELECT_ORDER: &str = "SELECT o.id, o.account, o.client_order_id, o.side, \
+    o.instrument, o.quantity, o.hold, o.received_wall, o.received_market, o.seen, o.day, o.worker, \
+    o.worker_time, o.worker_sequence, w.id, w.quantity, w.reason, c.state, c.reason, c.asked, \
+    c.quantity, c.price, c.amount, c.basis, c.snapshot, coalesce(c.wall, s.wall), \
+    coalesce(c.market, s.market) \
+    FROM order_ o LEFT JOIN outcome c ON c.id = o.id LEFT JOIN waiting w ON w.id = o.id \
+    LEFT JOIN snapshot s ON s.number = c.snapshot";
 
 /// The columns that [`journal`] reads, in its order.
 pub(super) const JOURNAL_COLUMNS: &str =
@@ -34,15 +37,13 @@ pub(super) const JOURNAL_COLUMNS: &str =
 pub(super) const BAR_COLUMNS: &str =
     "instrument, resolution, start, open, high, low, close, volume";
 
-/// `order_.state` of an open order.
-pub(super) const QUEUED: i64 = 0;
-/// `order_.state` of a filled order.
+/// `outcome.state` of a filled order.
 pub(super) const FILLED: i64 = 1;
-/// `order_.state` of a rejected order.
+/// `outcome.state` of a rejected order.
 pub(super) const REJECTED: i64 = 2;
-/// `order_.state` of a cancelled order.
+/// `outcome.state` of a cancelled order.
 pub(super) const CANCELLED: i64 = 3;
-/// `order_.state` of an expired order.
+/// `outcome.state` of an expired order.
 pub(super) const EXPIRED: i64 = 4;
 
 /// `journal.kind` of a grant.
@@ -215,13 +216,24 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// An order with its state, from [`ORDER_COLUMNS`].
+/// An order with its state, from [`SELECT_ORDER`].
 pub(super) fn order(row: &Row<'_>) -> Result<OrderRecord, StoreError> {
+    let (outcome, waiting) = (Reading::new(row, "outcome", 1), Reading::new(row, "waiting", 1));
     let row = Reading::new(row, "order_", 1);
     let side = match row.integer(3)? {
         0 => Side::Buy,
         1 => Side::Sell,
         _ => return Err(row.wrong(3, "is neither buy nor sell")),
+    };
+    let asked = row.quantity(5)?;
+    let state = outcome.optional(17)?;
+    let is_waiting = waiting.optional(14)?.is_some();
+    if state.is_some() && is_waiting {
+        return Err(waiting.corrupt("the order is decided"));
+    }
+    let changed = match state {
+        Some(_) => outcome.optional(19)?.map(|_| outcome.quantity(19)),
+        None => waiting.optional(15)?.map(|_| waiting.quantity(15)),
     };
     let order = Order {
         id: OrderId(row.number(0)?),
@@ -230,49 +242,60 @@ pub(super) fn order(row: &Row<'_>) -> Result<OrderRecord, StoreError> {
             client_order_id: row.parsed(2)?,
             side,
             instrument: row.instrument(4)?,
-            quantity: row.quantity(5)?,
+            quantity: changed.transpose()?.unwrap_or(asked),
         },
-        asked: row.quantity(6)?,
-        hold: row.cash(7)?,
-        received: row.moment(8)?,
-        seen: SnapshotNumber(row.number(10)?),
-        day: row.number(11)?,
-        worker: WorkerId(row.bytes(12)?),
-        worker_time: row.wall(13)?,
-        worker_sequence: row.integer(14)?.cast_unsigned(),
+        asked,
+        hold: row.cash(6)?,
+        received: row.moment(7)?,
+        seen: SnapshotNumber(row.number(9)?),
+        day: row.number(10)?,
+        worker: WorkerId(row.bytes(11)?),
+        worker_time: row.wall(12)?,
+        worker_sequence: row.integer(13)?.cast_unsigned(),
     };
-    let reason = row.optional(16)?;
     let number = |reason: i64| u8::try_from(reason).ok();
-    let unknown = || row.wrong(16, "is not a known reason");
-    let state = match row.integer(15)? {
-        QUEUED => {
-            let known = |reason| number(reason).and_then(WaitReason::from_number);
-            OrderState::Queued(reason.map(|r| known(r).ok_or_else(unknown)).transpose()?)
+    let Some(state) = state else {
+        let reason = waiting.optional(16)?.map(|reason| {
+            let known = number(reason).and_then(WaitReason::from_number);
+            known.ok_or_else(|| waiting.wrong(16, "is not a known reason"))
+        });
+        let state = OrderState::Queued(reason.transpose()?);
+        return Ok(OrderRecord { order, state, decided: None });
+    };
+    if !matches!(state, FILLED | REJECTED | CANCELLED | EXPIRED) {
+        return Err(outcome.wrong(17, "is not a known state"));
+    }
+    let is_filled = state == FILLED;
+    for column in 20..24 {
+        if outcome.optional(column)?.is_some() != is_filled {
+            return Err(outcome.wrong(column, "does not fit the state"));
         }
+    }
+    let reason = outcome.optional(18)?;
+    if (state == REJECTED) != reason.is_some() {
+        return Err(outcome.wrong(18, "does not fit the state"));
+    }
+    let state = match state {
         FILLED => OrderState::Filled(Fill {
-            quantity: row.quantity(17)?,
-            price: row.price(18)?,
-            amount: row.cash(19)?,
-            basis: row.cash(20)?,
-            snapshot: SnapshotNumber(row.number(21)?),
+            quantity: outcome.quantity(20)?,
+            price: outcome.price(21)?,
+            amount: outcome.cash(22)?,
+            basis: outcome.cash(23)?,
+            snapshot: SnapshotNumber(outcome.number(24)?),
         }),
         REJECTED => {
             let known = reason.and_then(number).and_then(OrderRefusal::from_number);
+            let unknown = || outcome.wrong(18, "is not a known reason");
             OrderState::Rejected(known.ok_or_else(unknown)?)
         }
         CANCELLED => OrderState::Cancelled,
         EXPIRED => OrderState::Expired,
-        _ => return Err(row.wrong(15, "is not a known state")),
+        _ => return Err(outcome.wrong(17, "is not a known state")),
     };
-    let is_open = matches!(state, OrderState::Queued(_));
-    let decided = match row.optional(22)? {
-        None => None,
-        Some(_) => Some(row.moment(22)?),
-    };
-    if is_open != decided.is_none() {
-        return Err(row.wrong(22, "does not fit the state"));
+    if let (Some(snapshot), None) = (outcome.optional(24)?, outcome.optional(25)?) {
+        return Err(outcome.corrupt(format_args!("snapshot {snapshot} is missing")));
     }
-    Ok(OrderRecord { order, state, decided })
+    Ok(OrderRecord { order, state, decided: Some(outcome.moment(25)?) })
 }
 
 /// A journal entry as it is stored.

@@ -7,16 +7,19 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::failure::of_read;
 use crate::StoreError;
 use crate::directory::private;
+use crate::index::order_hash;
 
 /// All migrations: entry n brings version n to version n + 1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/sqlite/0001_books.sql"),
     include_str!("../../migrations/sqlite/0002_lock.sql"),
+    include_str!("../../migrations/sqlite/0003_ledger.sql"),
 ];
 
 /// Marks the file as one of ours ("PTRD"), so that another program's file is never migrated.
@@ -98,6 +101,9 @@ fn migrate(connection: &mut Connection, deployment: &str) -> Result<(), StoreErr
     if version > known {
         return Err(StoreError::TooNew { found, known: known as u32 });
     }
+    if version < known {
+        add_functions(connection).map_err(of_read)?;
+    }
     for (done, sql) in MIGRATIONS.iter().enumerate().skip(version) {
         apply(connection, done + 1, sql, deployment).map_err(of_read)?;
         tracing::info!(version = done + 1, "the database schema was brought forward");
@@ -122,4 +128,13 @@ fn apply(
     }
     transaction.pragma_update(None, "user_version", version as i64)?;
     transaction.commit()
+}
+
+/// The functions that migrations use.
+fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
+    connection.create_scalar_function("order_hash", 2, flags, |context| {
+        let id = context.get_raw(1).as_str()?;
+        Ok(order_hash(context.get(0)?, id).cast_signed())
+    })
 }

@@ -14,22 +14,26 @@ use papertrader_core::ids::{AccountId, InstrumentId};
 use papertrader_core::ledger::JournalEntry;
 use papertrader_core::order::{Fill, OrderRecord, OrderState, Side};
 use papertrader_core::time::WallTime;
-use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params};
 
 use super::failure::of_read;
 use super::read::{self, for_each};
-use super::rows::{self, BAR_COLUMNS, JOURNAL_COLUMNS, JournalRow, ORDER_COLUMNS, Reading};
+use super::rows::{self, BAR_COLUMNS, JOURNAL_COLUMNS, JournalRow, Reading, SELECT_ORDER};
+use crate::index::{OrderKey, generation};
 use crate::{Mismatch, StoreError};
 
 /// Everything that is wrong. Expects to run inside one read transaction.
 pub(super) fn verify(connection: &Connection) -> Result<Vec<Mismatch>, StoreError> {
-    let mut check = Check { connection, found: Vec::new(), fold: Fold::default() };
+    let mut check =
+        Check { connection, found: Vec::new(), fold: Fold::default(), open: HashSet::new() };
     check.file()?;
     let loaded = read::load(connection).map(|_| ());
     check.keep(loaded)?;
     check.snapshots()?;
     check.journal()?;
     check.orders()?;
+    check.order_tables()?;
     check.fold.finish();
     check.accounts()?;
     check.positions()?;
@@ -150,6 +154,8 @@ struct Check<'c> {
     connection: &'c Connection,
     found: Vec<Mismatch>,
     fold: Fold,
+    /// The keys of the open orders.
+    open: HashSet<OrderKey>,
 }
 
 impl Check<'_> {
@@ -240,10 +246,83 @@ impl Check<'_> {
 
     fn orders(&mut self) -> Result<(), StoreError> {
         let connection = self.connection;
-        let sql = format!("SELECT {ORDER_COLUMNS} FROM order_ ORDER BY id");
+        // What is wrong with it is said below.
+        let settled = read::meta(connection).map_or(u64::MAX, |meta| meta.settled_order.0);
+        let sql = format!("{SELECT_ORDER} ORDER BY o.id");
         for_each(connection, &sql, [], |row| {
-            let result = rows::order(row).map(|record| self.order(&record));
+            let result = rows::order(row).and_then(|record| {
+                let waits = row.get_ref(14).map_err(of_read)? != ValueRef::Null;
+                self.order(&record);
+                self.find_again(&record, waits || record.order.id.0 > settled)
+            });
             self.keep(result)
+        })
+    }
+
+    /// That an order can be found by its client order ID, it alone; and, if it is open, by a start.
+    fn find_again(&mut self, record: &OrderRecord, is_loaded: bool) -> Result<(), StoreError> {
+        let (order, request) = (&record.order, &record.order.request);
+        let id = order.id;
+        let key = OrderKey::new(request.account, &request.client_order_id);
+        if record.decided.is_some() {
+            let mut found = false;
+            let sql = "SELECT 1 FROM order_key
+                       WHERE generation = ?1 AND account = ?2 AND hash = ?3 AND id = ?4";
+            let generation = generation(id).cast_signed();
+            let (hash, number) = (key.hash.cast_signed(), id.0.cast_signed());
+            let values = params![generation, request.account.0, hash, number];
+            for_each(self.connection, sql, values, |_| {
+                found = true;
+                Ok(())
+            })?;
+            if !found {
+                self.wrong(format!("table order_key: it lacks order {id}"));
+            }
+            return Ok(());
+        }
+        if !is_loaded {
+            self.wrong(format!("table waiting: it lacks order {id}, which is open"));
+        }
+        let other = read::find_known(self.connection, key, &request.client_order_id)?;
+        if other.is_some() || !self.open.insert(key) {
+            self.wrong(format!("table order_, row {id}: its client order ID is there twice"));
+        }
+        Ok(())
+    }
+
+    /// That each row beside `order_` belongs to an order, and that no two decided orders have one
+    /// client order ID.
+    fn order_tables(&mut self) -> Result<(), StoreError> {
+        let connection = self.connection;
+        for (table, sql) in [
+            ("outcome", "SELECT id FROM outcome WHERE id NOT IN (SELECT id FROM order_)"),
+            ("waiting", "SELECT id FROM waiting WHERE id NOT IN (SELECT id FROM order_)"),
+            ("order_key", "SELECT id FROM order_key WHERE id NOT IN (SELECT id FROM outcome)"),
+            (
+                "balance",
+                "SELECT account FROM balance WHERE account NOT IN (SELECT id FROM account)",
+            ),
+        ] {
+            for_each(connection, sql, [], |row| {
+                let id: i64 = row.get(0).map_err(of_read)?;
+                self.wrong(format!("table {table}, row {id}: it belongs to nothing"));
+                Ok(())
+            })?;
+        }
+        // Of equal hashes the names may still differ.
+        let sql = "SELECT k.id, o.account, o.client_order_id
+                   FROM (SELECT account, hash FROM order_key GROUP BY 1, 2 HAVING count(*) > 1) AS d
+                   JOIN order_key k ON k.account = d.account AND k.hash = d.hash
+                   JOIN order_ o ON o.id = k.id ORDER BY 1";
+        let mut names = HashSet::new();
+        for_each(connection, sql, [], |row| {
+            let (id, account): (i64, i64) =
+                (row.get(0).map_err(of_read)?, row.get(1).map_err(of_read)?);
+            let name: String = row.get(2).map_err(of_read)?;
+            if !names.insert((account, name)) {
+                self.wrong(format!("table order_, row {id}: its client order ID is there twice"));
+            }
+            Ok(())
         })
     }
 
@@ -267,16 +346,18 @@ impl Check<'_> {
             Side::Sell => (fill.price.proceeds_of(fill.quantity), true),
         };
         if amount != Some(fill.amount) {
-            self.wrong(format!("table order_, row {id}: fill_amount is not price times quantity"));
+            self.wrong(format!("table order_, row {id}: amount is not price times quantity"));
         }
         if !basis_fits {
-            self.wrong(format!("table order_, row {id}: fill_basis is not what the purchase cost"));
+            self.wrong(format!("table order_, row {id}: basis is not what the purchase cost"));
         }
     }
 
     fn accounts(&mut self) -> Result<(), StoreError> {
         let connection = self.connection;
-        for_each(connection, "SELECT id, cash, granted, since FROM account", [], |row| {
+        let sql = "SELECT a.id, b.cash, b.granted, a.since
+                   FROM account a LEFT JOIN balance b ON b.account = a.id";
+        for_each(connection, sql, [], |row| {
             let row = Reading::new(row, "account", 1);
             let result = (|| {
                 let id = row.account(0)?;
@@ -367,10 +448,12 @@ impl Check<'_> {
             let result = (|| {
                 self.fold.seen(row.wall(2)?);
                 let id = row.parsed(1)?;
-                match read::find(connection, row.account(0)?, &id)? {
+                let key = OrderKey::new(row.account(0)?, &id);
+                match read::find_known(connection, key, &id)? {
                     Some(crate::Found::Order(order)) => {
                         Err(row.corrupt(format_args!("it marks what order {} has", order.order.id)))
                     }
+                    _ if self.open.contains(&key) => Err(row.corrupt("it marks an open order")),
                     _ => Ok(()),
                 }
             })();

@@ -2,30 +2,39 @@
 //!
 //! Nothing here begins, commits or rolls back. Every change must find exactly what it expects: an
 //! update that changes no row, or a row that is already there, is a contradiction and fails the
-//! whole batch.
+//! whole batch. What the index knows of orders, accounts and instruments is asked there, not in the
+//! database.
 
 use papertrader_core::books::Head;
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId, WorkerId};
 use papertrader_core::ledger::{JournalEntry, NamedAccounts};
+use papertrader_core::money::Quantity;
 use papertrader_core::names::ClientOrderId;
-use papertrader_core::order::{OrderRecord, OrderState};
+use papertrader_core::order::{OrderRecord, OrderState, WaitReason};
 use papertrader_core::settle::{AccountChange, Decision, Settlement};
 use papertrader_core::snapshot::Mark;
 use papertrader_core::time::{Moment, WallTime};
 use rusqlite::types::Value;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, params};
+use rusqlite::{CachedStatement, Connection, Params, params};
 
 use super::failure::WriteError;
-use super::rows::{CANCELLED, EXPIRED, FILLED, GRANT, QUEUED, REJECTED, SPLIT, side_number};
+use super::read;
+use super::rows::{CANCELLED, EXPIRED, FILLED, GRANT, REJECTED, SPLIT, side_number};
+use crate::index::{Changes, Index, Open, OrderKey, Staged, generation};
 use crate::{
-    BarRow, Batch, Change, InstrumentRow, NewAccount, PassHash, SessionKey, StoredSession,
-    WorkerRow,
+    BarRow, Batch, Change, Found, InstrumentRow, NewAccount, PassHash, SessionKey, StoreError,
+    StoredSession, WorkerRow,
 };
 
 type Written = Result<(), WriteError>;
 
-/// Writes a whole batch: checks its number and time, then makes its changes in order.
-pub(super) fn batch(connection: &Connection, batch: &Batch) -> Written {
+/// Writes a whole batch: checks its number and time, then makes its changes in order. Returns what
+/// the index takes over when it is committed.
+pub(super) fn batch(
+    connection: &Connection,
+    index: &Index,
+    batch: &Batch,
+) -> Result<Changes, WriteError> {
     let (last, wall): (i64, i64) = connection
         .prepare_cached("SELECT last_batch, last_wall FROM meta")?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -41,22 +50,40 @@ pub(super) fn batch(connection: &Connection, batch: &Batch) -> Written {
             batch.wall.0
         )));
     }
-    let mut writer = Writer { connection, wall: batch.wall };
+    let mut writer = Writer { connection, wall: batch.wall, staged: Staged::new(index) };
     for change in &batch.changes {
         writer.change(change)?;
     }
     let mut update =
         connection.prepare_cached("UPDATE meta SET last_batch = ?1, last_wall = ?2")?;
-    one(&mut update, params![number, writer.wall.0], || "the meta row is missing".to_owned())
+    one(&mut update, params![number, writer.wall.0], || "the meta row is missing".to_owned())?;
+    Ok(writer.staged.into_changes())
 }
 
 struct Writer<'c> {
     connection: &'c Connection,
     /// The latest wall time seen.
     wall: WallTime,
+    staged: Staged<'c>,
 }
 
-impl Writer<'_> {
+/// The outcome of an order, as its row has it.
+struct OutcomeRow {
+    order: OrderId,
+    open: Open,
+    state: OrderState,
+    decided: Decided,
+}
+
+/// When an order got its outcome.
+#[derive(Clone, Copy)]
+enum Decided {
+    /// With this snapshot's settlement.
+    Settled(i64),
+    At(Moment),
+}
+
+impl<'c> Writer<'c> {
     fn change(&mut self, change: &Change) -> Written {
         match change {
             Change::OpenAccount(account) => self.open_account(account),
@@ -87,7 +114,7 @@ impl Writer<'_> {
         }
     }
 
-    fn prepare(&self, sql: &str) -> Result<CachedStatement<'_>, WriteError> {
+    fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>, WriteError> {
         Ok(self.connection.prepare_cached(sql)?)
     }
 
@@ -100,14 +127,13 @@ impl Writer<'_> {
     fn open_account(&mut self, new: &NewAccount) -> Written {
         self.seen(new.moment.wall);
         self.seen(new.profile.since);
-        self.follows("account", new.id.0)?;
+        follows("account", new.id.0, self.staged.accounts())?;
         let profile = &new.profile;
         let cash = new.grant.cents();
         self.prepare(
             "INSERT INTO account
-                (id, name, name_key, email, pass_hash, since, cash, granted, disabled,
-                 password_due)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, 0, ?8)",
+                (id, name, name_key, email, pass_hash, since, disabled, password_due)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
         )?
         .execute(params![
             new.id.0,
@@ -116,9 +142,11 @@ impl Writer<'_> {
             profile.email.as_str(),
             profile.pass_hash.as_ref().map(|hash| &hash.0),
             profile.since.0,
-            cash,
             profile.password_due,
         ])?;
+        self.prepare("INSERT INTO balance (account, cash, granted) VALUES (?1, ?2, ?2)")?
+            .execute(params![new.id.0, cash])?;
+        self.staged.account_opened();
         let entry = JournalEntry::Grant { account: new.id, cash: new.grant };
         self.journal(&[entry], 0, new.moment)?;
         let granted: String = self
@@ -134,12 +162,16 @@ impl Writer<'_> {
     }
 
     fn disable_account(&mut self, account: AccountId) -> Written {
-        let mut update = self.prepare(
-            "UPDATE account SET disabled = 1 WHERE id = ?1 AND disabled = 0
-             AND NOT EXISTS (SELECT 1 FROM order_ WHERE account = ?1 AND state = 0)",
-        )?;
+        let open = self.staged.count_open(account);
+        if open > 0 {
+            return Err(contradiction(format!(
+                "account {account} is disabled with {open} open orders"
+            )));
+        }
+        let mut update =
+            self.prepare("UPDATE account SET disabled = 1 WHERE id = ?1 AND disabled = 0")?;
         one(&mut update, [account.0], || {
-            format!("account {account} is unknown, already disabled, or still has open orders")
+            format!("account {account} is unknown or already disabled")
         })
     }
 
@@ -219,34 +251,39 @@ impl Writer<'_> {
 
     fn place_order(&mut self, record: &OrderRecord) -> Written {
         let order = &record.order;
-        let id = order.id;
-        let (state, reason) = match record.state {
-            OrderState::Queued(waiting) => (QUEUED, waiting.map(|reason| reason as u8)),
-            OrderState::Rejected(refusal) => (REJECTED, Some(refusal as u8)),
-            _ => return Err(contradiction(format!("order {id} is placed with a later state"))),
-        };
-        self.seen(order.received.wall);
-        if let Some(decided) = record.decided {
-            self.seen(decided.wall);
-        }
         let request = &order.request;
-        let mut insert = self.prepare(
+        let id = order.id;
+        self.seen(order.received.wall);
+        if id.0 <= self.staged.last_order() {
+            return Err(contradiction(format!("order {id} does not follow the last one")));
+        }
+        let number = signed(id.0, "an order's number")?;
+        if !self.staged.has_account(request.account) {
+            return Err(contradiction(format!("order {id} is of an unknown account")));
+        }
+        if !self.staged.has_instrument(request.instrument) {
+            return Err(contradiction(format!("order {id} is of an unknown instrument")));
+        }
+        let key = OrderKey::new(request.account, &request.client_order_id);
+        if let Some(found) = self.find(key, &request.client_order_id)? {
+            let other = match found {
+                Found::Order(other) => format!("that order {} has", other.order.id),
+                Found::Mark => "that was cancelled before".to_owned(),
+            };
+            return Err(contradiction(format!("order {id} has a client order ID {other}")));
+        }
+        self.prepare(
             "INSERT INTO order_
-                (id, account, client_order_id, side, instrument, quantity, asked, hold,
-                 received_wall, received_market, seen, day, worker, worker_time, worker_sequence,
-                 state, reason, decided_wall, decided_market)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-                    ?18, ?19
-             WHERE NOT EXISTS
-                (SELECT 1 FROM cancel_mark WHERE account = ?2 AND client_order_id = ?3)",
-        )?;
-        let values = params![
-            signed(id.0, "an order's number")?,
+                (id, account, client_order_id, side, instrument, quantity, hold, received_wall,
+                 received_market, seen, day, worker, worker_time, worker_sequence)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        )?
+        .execute(params![
+            number,
             request.account.0,
             request.client_order_id.as_str(),
             side_number(request.side),
             request.instrument.0,
-            request.quantity.raw(),
             order.asked.raw(),
             order.hold.cents(),
             order.received.wall.0,
@@ -256,26 +293,32 @@ impl Writer<'_> {
             order.worker.0.as_slice(),
             order.worker_time.0,
             order.worker_sequence.cast_signed(),
-            state,
-            reason,
-            record.decided.map(|moment| moment.wall.0),
-            record.decided.map(|moment| moment.market.0),
-        ];
-        one(&mut insert, values, || {
-            format!("order {id} has a client order ID that was cancelled before")
-        })
+        ])?;
+        let open = Open::new(order);
+        match (record.state, record.decided) {
+            (OrderState::Queued(reason), None) => {
+                self.staged.place(id, key, Some(open));
+                let asked = (request.quantity != order.asked).then_some(request.quantity);
+                if reason.is_some() || asked.is_some() {
+                    self.wait(id, asked, reason)?;
+                }
+                Ok(())
+            }
+            (OrderState::Rejected(_), Some(moment)) => {
+                self.seen(moment.wall);
+                self.staged.place(id, key, None);
+                let decided = Decided::At(moment);
+                self.outcomes(vec![OutcomeRow { order: id, open, state: record.state, decided }])
+            }
+            _ => Err(contradiction(format!("order {id} is placed with a later state"))),
+        }
     }
 
     fn cancel_order(&mut self, order: OrderId, moment: Moment) -> Written {
         self.seen(moment.wall);
-        let mut update = self.prepare(
-            "UPDATE order_ SET state = ?2, reason = NULL, decided_wall = ?3, decided_market = ?4
-             WHERE id = ?1 AND state = 0",
-        )?;
-        let id = signed(order.0, "an order's number")?;
-        one(&mut update, params![id, CANCELLED, moment.wall.0, moment.market.0], || {
-            format!("order {order} is cancelled but is not open")
-        })
+        let open = self.open(order, "is cancelled")?;
+        let (state, decided) = (OrderState::Cancelled, Decided::At(moment));
+        self.outcomes(vec![OutcomeRow { order, open, state, decided }])
     }
 
     fn mark_cancelled(
@@ -285,16 +328,121 @@ impl Writer<'_> {
         moment: Moment,
     ) -> Written {
         self.seen(moment.wall);
-        let mut insert = self.prepare(
+        let key = OrderKey::new(account, client_order_id);
+        if self.find(key, client_order_id)?.is_some() {
+            return Err(contradiction(format!(
+                "account {account} marks a client order ID as cancelled that is known"
+            )));
+        }
+        self.prepare(
             "INSERT INTO cancel_mark (account, client_order_id, wall, market)
-             SELECT ?1, ?2, ?3, ?4
-             WHERE NOT EXISTS
-                (SELECT 1 FROM order_ WHERE account = ?1 AND client_order_id = ?2)",
-        )?;
-        let values = params![account.0, client_order_id.as_str(), moment.wall.0, moment.market.0];
-        one(&mut insert, values, || {
-            format!("account {account} marks a client order ID as cancelled that has an order")
+             VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            account.0,
+            client_order_id.as_str(),
+            moment.wall.0,
+            moment.market.0
+        ])?;
+        self.staged.mark(key);
+        Ok(())
+    }
+
+    /// What is known under a client order ID, this batch included.
+    fn find(&self, key: OrderKey, id: &ClientOrderId) -> Result<Option<Found>, WriteError> {
+        let found = read::find_recent(self.connection, self.staged.recent_with(key), id).and_then(
+            |found| match found {
+                None if self.staged.may_know(key) => read::find_known(self.connection, key, id),
+                found => Ok(found),
+            },
+        );
+        found.map_err(|error| match error {
+            StoreError::Corrupt(what) => contradiction(what),
+            error => WriteError::Unreadable(error.to_string()),
         })
+    }
+
+    fn open(&self, order: OrderId, what: &str) -> Result<Open, WriteError> {
+        let open = self.staged.open(order);
+        open.ok_or_else(|| contradiction(format!("order {order} {what} but is not open")))
+    }
+
+    /// Notes what became of open orders.
+    fn outcomes(&mut self, mut rows: Vec<OutcomeRow>) -> Written {
+        // In the order of the tables, so that they grow at their ends.
+        rows.sort_unstable_by_key(|row| row.order);
+        let mut insert = self.prepare(
+            "INSERT INTO outcome
+                (id, state, reason, asked, quantity, price, amount, basis, snapshot, wall, market)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?;
+        for row in &rows {
+            let (state, reason, fill) = match row.state {
+                OrderState::Filled(fill) => (FILLED, None, Some(fill)),
+                OrderState::Rejected(refusal) => (REJECTED, Some(refusal as u8), None),
+                OrderState::Cancelled => (CANCELLED, None, None),
+                OrderState::Expired => (EXPIRED, None, None),
+                OrderState::Queued(_) => {
+                    let what = format!("order {} is decided and left open", row.order);
+                    return Err(contradiction(what));
+                }
+            };
+            let (snapshot, moment) = match row.decided {
+                Decided::Settled(snapshot) => (Some(snapshot), None),
+                Decided::At(moment) => (None, Some(moment)),
+            };
+            insert.execute(params![
+                signed(row.order.0, "an order's number")?,
+                state,
+                reason,
+                row.open.asked.map(Quantity::raw),
+                fill.map(|fill| fill.quantity.raw()),
+                fill.map(|fill| fill.price.raw()),
+                fill.map(|fill| fill.amount.cents()),
+                fill.map(|fill| fill.basis.cents()),
+                snapshot,
+                moment.map(|moment| moment.wall.0),
+                moment.map(|moment| moment.market.0),
+            ])?;
+        }
+        let mut stay = self.prepare("DELETE FROM waiting WHERE id = ?1")?;
+        for row in rows.iter().filter(|row| row.open.waits) {
+            let id = signed(row.order.0, "an order's number")?;
+            one(&mut stay, [id], || format!("order {} does not wait, but should", row.order))?;
+        }
+        for row in &rows {
+            self.staged.close(row.order);
+        }
+        rows.sort_unstable_by_key(|row| (generation(row.order), row.open.key, row.order));
+        let mut insert = self.prepare(
+            "INSERT INTO order_key (generation, account, hash, id) VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        for row in &rows {
+            let (generation, id) = (generation(row.order).cast_signed(), row.order.0.cast_signed());
+            let OrderKey { account, hash } = row.open.key;
+            insert.execute(params![generation, account.0, hash.cast_signed(), id])?;
+        }
+        Ok(())
+    }
+
+    /// Notes that an open order waits, and what is asked now if that was changed.
+    fn wait(
+        &mut self,
+        order: OrderId,
+        asked: Option<Quantity>,
+        reason: Option<WaitReason>,
+    ) -> Written {
+        self.prepare(
+            "INSERT INTO waiting (id, quantity, reason) VALUES (?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET quantity = excluded.quantity, reason = excluded.reason",
+        )?
+        .execute(params![
+            signed(order.0, "an order's number")?,
+            asked.map(Quantity::raw),
+            reason.map(|reason| reason as u8),
+        ])?;
+        self.staged.wait(order, asked);
+        Ok(())
     }
 
     // Settlement.
@@ -303,28 +451,37 @@ impl Writer<'_> {
         let moment = settlement.moment;
         self.seen(moment.wall);
         self.snapshot(&settlement.head, moment)?;
-        self.decide(&settlement.decisions, moment)?;
-        let mut update =
-            self.prepare("UPDATE order_ SET reason = ?2 WHERE id = ?1 AND state = 0")?;
-        for waiting in &settlement.waiting {
-            let id = signed(waiting.order.0, "an order's number")?;
-            let reason = waiting.reason.map(|reason| reason as u8);
-            one(&mut update, params![id, reason], || {
-                format!("order {} waits but is not open", waiting.order)
-            })?;
-        }
-        let mut update =
-            self.prepare("UPDATE order_ SET quantity = ?2 WHERE id = ?1 AND state = 0")?;
-        for rescaled in &settlement.rescaled {
-            let id = signed(rescaled.order.0, "an order's number")?;
-            one(&mut update, params![id, rescaled.quantity.raw()], || {
-                format!("order {} is split but is not open", rescaled.order)
-            })?;
-        }
+        self.decide(&settlement.decisions, &settlement.head)?;
+        self.leave_open(settlement)?;
         self.accounts(&settlement.accounts)?;
         self.journal(&settlement.journal, settlement.head.snapshot, moment)?;
         self.prices(&settlement.marks)?;
         self.all_named(&settlement.named)
+    }
+
+    /// The orders that stay open: from now on each has a row in `waiting`.
+    fn leave_open(&mut self, settlement: &Settlement) -> Written {
+        // A split changes what is asked, and keeps why the order waits.
+        let mut update = self.prepare(
+            "INSERT INTO waiting (id, quantity) VALUES (?1, ?2)
+             ON CONFLICT (id) DO UPDATE SET quantity = excluded.quantity",
+        )?;
+        for rescaled in &settlement.rescaled {
+            self.open(rescaled.order, "is split")?;
+            let id = signed(rescaled.order.0, "an order's number")?;
+            update.execute(params![id, rescaled.quantity.raw()])?;
+            self.staged.wait(rescaled.order, Some(rescaled.quantity));
+        }
+        for waiting in &settlement.waiting {
+            let open = self.open(waiting.order, "waits")?;
+            self.wait(waiting.order, open.asked, waiting.reason)?;
+        }
+        for order in self.staged.settle() {
+            self.wait(order, None, None)?;
+        }
+        let last = signed(self.staged.last_order(), "an order's number")?;
+        self.prepare("UPDATE meta SET settled_order = ?1")?.execute([last])?;
+        Ok(())
     }
 
     fn snapshot(&self, head: &Head, moment: Moment) -> Written {
@@ -345,58 +502,31 @@ impl Writer<'_> {
         one(&mut insert, values, || format!("snapshot {number} is not later than the last one"))
     }
 
-    fn decide(&self, decisions: &[Decision], moment: Moment) -> Written {
-        let mut fill = self.prepare(
-            "UPDATE order_ SET state = ?5, reason = NULL, fill_quantity = ?6, fill_price = ?7,
-                fill_amount = ?8, fill_basis = ?9, fill_snapshot = ?10, decided_wall = ?11,
-                decided_market = ?12
-             WHERE id = ?1 AND state = 0 AND account = ?2 AND side = ?3 AND instrument = ?4",
-        )?;
-        let mut refuse = self.prepare(
-            "UPDATE order_ SET state = ?5, reason = ?6, decided_wall = ?7, decided_market = ?8
-             WHERE id = ?1 AND state = 0 AND account = ?2 AND side = ?3 AND instrument = ?4",
-        )?;
+    fn decide(&mut self, decisions: &[Decision], head: &Head) -> Written {
+        let decided = Decided::Settled(signed(head.snapshot, "a snapshot's number")?);
+        let mut rows = Vec::with_capacity(decisions.len());
         for decision in decisions {
             let order = decision.order;
-            let id = signed(order.0, "an order's number")?;
-            let (account, instrument) = (decision.account.0, decision.instrument.0);
-            let side = side_number(decision.side);
-            let (wall, market) = (moment.wall.0, moment.market.0);
-            let wrong = || format!("order {order} is decided but is not open, or is another's");
-            let (state, reason) = match decision.state {
-                OrderState::Filled(done) => {
-                    let values = params![
-                        id,
-                        account,
-                        side,
-                        instrument,
-                        FILLED,
-                        done.quantity.raw(),
-                        done.price.raw(),
-                        done.amount.cents(),
-                        done.basis.cents(),
-                        signed(done.snapshot.0, "a snapshot's number")?,
-                        wall,
-                        market,
-                    ];
-                    one(&mut fill, values, wrong)?;
-                    continue;
-                }
-                OrderState::Rejected(refusal) => (REJECTED, Some(refusal as u8)),
-                OrderState::Expired => (EXPIRED, None),
-                OrderState::Cancelled | OrderState::Queued(_) => {
-                    let what = format!("a settlement decides order {order} but leaves it open");
-                    return Err(contradiction(what));
-                }
+            let open = self.open(order, "is decided")?;
+            let is_same = open.key.account == decision.account
+                && open.side == decision.side
+                && open.instrument == decision.instrument;
+            let fits = match decision.state {
+                OrderState::Filled(fill) => fill.snapshot.0 == head.snapshot,
+                OrderState::Rejected(_) | OrderState::Expired => true,
+                OrderState::Cancelled | OrderState::Queued(_) => false,
             };
-            let values = params![id, account, side, instrument, state, reason, wall, market];
-            one(&mut refuse, values, wrong)?;
+            if !is_same || !fits {
+                let what = format!("order {order} is decided but is another's, or not by this");
+                return Err(contradiction(what));
+            }
+            rows.push(OutcomeRow { order, open, state: decision.state, decided });
         }
-        Ok(())
+        self.outcomes(rows)
     }
 
     fn accounts(&self, changes: &[AccountChange]) -> Written {
-        let mut cash = self.prepare("UPDATE account SET cash = ?2 WHERE id = ?1")?;
+        let mut cash = self.prepare("UPDATE balance SET cash = ?2 WHERE account = ?1")?;
         let mut put = self.prepare(
             "INSERT INTO position (account, instrument, quantity, cost) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (account, instrument)
@@ -517,12 +647,13 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn add_instruments(&self, instruments: &[InstrumentRow]) -> Written {
+    fn add_instruments(&mut self, instruments: &[InstrumentRow]) -> Written {
         let mut insert = self
             .prepare("INSERT INTO instrument (id, symbol, name, kind) VALUES (?1, ?2, ?3, ?4)")?;
         for row in instruments {
-            self.follows("instrument", row.id.0)?;
+            follows("instrument", row.id.0, self.staged.instruments())?;
             insert.execute(params![row.id.0, row.symbol.as_str(), row.name, row.kind])?;
+            self.staged.instrument_added();
         }
         Ok(())
     }
@@ -557,17 +688,14 @@ impl Writer<'_> {
         self.prepare(sql)?.execute([fingerprint])?;
         Ok(())
     }
+}
 
-    /// That an ID is one more than the table's last.
-    fn follows(&self, table: &str, id: u32) -> Written {
-        let sql = format!("SELECT coalesce(max(id), 0) FROM {table}");
-        let last: i64 =
-            self.prepare(&sql)?.query_row([], |row| row.get(0)).optional()?.unwrap_or(0);
-        if i64::from(id) == last + 1 {
-            return Ok(());
-        }
-        Err(contradiction(format!("{table} {id} does not follow {table} {last}, the last one")))
+/// That an ID is one more than the table's last.
+fn follows(table: &str, id: u32, last: u32) -> Written {
+    if Some(id) == last.checked_add(1) {
+        return Ok(());
     }
+    Err(contradiction(format!("{table} {id} does not follow {table} {last}, the last one")))
 }
 
 /// Executes a statement that must change exactly one row.

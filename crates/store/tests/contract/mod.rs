@@ -32,6 +32,7 @@ macro_rules! contract_tests {
             an_empty_database_loads_as_nothing,
             everything_written_is_loaded_again,
             every_kind_of_order_is_found_again,
+            an_order_is_found_however_many_came_after_it,
             batches_follow_each_other,
             a_batch_that_contradicts_leaves_nothing,
             a_split_that_leaves_nothing_takes_the_cost_with_it,
@@ -146,6 +147,42 @@ pub(crate) fn every_kind_of_order_is_found_again(backend: &dyn Backend) {
     for ((account, id), expected) in keys.iter().zip(&expected) {
         assert_eq!(reader.order(*account, id).unwrap(), *expected);
     }
+}
+
+pub(crate) fn an_order_is_found_however_many_came_after_it(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 27, 1);
+    let (alice, bob) = (AccountId(1), AccountId(2));
+    let mut placed = Vec::new();
+    // Numbers may be left out: here as many as a store may want to keep apart.
+    for (n, number) in [100, (1 << 18) - 1, 1 << 18, (3 << 18) + 7, 1 << 32].into_iter().enumerate()
+    {
+        let account = if n == 3 { bob } else { alice };
+        let too_much = Quantity::from_raw(i64::MAX);
+        let placing = trading.place(account, Side::Buy, InstrumentId(1), too_much);
+        let Change::PlaceOrder(mut record) = placing else { unreachable!() };
+        assert!(matches!(record.state, OrderState::Rejected(_)));
+        trading.records.remove(&record.order.id);
+        record.order.id = OrderId(number);
+        trading.records.insert(record.order.id, record.clone());
+        store.commit(&trading.batch_of(vec![Change::PlaceOrder(record.clone())])).unwrap();
+        placed.push(record);
+    }
+    let mut reader = store.reader().unwrap();
+    for _ in 0..2 {
+        for record in &placed {
+            let key = (record.order.request.account, record.order.request.client_order_id.clone());
+            let found = Some(Found::Order(record.clone()));
+            assert_eq!(reader.order(key.0, &key.1).unwrap(), found);
+            assert_eq!(store.find(&[key]).unwrap(), [found]);
+        }
+        store.reconnect().unwrap();
+    }
+    let ids = |orders: Vec<OrderRecord>| orders.iter().map(|r| r.order.id.0).collect::<Vec<_>>();
+    assert_eq!(ids(reader.orders(alice, 3).unwrap()), [1 << 32, 1 << 18, (1 << 18) - 1]);
+    assert_eq!(ids(reader.orders(bob, 1).unwrap()), [(3 << 18) + 7]);
+    assert_eq!(store.load().unwrap().next_order, OrderId((1 << 32) + 1));
+    assert_verified(&mut *store);
 }
 
 fn kind(record: &OrderRecord) -> &'static str {
@@ -330,6 +367,22 @@ fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Cha
         ("an end of no session", vec![Change::EndSession(SessionKey([2; 32]))]),
         ("an order twice", fresh(&|r| r.order.id = queued.order.id)),
         ("a client order ID twice", fresh(&|r| r.order.request = filled.order.request.clone())),
+        ("a client order ID twice in one batch", {
+            let mut changes = fresh(&|_| {});
+            changes.extend(fresh(&|r| r.order.id = OrderId(10_001)));
+            changes
+        }),
+        ("a mark of what is placed before it", {
+            let mut changes = fresh(&|_| {});
+            changes.extend(mark_of(open_account, &"fresh".parse().unwrap()));
+            changes
+        }),
+        ("an order that is marked before it", {
+            let mut changes = mark_of(open_account, &"fresh".parse().unwrap());
+            changes.extend(fresh(&|_| {}));
+            changes
+        }),
+        ("cancelling twice", [cancel(queued.order.id), cancel(queued.order.id)].concat()),
         (
             "an order that was cancelled before",
             fresh(&|r| {

@@ -17,10 +17,12 @@ enum Seen {
 }
 use Seen::{AtLoading, ByVerifying};
 
-const FILLED: &str = "(SELECT max(id) FROM order_ WHERE state = 1)";
-const SALE: &str = "(SELECT max(id) FROM order_ WHERE state = 1 AND side = 1)";
-const QUEUED: &str = "(SELECT max(id) FROM order_ WHERE state = 0)";
-const REFUSED: &str = "(SELECT max(id) FROM order_ WHERE state = 2)";
+const FILLED: &str = "(SELECT max(id) FROM outcome WHERE state = 1)";
+const SALE: &str = "(SELECT max(id) FROM outcome WHERE state = 1 AND id IN \
+                    (SELECT id FROM order_ WHERE side = 1))";
+const QUEUED: &str = "(SELECT max(id) FROM order_ WHERE id NOT IN (SELECT id FROM outcome))";
+const REFUSED: &str = "(SELECT max(id) FROM outcome WHERE state = 2 AND snapshot IS NULL)";
+const WAITING: &str = "(SELECT max(id) FROM waiting)";
 const SPLIT: &str = "(SELECT max(id) FROM journal WHERE kind = 2)";
 const GRANT: &str = "(SELECT max(id) FROM journal WHERE kind = 1)";
 const HELD: &str = "account = (SELECT min(account) FROM position) AND instrument = \
@@ -40,13 +42,17 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     ),
     (AtLoading, "table instrument, row 2", "DELETE FROM instrument WHERE id = 1"),
     (AtLoading, "table instrument, row 1: kind", "UPDATE instrument SET kind = 256 WHERE id = 1"),
-    (AtLoading, "account 1: cash is", "UPDATE account SET cash = cash + 1 WHERE id = 1"),
+    (AtLoading, "account 1: cash is", "UPDATE balance SET cash = cash + 1 WHERE account = 1"),
     (
         AtLoading,
         "table account, row 1: cash is negative",
-        "UPDATE account SET cash = -1 WHERE id = 1",
+        "UPDATE balance SET cash = -1 WHERE account = 1",
     ),
-    (ByVerifying, "account 1: granted is", "UPDATE account SET granted = granted + 1 WHERE id = 1"),
+    (
+        ByVerifying,
+        "account 1: granted is",
+        "UPDATE balance SET granted = granted + 1 WHERE account = 1",
+    ),
     (AtLoading, "table account, row 1: name", "UPDATE account SET name = '' WHERE id = 1"),
     (AtLoading, "table account, row 1: name_key", "UPDATE account SET name_key = 'x' WHERE id = 1"),
     (AtLoading, "table account, row 1: email", "UPDATE account SET email = 'x' WHERE id = 1"),
@@ -57,37 +63,29 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (ByVerifying, "cost is", "UPDATE position SET cost = cost + 1 WHERE {held}"),
     (AtLoading, "cost is negative", "UPDATE position SET cost = -1 WHERE {held}"),
     (AtLoading, "there is no position", "DELETE FROM position WHERE {held}"),
-    (ByVerifying, "cash is", "UPDATE order_ SET fill_amount = fill_amount + 1 WHERE id = {filled}"),
+    (ByVerifying, "cash is", "UPDATE outcome SET amount = amount + 1 WHERE id = {filled}"),
     (
         ByVerifying,
-        "fill_amount",
-        "UPDATE order_ SET fill_amount = fill_amount + 1 WHERE id = {filled}",
+        "amount is not price times quantity",
+        "UPDATE outcome SET amount = amount + 1 WHERE id = {filled}",
     ),
     (
         ByVerifying,
-        "fill_amount",
-        "UPDATE order_ SET fill_price = fill_price * 2 WHERE id = {filled}",
+        "amount is not price times quantity",
+        "UPDATE outcome SET price = price * 2 WHERE id = {filled}",
     ),
-    (
-        ByVerifying,
-        "fill_price is not a price",
-        "UPDATE order_ SET fill_price = 0 WHERE id = {filled}",
-    ),
-    (
-        ByVerifying,
-        "quantity is",
-        "UPDATE order_ SET fill_quantity = fill_quantity + 1 WHERE id = {filled}",
-    ),
+    (ByVerifying, "price is not a price", "UPDATE outcome SET price = 0 WHERE id = {filled}"),
+    (ByVerifying, "quantity is", "UPDATE outcome SET quantity = quantity + 1 WHERE id = {filled}"),
     (
         ByVerifying,
         "units of instrument",
-        "UPDATE order_ SET fill_quantity = fill_quantity + 1 WHERE id = {filled}",
+        "UPDATE outcome SET quantity = quantity + 1 WHERE id = {filled}",
     ),
-    (ByVerifying, "cost", "UPDATE order_ SET fill_basis = fill_basis + 1 WHERE id = {sale}"),
+    (ByVerifying, "cost", "UPDATE outcome SET basis = basis + 1 WHERE id = {sale}"),
     (
         ByVerifying,
         "snapshot 99999 is missing",
-        "UPDATE order_ SET fill_snapshot = 99999 WHERE id = {filled}",
+        "UPDATE outcome SET snapshot = 99999 WHERE id = {filled}",
     ),
     (ByVerifying, "cash is", "UPDATE order_ SET side = 1 - side WHERE id = {filled}"),
     (ByVerifying, "cash is", "UPDATE order_ SET account = 1 + account % 3 WHERE id = {filled}"),
@@ -96,13 +94,13 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
         "entries add up",
         "UPDATE order_ SET instrument = 1 + instrument % 4 WHERE id = {filled}",
     ),
-    (ByVerifying, "cash is", "UPDATE order_ SET state = 3 WHERE id = {filled}"),
+    (ByVerifying, "cash is", "UPDATE outcome SET state = 3 WHERE id = {filled}"),
     (ByVerifying, "cash is", "DELETE FROM order_ WHERE id = {filled}"),
-    (ByVerifying, "state is not a known state", "UPDATE order_ SET state = 9 WHERE id = {filled}"),
+    (ByVerifying, "state is not a known state", "UPDATE outcome SET state = 9 WHERE id = {filled}"),
     (
         ByVerifying,
         "reason is not a known reason",
-        "UPDATE order_ SET reason = 77 WHERE id = {refused}",
+        "UPDATE outcome SET reason = 77 WHERE id = {refused}",
     ),
     (
         ByVerifying,
@@ -112,7 +110,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (
         AtLoading,
         "reason is not a known reason",
-        "UPDATE order_ SET reason = 77 WHERE id = {queued}",
+        "UPDATE waiting SET reason = 77 WHERE id = {waiting}",
     ),
     (AtLoading, "client_order_id", "UPDATE order_ SET client_order_id = 'a b' WHERE id = {queued}"),
     (
@@ -125,9 +123,32 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (AtLoading, "an unknown account", "UPDATE order_ SET account = 9999 WHERE id = {queued}"),
     (
         AtLoading,
-        "decided_wall does not fit",
-        "UPDATE order_ SET decided_wall = 7, decided_market = 7 WHERE id = {queued}",
+        "the order is decided",
+        "INSERT INTO outcome (id, state, wall, market) VALUES ({waiting}, 3, 7, 7)",
     ),
+    (AtLoading, "settled_order", "UPDATE meta SET settled_order = -1"),
+    (ByVerifying, "table waiting: it lacks order", "DELETE FROM waiting WHERE id = {waiting}"),
+    (
+        ByVerifying,
+        "table waiting, row 99999: it belongs to nothing",
+        "INSERT INTO waiting (id) VALUES (99999)",
+    ),
+    (
+        ByVerifying,
+        "table outcome, row 99999: it belongs to nothing",
+        "INSERT INTO outcome (id, state, wall, market) VALUES (99999, 3, 7, 7)",
+    ),
+    (ByVerifying, "it lacks order", "DELETE FROM order_key WHERE id = {filled}"),
+    (ByVerifying, "it lacks order", "UPDATE order_key SET hash = 1 + hash WHERE id = {filled}"),
+    (
+        ByVerifying,
+        "table order_key, row 99999: it belongs to nothing",
+        "INSERT INTO order_key VALUES (0, 1, 1, 99999)",
+    ),
+    (AtLoading, "cash is missing", "DELETE FROM balance WHERE account = 1"),
+    (ByVerifying, "table balance, row 99: it belongs", "INSERT INTO balance VALUES (99, 0, 0)"),
+    (ByVerifying, "amount", "UPDATE outcome SET amount = NULL WHERE id = {filled}"),
+    (ByVerifying, "market", "UPDATE outcome SET market = NULL WHERE id = {refused}"),
     (ByVerifying, "a sale holds cash", "UPDATE order_ SET hold = 1 WHERE id = {sale}"),
     (
         ByVerifying,
@@ -177,7 +198,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (
         ByVerifying,
         "is missing",
-        "DELETE FROM snapshot WHERE number = (SELECT fill_snapshot FROM order_ WHERE id = {filled})",
+        "DELETE FROM snapshot WHERE number = (SELECT snapshot FROM outcome WHERE id = {filled})",
     ),
     (ByVerifying, "market time goes back", "UPDATE snapshot SET market = 1 << 62 WHERE number = 2"),
     (
@@ -271,6 +292,7 @@ fn damage(path: &std::path::Path, sql: &str) {
         ("{sale}", SALE),
         ("{queued}", QUEUED),
         ("{refused}", REFUSED),
+        ("{waiting}", WAITING),
         ("{split}", SPLIT),
         ("{grant}", GRANT),
         ("{held}", HELD),
