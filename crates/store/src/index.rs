@@ -47,9 +47,12 @@ pub(crate) fn order_hash(account: u32, client_order_id: &str) -> u64 {
     hasher.finish()
 }
 
+/// Orders whose numbers differ in these bits only are of one generation.
+pub(crate) const GENERATION_BITS: u32 = 18;
+
 /// The generation in which an order's key is stored.
 pub(crate) fn generation(order: OrderId) -> u64 {
-    order.0 >> 18
+    order.0 >> GENERATION_BITS
 }
 
 /// An open order.

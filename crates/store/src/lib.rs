@@ -8,8 +8,14 @@
 //! [`Store::last_batch`] tells which.
 
 pub mod directory;
+mod fold;
 mod index;
+mod read;
+mod rows;
+mod shape;
 pub mod sqlite;
+mod verify;
+mod write;
 
 use std::net::IpAddr;
 

@@ -4,27 +4,27 @@
 //! disk before it is reported (`synchronous = FULL`). What the errors mean is decided in
 //! `failure.rs`; the schema stands in `migrations/sqlite`.
 //!
-//! This file opens the database and brings batches through their transaction; the rows are
-//! written, read and verified in the modules below.
+//! This file opens the database and brings batches through their transaction. What is written, read
+//! and verified is the same for every database (`write.rs`, `read.rs`, `verify.rs`); how SQLite does
+//! it stands in `sqlite/rows.rs`.
 
 mod failure;
-mod read;
 mod rows;
 mod schema;
-mod verify;
-mod write;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::names::ClientOrderId;
 use rusqlite::Connection;
 
-use failure::{Phase, WriteError, of_batch, of_read};
+use failure::{Phase, of_batch, of_read};
 
-use crate::index::{Changes, Index, OrderKey};
+use crate::index::{Changes, Index};
+use crate::read::{self, Reader, SharedIndex, read_index};
 use crate::{Batch, CommitError, Found, Loaded, Mismatch, Store, StoreError, StoreReader};
+use crate::{verify, write};
 
 /// The log is copied into the database file when it has grown by this many pages of 4 KiB (about
 /// 40 MiB). The larger, the more often a page is changed in the log before it is copied once, and
@@ -43,13 +43,6 @@ pub struct SqliteStore {
     indexed: bool,
     /// The log's length at which it is copied next.
     checkpoint_at: i64,
-}
-
-/// The index, for the writer and the readers.
-type SharedIndex = Arc<RwLock<Index>>;
-
-fn read_index(index: &SharedIndex) -> RwLockReadGuard<'_, Index> {
-    index.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -84,7 +77,7 @@ impl SqliteStore {
     /// Reads the index of this connection, if that was not done yet.
     fn ensure_indexed(&mut self) -> Result<(), StoreError> {
         if !self.indexed {
-            let index = self.read(read::index)?;
+            let index = self.read(|connection| read::index(connection))?;
             *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
             self.indexed = true;
         }
@@ -113,12 +106,13 @@ impl SqliteStore {
         let connection = self.connection().map_err(not_stored)?;
         connection
             .execute_batch("BEGIN IMMEDIATE")
-            .map_err(|error| of_batch(error.into(), Phase::Open))?;
-        let written = write::batch(connection, &read_index(&self.index), batch);
+            .map_err(|error| of_batch(&error, Phase::Open))?;
+        let mut writer = rows::Writer::new(connection);
+        let written = write::batch(&mut writer, &read_index(&self.index), batch);
+        drop(writer);
         let changes = match written {
             Ok(changes) => changes,
             Err(error) => {
-                let error = of_batch(error, Phase::Open);
                 self.roll_back();
                 return Err(error);
             }
@@ -127,7 +121,7 @@ impl SqliteStore {
             // SQLite ends the transaction itself on most failures, but not on all.
             let is_open = !connection.is_autocommit();
             let phase = if is_open { Phase::Open } else { Phase::Ended };
-            let error = of_batch(WriteError::Sqlite(error), phase);
+            let error = of_batch(&error, phase);
             if is_open {
                 self.roll_back();
             }
@@ -192,7 +186,7 @@ fn lost() -> StoreError {
 
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        self.read(read::load)
+        self.read(|connection| read::load(connection))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
@@ -208,14 +202,7 @@ impl Store for SqliteStore {
         self.ensure_indexed()?;
         let index = Arc::clone(&self.index);
         let index = read_index(&index);
-        self.read(|connection| {
-            let find = |(account, id): &(AccountId, ClientOrderId)| {
-                let key = OrderKey::new(*account, id);
-                let recent = (index.open_with(key), index.may_know(key));
-                read::find(connection, *account, id, recent)
-            };
-            keys.iter().map(find).collect()
-        })
+        self.read(|connection| read::find(connection, &index, keys))
     }
 
     fn last_batch(&mut self) -> Result<BatchNumber, StoreError> {
@@ -236,11 +223,11 @@ impl Store for SqliteStore {
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
         self.ensure_indexed()?;
         let connection = schema::connect_reader(&self.path).map_err(of_read)?;
-        Ok(Box::new(read::Reader::new(connection, Arc::clone(&self.index))))
+        Ok(Box::new(Reader::new(connection, Arc::clone(&self.index))))
     }
 
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
-        self.read(verify::verify)
+        self.read(|connection| verify::verify(connection))
     }
 }
 

@@ -21,22 +21,12 @@
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
+use crate::write::Refused;
 use crate::{CommitError, StoreError};
 
-/// Why a change could not be written.
-#[derive(Debug)]
-pub(super) enum WriteError {
-    /// SQLite said no.
-    Sqlite(rusqlite::Error),
-    /// A change does not fit what is stored; in words.
-    Contradiction(String),
-    /// What is stored could not be read.
-    Unreadable(String),
-}
-
-impl From<rusqlite::Error> for WriteError {
-    fn from(error: rusqlite::Error) -> WriteError {
-        WriteError::Sqlite(error)
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Refused {
+        Refused(of_batch(&error, Phase::Open))
     }
 }
 
@@ -50,14 +40,9 @@ pub(super) enum Phase {
 }
 
 /// What a failed write means for its batch.
-pub(super) fn of_batch(error: WriteError, phase: Phase) -> CommitError {
-    let error = match error {
-        WriteError::Contradiction(what) => return CommitError::Contradiction(what),
-        WriteError::Unreadable(what) => return CommitError::NotStored(what),
-        WriteError::Sqlite(error) => error,
-    };
+pub(super) fn of_batch(error: &rusqlite::Error, phase: Phase) -> CommitError {
     let words = error.to_string();
-    let rusqlite::Error::SqliteFailure(failure, _) = &error else {
+    let rusqlite::Error::SqliteFailure(failure, _) = error else {
         // Not from SQLite but from handing values to it or taking them: nothing was tried.
         return match phase {
             Phase::Open => CommitError::NotStored(words),
@@ -109,7 +94,7 @@ mod tests {
 
     fn outcome(code: i32, phase: Phase) -> &'static str {
         let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
-        match of_batch(WriteError::Sqlite(error), phase) {
+        match of_batch(&error, phase) {
             CommitError::NotStored(_) => "not stored",
             CommitError::Unknown(_) => "unknown",
             CommitError::Contradiction(_) => "contradiction",

@@ -1,346 +1,218 @@
-//! Rows and what they mean: strict conversions between columns and the core's types.
+//! Questions and rows: how SQLite answers what [`crate::read`] asks, and writes what
+//! [`crate::write`] makes of a batch, row by row with prepared statements.
 //!
-//! Reading takes nothing on trust: a value that this program cannot have written is
-//! [`StoreError::Corrupt`], with the table, the row and the column.
+//! Nothing here begins or ends a transaction, but for a reader's.
 
-use std::fmt::Display;
-use std::str::FromStr;
+use std::ops::Range;
 
-use papertrader_core::bar::Bar;
-use papertrader_core::ids::{AccountId, InstrumentId, OrderId, SnapshotNumber, WorkerId};
-use papertrader_core::ledger::JournalEntry;
-use papertrader_core::money::{Cash, Price, Quantity, Volume};
-use papertrader_core::order::{
-    Fill, Order, OrderRecord, OrderRefusal, OrderRequest, OrderState, Side, WaitReason,
-};
-use papertrader_core::time::{MarketTime, Moment, WallTime};
-use rusqlite::Row;
-use rusqlite::types::ValueRef;
+use papertrader_core::ids::{AccountId, OrderId};
+use papertrader_core::order::OrderRecord;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, Row, ToSql, params_from_iter};
 
 use super::failure::of_read;
 use crate::StoreError;
+use crate::read::{self, Ask, Consistent, Each, sql_limit};
+use crate::rows::{self, Cells, Reading, SELECT_ORDER, Value};
+use crate::shape::{Rows, Shape, Verb};
+use crate::write::{Tables, Written, contradiction};
 
-/// Selects what [`order`] reads; a condition on `o` (the order) follows.
-pub(super) const SELECT_ORDER: &str = "SELECT o.id, o.account, o.client_order_id, o.side, \
-    o.instrument, o.quantity, o.hold, o.received_wall, o.received_market, o.seen, o.day, o.worker, \
-    o.worker_time, o.worker_sequence, w.id, w.quantity, w.reason, c.state, c.reason, c.asked, \
-    c.quantity, c.price, c.amount, c.basis, c.snapshot, coalesce(c.wall, s.wall), \
-    coalesce(c.market, s.market) \
-    FROM order_ o LEFT JOIN outcome c ON c.id = o.id LEFT JOIN waiting w ON w.id = o.id \
-    LEFT JOIN snapshot s ON s.number = c.snapshot";
-
-/// The columns that [`journal`] reads, in its order.
-pub(super) const JOURNAL_COLUMNS: &str =
-    "id, account, kind, instrument, action, snapshot, quantity, cash, wall, market";
-
-/// The columns that [`bar`] reads, in its order.
-pub(super) const BAR_COLUMNS: &str =
-    "instrument, resolution, start, open, high, low, close, volume";
-
-/// `outcome.state` of a filled order.
-pub(super) const FILLED: i64 = 1;
-/// `outcome.state` of a rejected order.
-pub(super) const REJECTED: i64 = 2;
-/// `outcome.state` of a cancelled order.
-pub(super) const CANCELLED: i64 = 3;
-/// `outcome.state` of an expired order.
-pub(super) const EXPIRED: i64 = 4;
-
-/// `journal.kind` of a grant.
-pub(super) const GRANT: i64 = 1;
-/// `journal.kind` of a split.
-pub(super) const SPLIT: i64 = 2;
-
-/// The number of a side.
-pub(super) fn side_number(side: Side) -> i64 {
-    match side {
-        Side::Buy => 0,
-        Side::Sell => 1,
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Value::Null => ValueRef::Null,
+            Value::Integer(number) => ValueRef::Integer(*number),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Bytes(bytes) => ValueRef::Blob(bytes),
+        }))
     }
 }
 
-/// A row that is being read, and what to call it in an error.
-pub(super) struct Reading<'a> {
-    row: &'a Row<'a>,
-    table: &'static str,
-    key_columns: usize,
-}
-
-impl<'a> Reading<'a> {
-    /// A row of a table whose first `key_columns` columns name it.
-    pub(super) fn new(row: &'a Row<'a>, table: &'static str, key_columns: usize) -> Reading<'a> {
-        Reading { row, table, key_columns }
-    }
-
-    /// The error that this row cannot be what this program wrote.
-    pub(super) fn corrupt(&self, what: impl Display) -> StoreError {
-        let shown = |value: ValueRef<'_>| match value {
-            ValueRef::Null => "NULL".to_owned(),
-            ValueRef::Integer(number) => number.to_string(),
-            ValueRef::Real(number) => number.to_string(),
-            ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-            ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+impl Cells for Row<'_> {
+    fn cell(&self, column: usize) -> Result<Value<'_>, StoreError> {
+        let impossible = |what: &str| {
+            let name = self.column_name(column);
+            Err(StoreError::Corrupt(format!("a column {name} holds {what}")))
         };
-        let key: Vec<String> =
-            (0..self.key_columns).filter_map(|i| self.row.get_ref(i).ok()).map(shown).collect();
-        StoreError::Corrupt(format!("table {}, row {}: {what}", self.table, key.join(", ")))
-    }
-
-    fn wrong(&self, column: usize, what: &str) -> StoreError {
-        let name = self.row.as_ref().column_name(column).unwrap_or("?");
-        self.corrupt(format_args!("{name} {what}"))
-    }
-
-    fn value(&self, column: usize) -> Result<ValueRef<'a>, StoreError> {
-        self.row.get_ref(column).map_err(of_read)
-    }
-
-    /// An integer, or nothing for NULL.
-    pub(super) fn optional(&self, column: usize) -> Result<Option<i64>, StoreError> {
-        match self.value(column)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Integer(number) => Ok(Some(number)),
-            _ => Err(self.wrong(column, "is not an integer")),
+        match self.get_ref(column).map_err(of_read)? {
+            ValueRef::Null => Ok(Value::Null),
+            ValueRef::Integer(number) => Ok(Value::Integer(number)),
+            ValueRef::Real(_) => impossible("a floating-point number"),
+            ValueRef::Text(text) => match std::str::from_utf8(text) {
+                Ok(text) => Ok(Value::Text(text)),
+                Err(_) => impossible("text that is not UTF-8"),
+            },
+            ValueRef::Blob(bytes) => Ok(Value::Bytes(bytes)),
         }
     }
 
-    /// An integer.
-    pub(super) fn integer(&self, column: usize) -> Result<i64, StoreError> {
-        self.optional(column)?.ok_or_else(|| self.wrong(column, "is missing"))
+    fn column_name(&self, column: usize) -> &str {
+        self.as_ref().column_name(column).unwrap_or("?")
     }
+}
 
-    /// An integer that fits a smaller type.
-    pub(super) fn number<T: TryFrom<i64>>(&self, column: usize) -> Result<T, StoreError> {
-        T::try_from(self.integer(column)?).map_err(|_| self.wrong(column, "is out of range"))
-    }
-
-    /// An integer that is not negative.
-    pub(super) fn natural(&self, column: usize) -> Result<i64, StoreError> {
-        let number = self.integer(column)?;
-        if number < 0 { Err(self.wrong(column, "is negative")) } else { Ok(number) }
-    }
-
-    /// 0 or 1.
-    pub(super) fn flag(&self, column: usize) -> Result<bool, StoreError> {
-        match self.integer(column)? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(self.wrong(column, "is neither 0 nor 1")),
+impl Ask for Connection {
+    fn for_each(
+        &self,
+        sql: &str,
+        values: &[Value<'_>],
+        each: &mut Each<'_>,
+    ) -> Result<(), StoreError> {
+        let mut statement = self.prepare_cached(sql).map_err(of_read)?;
+        let mut rows = statement.query(params_from_iter(values)).map_err(of_read)?;
+        while let Some(row) = rows.next().map_err(of_read)? {
+            each(row)?;
         }
+        Ok(())
     }
 
-    /// Text, or nothing for NULL.
-    pub(super) fn optional_text(&self, column: usize) -> Result<Option<&'a str>, StoreError> {
-        match self.value(column)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Text(bytes) => {
-                std::str::from_utf8(bytes).map(Some).map_err(|_| self.wrong(column, "is not UTF-8"))
+    fn keys(
+        &self,
+        generations: Range<u64>,
+        account: AccountId,
+        hash: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<OrderId>, StoreError> {
+        let sql = match hash {
+            Some(_) => {
+                "SELECT id FROM order_key WHERE generation = ?1 AND account = ?2 AND hash = ?3
+                 ORDER BY id DESC"
             }
-            _ => Err(self.wrong(column, "is not text")),
-        }
-    }
-
-    /// Text.
-    pub(super) fn text(&self, column: usize) -> Result<&'a str, StoreError> {
-        self.optional_text(column)?.ok_or_else(|| self.wrong(column, "is missing"))
-    }
-
-    /// Text with a grammar.
-    pub(super) fn parsed<T: FromStr>(&self, column: usize) -> Result<T, StoreError>
-    where
-        T::Err: Display,
-    {
-        self.text(column)?.parse().map_err(|error: T::Err| {
-            let name = self.row.as_ref().column_name(column).unwrap_or("?");
-            self.corrupt(format_args!("{name}: {error}"))
-        })
-    }
-
-    /// Bytes of a fixed length.
-    pub(super) fn bytes<const N: usize>(&self, column: usize) -> Result<[u8; N], StoreError> {
-        match self.value(column)? {
-            ValueRef::Blob(bytes) => {
-                bytes.try_into().map_err(|_| self.wrong(column, "has the wrong length"))
+            None => {
+                "SELECT id FROM order_key WHERE generation = ?1 AND account = ?2
+                 ORDER BY id DESC LIMIT ?3"
             }
-            _ => Err(self.wrong(column, "is not bytes")),
+        };
+        let third = hash.map_or(sql_limit(limit), u64::cast_signed).into();
+        let mut orders = Vec::new();
+        for generation in generations.rev() {
+            if orders.len() >= limit {
+                break;
+            }
+            let values = [generation.cast_signed().into(), account.0.into(), third];
+            orders.extend(read::rows(self, sql, &values, |row| {
+                Reading::new(row, "order_key", 1).number(0).map(OrderId)
+            })?);
         }
+        orders.truncate(limit);
+        Ok(orders)
     }
 
-    /// Bytes of any length, or nothing for NULL.
-    pub(super) fn optional_bytes(&self, column: usize) -> Result<Option<&'a [u8]>, StoreError> {
-        match self.value(column)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Blob(bytes) => Ok(Some(bytes)),
-            _ => Err(self.wrong(column, "is not bytes")),
+    fn orders(&self, ids: &[OrderId]) -> Result<Vec<OrderRecord>, StoreError> {
+        let sql = format!("{SELECT_ORDER} WHERE o.id = ?1");
+        let mut orders = Vec::with_capacity(ids.len());
+        for id in ids {
+            orders.extend(read::rows(self, &sql, &[id.0.cast_signed().into()], rows::order)?);
         }
+        Ok(orders)
     }
 
-    /// An account's ID.
-    pub(super) fn account(&self, column: usize) -> Result<AccountId, StoreError> {
-        self.number(column).map(AccountId)
-    }
-
-    /// An instrument's ID.
-    pub(super) fn instrument(&self, column: usize) -> Result<InstrumentId, StoreError> {
-        self.number(column).map(InstrumentId)
-    }
-
-    /// Cash that is not negative.
-    pub(super) fn cash(&self, column: usize) -> Result<Cash, StoreError> {
-        self.natural(column).map(Cash::from_cents)
-    }
-
-    /// A quantity that is not negative.
-    pub(super) fn quantity(&self, column: usize) -> Result<Quantity, StoreError> {
-        self.natural(column).map(Quantity::from_raw)
-    }
-
-    /// A price.
-    pub(super) fn price(&self, column: usize) -> Result<Price, StoreError> {
-        Price::from_raw(self.integer(column)?).ok_or_else(|| self.wrong(column, "is not a price"))
-    }
-
-    /// A wall time.
-    pub(super) fn wall(&self, column: usize) -> Result<WallTime, StoreError> {
-        self.integer(column).map(WallTime)
-    }
-
-    /// A market time.
-    pub(super) fn market(&self, column: usize) -> Result<MarketTime, StoreError> {
-        self.integer(column).map(MarketTime)
-    }
-
-    /// A wall time followed by a market time.
-    pub(super) fn moment(&self, column: usize) -> Result<Moment, StoreError> {
-        Ok(Moment { wall: self.wall(column)?, market: self.market(column + 1)? })
+    fn structure(&self) -> Result<Vec<String>, StoreError> {
+        let mut found = Vec::new();
+        self.for_each("PRAGMA integrity_check", &[], &mut |row| {
+            let what = Reading::new(row, "integrity_check", 0).text(0)?.to_owned();
+            if what != "ok" {
+                found.push(format!("the file: {what}"));
+            }
+            Ok(())
+        })?;
+        self.for_each("PRAGMA foreign_key_check", &[], &mut |row| {
+            let row = Reading::new(row, "foreign_key_check", 0);
+            let (table, parent) = (row.text(0)?, row.text(2)?);
+            let id = row.optional(1)?.map_or_else(String::new, |id| format!(", row {id}"));
+            found.push(format!("table {table}{id}: it names a row of {parent} that is missing"));
+            Ok(())
+        })?;
+        Ok(found)
     }
 }
 
-/// An order with its state, from [`SELECT_ORDER`].
-pub(super) fn order(row: &Row<'_>) -> Result<OrderRecord, StoreError> {
-    let (outcome, waiting) = (Reading::new(row, "outcome", 1), Reading::new(row, "waiting", 1));
-    let row = Reading::new(row, "order_", 1);
-    let side = match row.integer(3)? {
-        0 => Side::Buy,
-        1 => Side::Sell,
-        _ => return Err(row.wrong(3, "is neither buy nor sell")),
-    };
-    let asked = row.quantity(5)?;
-    let state = outcome.optional(17)?;
-    let is_waiting = waiting.optional(14)?.is_some();
-    if state.is_some() && is_waiting {
-        return Err(waiting.corrupt("the order is decided"));
+/// A reader's connection, which cannot write.
+impl Consistent for Connection {
+    fn consistent<T>(
+        &mut self,
+        mut ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let transaction = self.transaction().map_err(of_read)?;
+        ask(&*transaction)
     }
-    let changed = match state {
-        Some(_) => outcome.optional(19)?.map(|_| outcome.quantity(19)),
-        None => waiting.optional(15)?.map(|_| waiting.quantity(15)),
-    };
-    let order = Order {
-        id: OrderId(row.number(0)?),
-        request: OrderRequest {
-            account: row.account(1)?,
-            client_order_id: row.parsed(2)?,
-            side,
-            instrument: row.instrument(4)?,
-            quantity: changed.transpose()?.unwrap_or(asked),
-        },
-        asked,
-        hold: row.cash(6)?,
-        received: row.moment(7)?,
-        seen: SnapshotNumber(row.number(9)?),
-        day: row.number(10)?,
-        worker: WorkerId(row.bytes(11)?),
-        worker_time: row.wall(12)?,
-        worker_sequence: row.integer(13)?.cast_unsigned(),
-    };
-    let number = |reason: i64| u8::try_from(reason).ok();
-    let Some(state) = state else {
-        let reason = waiting.optional(16)?.map(|reason| {
-            let known = number(reason).and_then(WaitReason::from_number);
-            known.ok_or_else(|| waiting.wrong(16, "is not a known reason"))
-        });
-        let state = OrderState::Queued(reason.transpose()?);
-        return Ok(OrderRecord { order, state, decided: None });
-    };
-    if !matches!(state, FILLED | REJECTED | CANCELLED | EXPIRED) {
-        return Err(outcome.wrong(17, "is not a known state"));
-    }
-    let is_filled = state == FILLED;
-    for column in 20..24 {
-        if outcome.optional(column)?.is_some() != is_filled {
-            return Err(outcome.wrong(column, "does not fit the state"));
-        }
-    }
-    let reason = outcome.optional(18)?;
-    if (state == REJECTED) != reason.is_some() {
-        return Err(outcome.wrong(18, "does not fit the state"));
-    }
-    let state = match state {
-        FILLED => OrderState::Filled(Fill {
-            quantity: outcome.quantity(20)?,
-            price: outcome.price(21)?,
-            amount: outcome.cash(22)?,
-            basis: outcome.cash(23)?,
-            snapshot: SnapshotNumber(outcome.number(24)?),
-        }),
-        REJECTED => {
-            let known = reason.and_then(number).and_then(OrderRefusal::from_number);
-            let unknown = || outcome.wrong(18, "is not a known reason");
-            OrderState::Rejected(known.ok_or_else(unknown)?)
-        }
-        CANCELLED => OrderState::Cancelled,
-        EXPIRED => OrderState::Expired,
-        _ => return Err(outcome.wrong(17, "is not a known state")),
-    };
-    if let (Some(snapshot), None) = (outcome.optional(24)?, outcome.optional(25)?) {
-        return Err(outcome.corrupt(format_args!("snapshot {snapshot} is missing")));
-    }
-    Ok(OrderRecord { order, state, decided: Some(outcome.moment(25)?) })
 }
 
-/// A journal entry as it is stored.
-pub(super) struct JournalRow {
-    /// The row's number.
-    pub(super) id: i64,
-    /// The entry.
-    pub(super) entry: JournalEntry,
-    /// The snapshot that brought a split; 0 for a grant.
-    pub(super) snapshot: u64,
-    /// When.
-    pub(super) moment: Moment,
+/// Writes through a connection whose transaction is open.
+pub(super) struct Writer<'c> {
+    connection: &'c Connection,
+    /// By [`Rows`], once they were used.
+    statements: [Option<CachedStatement<'c>>; Rows::COUNT],
 }
 
-/// A journal entry, from [`JOURNAL_COLUMNS`].
-pub(super) fn journal(row: &Row<'_>) -> Result<JournalRow, StoreError> {
-    let row = Reading::new(row, "journal", 1);
-    let account = row.account(1)?;
-    let cash = row.cash(7)?;
-    let (entry, snapshot) = match row.integer(2)? {
-        GRANT => (JournalEntry::Grant { account, cash }, 0),
-        SPLIT => {
-            let action = row.integer(4)?.cast_unsigned();
-            let quantity = Quantity::from_raw(row.integer(6)?);
-            let instrument = row.instrument(3)?;
-            (JournalEntry::Split { account, instrument, action, quantity, cash }, row.number(5)?)
-        }
-        _ => return Err(row.wrong(2, "is not a known kind")),
-    };
-    Ok(JournalRow { id: row.integer(0)?, entry, snapshot, moment: row.moment(8)? })
-}
-
-/// A bar, from [`BAR_COLUMNS`].
-pub(super) fn bar(row: &Row<'_>) -> Result<Bar, StoreError> {
-    let row = Reading::new(row, "bar", 3);
-    let bar = Bar {
-        start: row.market(2)?,
-        open: row.price(3)?,
-        high: row.price(4)?,
-        low: row.price(5)?,
-        close: row.price(6)?,
-        volume: Volume::from_raw(row.integer(7)?),
-    };
-    if !bar.is_consistent() {
-        return Err(row.corrupt("the prices do not lie between low and high"));
+impl<'c> Writer<'c> {
+    pub(super) fn new(connection: &'c Connection) -> Writer<'c> {
+        Writer { connection, statements: [const { None }; Rows::COUNT] }
     }
-    Ok(bar)
+}
+
+impl Tables for Writer<'_> {
+    fn last(&mut self) -> Written<(i64, i64)> {
+        let sql = "SELECT last_batch, last_wall FROM meta";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    }
+
+    fn write(&mut self, rows: Rows, values: &[Value<'_>]) -> Written {
+        let shape = rows.shape();
+        let statement = match &mut self.statements[rows as usize] {
+            Some(statement) => statement,
+            unused => unused.insert(self.connection.prepare_cached(&statement(shape))?),
+        };
+        let changed = statement.execute(params_from_iter(values))?;
+        if changed != 1 && matches!(shape.verb, Verb::Set | Verb::Delete) {
+            let key: Vec<String> =
+                values.iter().take(shape.key).map(|value| format!("{value:?}")).collect();
+            let what = format!("table {}: there is no row {}", shape.table, key.join(", "));
+            return Err(contradiction(what));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, sql: &str, values: &[Value<'_>]) -> Written<u64> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        Ok(statement.execute(params_from_iter(values))? as u64)
+    }
+
+    fn ask(&mut self) -> Written<&dyn Ask> {
+        Ok(self.connection)
+    }
+}
+
+/// The statement that writes a row.
+fn statement(shape: &Shape) -> String {
+    let table = shape.table;
+    let (key, rest) = shape.split();
+    let is_key: Vec<String> =
+        key.iter().enumerate().map(|(n, name)| format!("{name} = ?{}", n + 1)).collect();
+    let is_key = is_key.join(" AND ");
+    let set: Vec<String> = rest
+        .iter()
+        .enumerate()
+        .map(|(n, name)| format!("{name} = ?{}", n + 1 + key.len()))
+        .collect();
+    let set = set.join(", ");
+    match shape.verb {
+        Verb::Insert | Verb::Put | Verb::PutChanged => {
+            let names: Vec<&str> = shape.names().collect();
+            let values: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
+            format!(
+                "INSERT INTO {table} ({}) VALUES ({}) {}",
+                names.join(", "),
+                values.join(", "),
+                shape.on_conflict()
+            )
+        }
+        Verb::Set => format!("UPDATE {table} SET {set} WHERE {is_key}"),
+        Verb::Raise => {
+            let last = shape.columns.len();
+            format!("UPDATE {table} SET {set} WHERE {is_key} AND {} < ?{last}", rest.join(", "))
+        }
+        Verb::Delete => format!("DELETE FROM {table} WHERE {is_key}"),
+    }
 }

@@ -1,7 +1,13 @@
-//! Reading: everything at start, what is known under client order IDs, bars and histories.
+//! Reading: everything at start, what is known under client order IDs, bars and histories. The same
+//! for every database: each gives [`Ask`] for one connection, and [`Consistent`] for a reader.
 //!
 //! Each function expects to run inside one read transaction when it asks more than one question,
-//! so that its answers fit together. Nothing here writes.
+//! so that its answers fit together. Nothing here writes, and no question is asked while another
+//! one's rows are still read.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use papertrader_core::account::{Account, Position};
 use papertrader_core::bar::{Bar, Resolution};
@@ -13,64 +19,97 @@ use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::{OrderRecord, OrderState};
 use papertrader_core::snapshot::Mark;
 use papertrader_core::time::{MarketTime, WallTime};
-use rusqlite::{Connection, Params, Row, Transaction, params};
 
-use super::failure::of_read;
-use super::rows::{self, BAR_COLUMNS, JOURNAL_COLUMNS, Reading, SELECT_ORDER};
-use super::{SharedIndex, read_index};
 use crate::index::{Index, Open, OrderKey, generation};
+use crate::rows::{self, BAR_COLUMNS, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
 use crate::{
     Boot, Found, HistoryRow, InstrumentRow, Loaded, PassHash, Profile, SessionKey, StoreError,
     StoreReader, StoredSession, WorkerRow,
 };
 
+/// Generations of keys that are asked for at once, at most.
+const GENERATIONS: u64 = 64;
+
+/// What is done with each row of an answer.
+pub(crate) type Each<'e> = dyn FnMut(&dyn Cells) -> Result<(), StoreError> + 'e;
+
+/// A connection that answers questions.
+pub(crate) trait Ask {
+    /// Hands each row of a query to a function, which must not ask anything. Parameters are written
+    /// `?1`, `?2`, …
+    fn for_each(
+        &self,
+        sql: &str,
+        values: &[Value<'_>],
+        each: &mut Each<'_>,
+    ) -> Result<(), StoreError>;
+
+    /// The orders with an account's keys in some generations: those with a hash or all, the newest
+    /// first, at most `limit`.
+    fn keys(
+        &self,
+        generations: Range<u64>,
+        account: AccountId,
+        hash: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<OrderId>, StoreError>;
+
+    /// Those of some orders that are stored, in the same order.
+    fn orders(&self, ids: &[OrderId]) -> Result<Vec<OrderRecord>, StoreError>;
+
+    /// What is wrong with the database's own structure: indexes, constraints, references.
+    fn structure(&self) -> Result<Vec<String>, StoreError>;
+}
+
+/// Connections of a reader of its own.
+pub(crate) trait Consistent: Send {
+    /// Asks in one read transaction. May ask all of it a second time, on a new connection, if the
+    /// old one turns out to be lost.
+    fn consistent<T>(
+        &mut self,
+        ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError>;
+}
+
+/// The index, for the writer and the readers.
+pub(crate) type SharedIndex = Arc<RwLock<Index>>;
+
+/// Looks into the index.
+pub(crate) fn read_index(index: &SharedIndex) -> RwLockReadGuard<'_, Index> {
+    index.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The rows of a query, each converted.
-pub(super) fn rows<T>(
-    connection: &Connection,
+pub(crate) fn rows<T>(
+    ask: &dyn Ask,
     sql: &str,
-    values: impl Params,
-    convert: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+    values: &[Value<'_>],
+    mut convert: impl FnMut(&dyn Cells) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
     let mut all = Vec::new();
-    let mut convert = convert;
-    for_each(connection, sql, values, |row| {
+    ask.for_each(sql, values, &mut |row| {
         all.push(convert(row)?);
         Ok(())
     })?;
     Ok(all)
 }
 
-/// Hands each row of a query to a function.
-pub(super) fn for_each(
-    connection: &Connection,
-    sql: &str,
-    values: impl Params,
-    mut each: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let mut statement = connection.prepare_cached(sql).map_err(of_read)?;
-    let mut rows = statement.query(values).map_err(of_read)?;
-    while let Some(row) = rows.next().map_err(of_read)? {
-        each(row)?;
-    }
-    Ok(())
-}
-
 /// The first row of a query, converted.
 fn first<T>(
-    connection: &Connection,
+    ask: &dyn Ask,
     sql: &str,
-    values: impl Params,
-    convert: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+    values: &[Value<'_>],
+    convert: impl FnMut(&dyn Cells) -> Result<T, StoreError>,
 ) -> Result<Option<T>, StoreError> {
-    Ok(rows(connection, sql, values, convert)?.into_iter().next())
+    Ok(rows(ask, sql, values, convert)?.into_iter().next())
 }
 
 /// Everything that the master keeps in memory.
-pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
-    let meta = meta(connection)?;
-    let instruments = instruments(connection)?;
-    let (profiles, accounts) = accounts(connection)?;
-    let books = books(connection, accounts)?;
+pub(crate) fn load(ask: &dyn Ask) -> Result<Loaded, StoreError> {
+    let meta = meta(ask)?;
+    let instruments = instruments(ask)?;
+    let (profiles, accounts) = accounts(ask)?;
+    let books = books(ask, accounts)?;
     let known =
         |instrument: InstrumentId| (1..=instruments.len()).contains(&(instrument.0 as usize));
     if let Some(unknown) = books.named().market_units.keys().find(|id| !known(**id)) {
@@ -82,29 +121,29 @@ pub(super) fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         deployment: meta.deployment,
         last_batch: meta.last_batch,
         last_wall: meta.last_wall,
-        next_order: next_order(connection)?,
+        next_order: next_order(ask)?,
         books,
         profiles,
-        sessions: sessions(connection)?,
+        sessions: sessions(ask)?,
         instruments,
-        workers: workers(connection)?,
-        exposures: exposures(connection)?,
-        stolen_keys: stolen_keys(connection)?,
+        workers: workers(ask)?,
+        exposures: exposures(ask)?,
+        stolen_keys: stolen_keys(ask)?,
     })
 }
 
 /// The row of `meta`.
-pub(super) struct Meta {
+pub(crate) struct Meta {
     deployment: String,
-    pub(super) last_batch: BatchNumber,
-    pub(super) last_wall: WallTime,
-    pub(super) settled_order: OrderId,
+    pub(crate) last_batch: BatchNumber,
+    pub(crate) last_wall: WallTime,
+    pub(crate) settled_order: OrderId,
 }
 
 /// Reads the row of `meta`.
-pub(super) fn meta(connection: &Connection) -> Result<Meta, StoreError> {
+pub(crate) fn meta(ask: &dyn Ask) -> Result<Meta, StoreError> {
     let sql = "SELECT one, deployment, last_batch, last_wall, settled_order FROM meta";
-    first(connection, sql, [], |row| {
+    first(ask, sql, &[], |row| {
         let row = Reading::new(row, "meta", 1);
         Ok(Meta {
             deployment: row.text(1)?.to_owned(),
@@ -116,17 +155,17 @@ pub(super) fn meta(connection: &Connection) -> Result<Meta, StoreError> {
     .ok_or_else(|| StoreError::Corrupt("table meta: its row is missing".to_owned()))
 }
 
-fn next_order(connection: &Connection) -> Result<OrderId, StoreError> {
-    let last = first(connection, "SELECT coalesce(max(id), 0) FROM order_", [], |row| {
+fn next_order(ask: &dyn Ask) -> Result<OrderId, StoreError> {
+    let last = first(ask, "SELECT coalesce(max(id), 0) FROM order_", &[], |row| {
         Reading::new(row, "order_", 1).number::<u64>(0)
     })?;
     Ok(OrderId(last.unwrap_or(0) + 1))
 }
 
 /// All instruments; their IDs have no gaps.
-pub(super) fn instruments(connection: &Connection) -> Result<Vec<InstrumentRow>, StoreError> {
+pub(crate) fn instruments(ask: &dyn Ask) -> Result<Vec<InstrumentRow>, StoreError> {
     let mut expected = 0;
-    rows(connection, "SELECT id, symbol, name, kind FROM instrument ORDER BY id", [], |row| {
+    rows(ask, "SELECT id, symbol, name, kind FROM instrument ORDER BY id", &[], |row| {
         let row = Reading::new(row, "instrument", 1);
         expected += 1;
         let id = row.instrument(0)?;
@@ -139,12 +178,12 @@ pub(super) fn instruments(connection: &Connection) -> Result<Vec<InstrumentRow>,
 }
 
 /// All profiles and accounts, without positions; their IDs have no gaps.
-fn accounts(connection: &Connection) -> Result<(Vec<Profile>, Vec<Account>), StoreError> {
+fn accounts(ask: &dyn Ask) -> Result<(Vec<Profile>, Vec<Account>), StoreError> {
     let sql = "SELECT a.id, a.name, a.name_key, a.email, a.pass_hash, a.since, b.cash, b.granted,
                       a.disabled, a.password_due
                FROM account a LEFT JOIN balance b ON b.account = a.id ORDER BY a.id";
     let mut expected = 0;
-    let all = rows(connection, sql, [], |row| {
+    let all = rows(ask, sql, &[], |row| {
         let row = Reading::new(row, "account", 1);
         expected += 1;
         if row.account(0)?.0 != expected {
@@ -171,10 +210,10 @@ fn accounts(connection: &Connection) -> Result<(Vec<Profile>, Vec<Account>), Sto
     Ok(all.into_iter().unzip())
 }
 
-fn books(connection: &Connection, mut accounts: Vec<Account>) -> Result<Books, StoreError> {
+fn books(ask: &dyn Ask, mut accounts: Vec<Account>) -> Result<Books, StoreError> {
     let sql = "SELECT account, instrument, quantity, cost FROM position
                ORDER BY account, instrument";
-    for_each(connection, sql, [], |row| {
+    ask.for_each(sql, &[], &mut |row| {
         let row = Reading::new(row, "position", 2);
         let position = Position {
             instrument: row.instrument(1)?,
@@ -192,14 +231,14 @@ fn books(connection: &Connection, mut accounts: Vec<Account>) -> Result<Books, S
     for account in accounts {
         books.restore_account(account);
     }
-    for_each(connection, "SELECT instrument, price, time FROM price", [], |row| {
+    ask.for_each("SELECT instrument, price, time FROM price", &[], &mut |row| {
         let row = Reading::new(row, "price", 1);
         let mark = Mark { price: row.price(1)?, time: row.market(2)? };
         books.restore_mark(row.instrument(0)?, mark);
         Ok(())
     })?;
-    books.restore_head(head(connection)?, named_accounts(connection)?);
-    for record in open_orders(connection)? {
+    books.restore_head(head(ask)?, named_accounts(ask)?);
+    for record in open_orders(ask)? {
         let waiting = match record.state {
             OrderState::Queued(waiting) => waiting,
             _ => {
@@ -218,34 +257,33 @@ fn broken(error: papertrader_core::books::BrokenBooks) -> StoreError {
 }
 
 /// All open orders, in the order of their numbers, without a look at those that were decided.
-fn open_orders(connection: &Connection) -> Result<Vec<OrderRecord>, StoreError> {
+fn open_orders(ask: &dyn Ask) -> Result<Vec<OrderRecord>, StoreError> {
     let sql = format!("{SELECT_ORDER} WHERE o.id IN (SELECT id FROM waiting) ORDER BY o.id");
-    let mut open = rows(connection, &sql, [], rows::order)?;
+    let mut open = rows(ask, &sql, &[], rows::order)?;
     let sql = format!(
         "{SELECT_ORDER} WHERE o.id > (SELECT settled_order FROM meta) AND c.id IS NULL
          AND w.id IS NULL ORDER BY o.id"
     );
-    open.extend(rows(connection, &sql, [], rows::order)?);
+    open.extend(rows(ask, &sql, &[], rows::order)?);
     open.sort_unstable_by_key(|record| record.order.id);
     Ok(open)
 }
 
 /// The index of what is stored.
-pub(super) fn index(connection: &Connection) -> Result<Index, StoreError> {
+pub(crate) fn index(ask: &dyn Ask) -> Result<Index, StoreError> {
     let count = |sql: &str, table: &'static str| {
-        let last = first(connection, sql, [], |row| Reading::new(row, table, 1).number::<u32>(0))?;
+        let last = first(ask, sql, &[], |row| Reading::new(row, table, 1).number::<u32>(0))?;
         Ok::<u32, StoreError>(last.unwrap_or(0))
     };
     let accounts = count("SELECT coalesce(max(id), 0) FROM account", "account")?;
     let instruments = count("SELECT coalesce(max(id), 0) FROM instrument", "instrument")?;
-    let mut index = Index::new(accounts, instruments, next_order(connection)?.0 - 1);
-    let waiting: std::collections::HashSet<OrderId> =
-        rows(connection, "SELECT id FROM waiting", [], |row| {
-            Reading::new(row, "waiting", 1).number(0).map(OrderId)
-        })?
-        .into_iter()
-        .collect();
-    for record in open_orders(connection)? {
+    let mut index = Index::new(accounts, instruments, next_order(ask)?.0 - 1);
+    let waiting: HashSet<OrderId> = rows(ask, "SELECT id FROM waiting", &[], |row| {
+        Reading::new(row, "waiting", 1).number(0).map(OrderId)
+    })?
+    .into_iter()
+    .collect();
+    for record in open_orders(ask)? {
         let order = &record.order;
         let open = Open {
             waits: waiting.contains(&order.id),
@@ -254,13 +292,13 @@ pub(super) fn index(connection: &Connection) -> Result<Index, StoreError> {
         };
         index.add_open(order.id, open);
     }
-    for_each(connection, "SELECT account, hash FROM order_key", [], |row| {
+    ask.for_each("SELECT account, hash FROM order_key", &[], &mut |row| {
         let row = Reading::new(row, "order_key", 4);
         let hash = row.integer(1)?.cast_unsigned();
         index.add_known(OrderKey { account: row.account(0)?, hash });
         Ok(())
     })?;
-    for_each(connection, "SELECT account, client_order_id FROM cancel_mark", [], |row| {
+    ask.for_each("SELECT account, client_order_id FROM cancel_mark", &[], &mut |row| {
         let row = Reading::new(row, "cancel_mark", 2);
         index.add_known(OrderKey::new(row.account(0)?, &row.parsed(1)?));
         Ok(())
@@ -268,10 +306,10 @@ pub(super) fn index(connection: &Connection) -> Result<Index, StoreError> {
     Ok(index)
 }
 
-fn head(connection: &Connection) -> Result<Head, StoreError> {
+fn head(ask: &dyn Ask) -> Result<Head, StoreError> {
     let sql = "SELECT number, market, day, last_action, ended FROM snapshot
                ORDER BY number DESC LIMIT 1";
-    let head = first(connection, sql, [], |row| {
+    let head = first(ask, sql, &[], |row| {
         let row = Reading::new(row, "snapshot", 1);
         Ok(Head {
             snapshot: row.number(0)?,
@@ -285,10 +323,10 @@ fn head(connection: &Connection) -> Result<Head, StoreError> {
 }
 
 /// The named accounts as they are stored.
-pub(super) fn named_accounts(connection: &Connection) -> Result<NamedAccounts, StoreError> {
+pub(crate) fn named_accounts(ask: &dyn Ask) -> Result<NamedAccounts, StoreError> {
     let mut named = NamedAccounts::default();
     let mut cash_rows = 0;
-    for_each(connection, "SELECT name, instrument, amount FROM named_account", [], |row| {
+    ask.for_each("SELECT name, instrument, amount FROM named_account", &[], &mut |row| {
         let row = Reading::new(row, "named_account", 2);
         let instrument = row.instrument(1)?;
         let amount: i128 = row.parsed(2)?;
@@ -311,10 +349,10 @@ pub(super) fn named_accounts(connection: &Connection) -> Result<NamedAccounts, S
     Ok(named)
 }
 
-fn sessions(connection: &Connection) -> Result<Vec<StoredSession>, StoreError> {
+fn sessions(ask: &dyn Ask) -> Result<Vec<StoredSession>, StoreError> {
     let sql = "SELECT key, account, expires, expirable, client, started, used FROM session
                ORDER BY key";
-    rows(connection, sql, [], |row| {
+    rows(ask, sql, &[], |row| {
         let row = Reading::new(row, "session", 1);
         Ok(StoredSession {
             key: SessionKey(row.bytes(0)?),
@@ -328,10 +366,10 @@ fn sessions(connection: &Connection) -> Result<Vec<StoredSession>, StoreError> {
     })
 }
 
-fn workers(connection: &Connection) -> Result<Vec<WorkerRow>, StoreError> {
+fn workers(ask: &dyn Ask) -> Result<Vec<WorkerRow>, StoreError> {
     let sql = "SELECT id, name, allowed, key, booted, booted_until, compromised FROM worker
                ORDER BY id";
-    rows(connection, sql, [], |row| {
+    rows(ask, sql, &[], |row| {
         let row = Reading::new(row, "worker", 1);
         let boot = Boot { until: row.optional(5)?.map(WallTime), compromised: row.flag(6)? };
         let booted = row.flag(4)?;
@@ -348,132 +386,127 @@ fn workers(connection: &Connection) -> Result<Vec<WorkerRow>, StoreError> {
     })
 }
 
-fn exposures(connection: &Connection) -> Result<Vec<(AccountId, WorkerId)>, StoreError> {
+fn exposures(ask: &dyn Ask) -> Result<Vec<(AccountId, WorkerId)>, StoreError> {
     let sql = "SELECT account, worker FROM exposure ORDER BY account, worker";
-    rows(connection, sql, [], |row| {
+    rows(ask, sql, &[], |row| {
         let row = Reading::new(row, "exposure", 2);
         Ok((row.account(0)?, WorkerId(row.bytes(1)?)))
     })
 }
 
-fn stolen_keys(connection: &Connection) -> Result<Vec<String>, StoreError> {
-    let sql = "SELECT fingerprint FROM stolen_key ORDER BY fingerprint";
-    rows(connection, sql, [], |row| Ok(Reading::new(row, "stolen_key", 1).text(0)?.to_owned()))
+fn stolen_keys(ask: &dyn Ask) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT fingerprint FROM stolen_key";
+    let convert = |row: &dyn Cells| Ok(Reading::new(row, "stolen_key", 1).text(0)?.to_owned());
+    let mut keys: Vec<String> = rows(ask, sql, &[], convert)?;
+    // A database may have an alphabet of its own.
+    keys.sort_unstable();
+    Ok(keys)
 }
 
-/// What is known under one client order ID. `recent` are the open orders with its key, and whether
-/// there may be others or a mark.
-pub(super) fn find(
-    connection: &Connection,
-    account: AccountId,
+/// What is known under client order IDs, in the same order.
+pub(crate) fn find(
+    ask: &dyn Ask,
+    index: &Index,
+    keys: &[(AccountId, ClientOrderId)],
+) -> Result<Vec<Option<Found>>, StoreError> {
+    let order_keys: Vec<OrderKey> =
+        keys.iter().map(|(account, id)| OrderKey::new(*account, id)).collect();
+    let open: Vec<OrderId> = order_keys.iter().flat_map(|key| index.open_with(*key)).collect();
+    let mut found = HashMap::new();
+    for record in ask.orders(&open)? {
+        let request = &record.order.request;
+        found.insert((request.account, request.client_order_id.clone()), record);
+    }
+    let find = |(key, named): (&OrderKey, &(AccountId, ClientOrderId))| match found.get(named) {
+        Some(record) => Ok(Some(Found::Order(record.clone()))),
+        None if index.may_know(*key) => find_known(ask, *key, &named.1),
+        None => Ok(None),
+    };
+    order_keys.iter().zip(keys).map(find).collect()
+}
+
+/// The one of some orders that has this client order ID. Those that are not stored are passed over.
+pub(crate) fn find_recent(
+    ask: &dyn Ask,
+    orders: &[OrderId],
     client_order_id: &ClientOrderId,
-    recent: (impl IntoIterator<Item = OrderId>, bool),
 ) -> Result<Option<Found>, StoreError> {
-    match find_recent(connection, recent.0, client_order_id)? {
-        None if recent.1 => {
-            find_known(connection, OrderKey::new(account, client_order_id), client_order_id)
-        }
+    let mut found = ask.orders(orders)?.into_iter();
+    let found = found.find(|record| record.order.request.client_order_id == *client_order_id);
+    Ok(found.map(Found::Order))
+}
+
+/// What the database knows under a key, but for open orders: those with the newest keys first.
+pub(crate) fn find_known(
+    ask: &dyn Ask,
+    key: OrderKey,
+    client_order_id: &ClientOrderId,
+) -> Result<Option<Found>, StoreError> {
+    let orders = ask.keys(0..generations(ask)?, key.account, Some(key.hash), usize::MAX)?;
+    match find_recent(ask, &orders, client_order_id)? {
+        None if is_marked(ask, key.account, client_order_id)? => Ok(Some(Found::Mark)),
         found => Ok(found),
     }
 }
 
-/// The one of some orders that has this client order ID. Those that are not stored are passed over.
-pub(super) fn find_recent(
-    connection: &Connection,
-    orders: impl IntoIterator<Item = OrderId>,
+/// Whether a client order ID was cancelled before an order with it came.
+pub(crate) fn is_marked(
+    ask: &dyn Ask,
+    account: AccountId,
     client_order_id: &ClientOrderId,
-) -> Result<Option<Found>, StoreError> {
-    for order in orders {
-        let found = by_id(connection, order)?;
-        if let Some(record) = found.filter(|r| r.order.request.client_order_id == *client_order_id)
-        {
-            return Ok(Some(Found::Order(record)));
-        }
-    }
-    Ok(None)
-}
-
-/// What the database knows under a key, but for open orders: those with the newest keys first.
-pub(super) fn find_known(
-    connection: &Connection,
-    key: OrderKey,
-    client_order_id: &ClientOrderId,
-) -> Result<Option<Found>, StoreError> {
-    let sql = "SELECT id FROM order_key WHERE generation = ?1 AND account = ?2 AND hash = ?3";
-    for generation in generations(connection)? {
-        let values = params![generation, key.account.0, key.hash.cast_signed()];
-        let orders = rows(connection, sql, values, order_id)?;
-        let found = find_recent(connection, orders, client_order_id)?;
-        if found.is_some() {
-            return Ok(found);
-        }
-    }
+) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM cancel_mark WHERE account = ?1 AND client_order_id = ?2";
-    let values = params![key.account.0, client_order_id.as_str()];
-    first(connection, sql, values, |_| Ok(Found::Mark))
+    let values = [account.0.into(), Value::Text(client_order_id.as_str())];
+    Ok(first(ask, sql, &values, |_| Ok(()))?.is_some())
 }
 
-/// All generations of keys, the newest first.
-fn generations(connection: &Connection) -> Result<impl Iterator<Item = i64>, StoreError> {
-    let newest = generation(OrderId(next_order(connection)?.0 - 1));
-    let newest = i64::try_from(newest).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-    Ok((0..=newest).rev())
-}
-
-fn order_id(row: &Row<'_>) -> Result<OrderId, StoreError> {
-    Reading::new(row, "order_key", 4).number(0).map(OrderId)
-}
-
-fn by_id(connection: &Connection, order: OrderId) -> Result<Option<OrderRecord>, StoreError> {
-    let sql = format!("{SELECT_ORDER} WHERE o.id = ?1");
-    first(connection, &sql, [order.0.cast_signed()], rows::order)
+/// How many generations of keys there may be.
+fn generations(ask: &dyn Ask) -> Result<u64, StoreError> {
+    Ok(generation(OrderId(next_order(ask)?.0 - 1)) + 1)
 }
 
 /// The newest decided orders of an account, at most `limit`, newest first.
 fn decided(
-    connection: &Connection,
+    ask: &dyn Ask,
     account: AccountId,
     limit: usize,
 ) -> Result<Vec<OrderRecord>, StoreError> {
-    let sql = "SELECT id FROM order_key WHERE generation = ?1 AND account = ?2";
-    let mut orders = Vec::new();
-    for generation in generations(connection)? {
-        if orders.len() >= limit {
-            break;
-        }
-        let mut ids = rows(connection, sql, params![generation, account.0], order_id)?;
-        ids.sort_unstable_by(|a, b| b.cmp(a));
-        for id in ids.into_iter().take(limit - orders.len()) {
-            let missing = || {
-                StoreError::Corrupt(format!("table order_key, order {id}: there is no such order"))
-            };
-            orders.push(by_id(connection, id)?.ok_or_else(missing)?);
+    let (mut end, mut asked) = (generations(ask)?, 1);
+    let mut ids = Vec::new();
+    // Most are found in the newest generations: of older ones more are asked for at once.
+    while ids.len() < limit && end > 0 {
+        let start = end.saturating_sub(asked);
+        ids.extend(ask.keys(start..end, account, None, limit - ids.len())?);
+        (end, asked) = (start, GENERATIONS.min(asked * 2));
+    }
+    let orders = ask.orders(&ids)?;
+    let mut stored = orders.iter().map(|record| record.order.id);
+    match ids.iter().find(|id| stored.next() != Some(**id)) {
+        None => Ok(orders),
+        Some(id) => {
+            let what = format!("table order_key, order {id}: there is no such order");
+            Err(StoreError::Corrupt(what))
         }
     }
-    Ok(orders)
 }
 
-/// The second view: a connection of its own that cannot write.
+/// The second view: connections of its own that cannot write.
 ///
 /// It looks into the index before its transaction begins: what was open then and is decided
 /// meanwhile is seen as decided.
-pub(super) struct Reader {
-    connection: Connection,
+pub(crate) struct Reader<C> {
+    connection: C,
     index: SharedIndex,
 }
 
-impl Reader {
-    /// Reads through a connection.
-    pub(super) fn new(connection: Connection, index: SharedIndex) -> Reader {
+impl<C> Reader<C> {
+    /// Reads through connections.
+    pub(crate) fn new(connection: C, index: SharedIndex) -> Reader<C> {
         Reader { connection, index }
-    }
-
-    fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
-        self.connection.transaction().map_err(of_read)
     }
 }
 
-impl StoreReader for Reader {
+impl<C: Consistent> StoreReader for Reader<C> {
     fn bars(
         &mut self,
         instrument: InstrumentId,
@@ -487,8 +520,15 @@ impl StoreReader for Reader {
              WHERE instrument = ?1 AND resolution = ?2 AND start >= ?3 AND start < ?4
              ORDER BY start LIMIT ?5"
         );
-        let values = params![instrument.0, resolution as u8, from.0, to.0, sql_limit(limit)];
-        rows(&self.connection, &sql, values, rows::bar)
+        let resolution = i64::from(resolution as u8);
+        let values = [
+            instrument.0.into(),
+            resolution.into(),
+            from.0.into(),
+            to.0.into(),
+            sql_limit(limit).into(),
+        ];
+        self.connection.consistent(|ask| rows(ask, &sql, &values, rows::bar))
     }
 
     fn last_bar(
@@ -502,17 +542,20 @@ impl StoreReader for Reader {
              WHERE instrument = ?1 AND resolution = ?2 AND start < ?3
              ORDER BY start DESC LIMIT 1"
         );
-        let values = params![instrument.0, resolution as u8, before.0];
-        Ok(rows(&self.connection, &sql, values, rows::bar)?.pop())
+        let resolution = i64::from(resolution as u8);
+        let values = [instrument.0.into(), resolution.into(), before.0.into()];
+        self.connection.consistent(|ask| first(ask, &sql, &values, rows::bar))
     }
 
     fn history(&mut self, account: AccountId, limit: usize) -> Result<Vec<HistoryRow>, StoreError> {
-        let transaction = self.begin()?;
-        let orders = decided(&transaction, account, limit)?;
         let sql = format!(
             "SELECT {JOURNAL_COLUMNS} FROM journal WHERE account = ?1 ORDER BY id DESC LIMIT ?2"
         );
-        let entries = rows(&transaction, &sql, params_of(account, limit), rows::journal)?;
+        let values = [account.0.into(), sql_limit(limit).into()];
+        let (orders, entries) = self.connection.consistent(|ask| {
+            let orders = decided(ask, account, limit)?;
+            Ok((orders, rows(ask, &sql, &values, rows::journal)?))
+        })?;
         let mut orders = orders.into_iter().peekable();
         let mut entries = entries.into_iter().peekable();
         let mut history = Vec::new();
@@ -535,21 +578,15 @@ impl StoreReader for Reader {
     }
 
     fn orders(&mut self, account: AccountId, limit: usize) -> Result<Vec<OrderRecord>, StoreError> {
-        let open = read_index(&self.index).open_of(account).to_vec();
-        let transaction = self.begin()?;
-        let mut orders = Vec::new();
-        for id in open.into_iter().rev() {
-            let record = by_id(&transaction, id)?;
-            if let Some(open) = record.filter(|record| record.decided.is_none()) {
-                orders.push(open);
-            }
-            if orders.len() >= limit {
-                break;
-            }
-        }
-        orders.truncate(limit);
-        let left = limit - orders.len();
-        orders.extend(decided(&transaction, account, left)?);
+        let mut open = read_index(&self.index).open_of(account).to_vec();
+        open.reverse();
+        let mut orders = self.connection.consistent(|ask| {
+            let mut orders = ask.orders(&open)?;
+            orders.retain(|record| record.decided.is_none());
+            orders.truncate(limit);
+            orders.extend(decided(ask, account, limit - orders.len())?);
+            Ok(orders)
+        })?;
         orders.sort_unstable_by_key(|record| std::cmp::Reverse(record.order.id));
         Ok(orders)
     }
@@ -561,16 +598,14 @@ impl StoreReader for Reader {
     ) -> Result<Option<Found>, StoreError> {
         let key = OrderKey::new(account, client_order_id);
         let open: Vec<OrderId> = read_index(&self.index).open_with(key).collect();
-        let transaction = self.begin()?;
-        find(&transaction, account, client_order_id, (open, true))
+        self.connection.consistent(|ask| match find_recent(ask, &open, client_order_id)? {
+            None => find_known(ask, key, client_order_id),
+            found => Ok(found),
+        })
     }
 }
 
-fn params_of(account: AccountId, limit: usize) -> (u32, i64) {
-    (account.0, sql_limit(limit))
-}
-
 /// A limit as SQL has it. What does not fit is no limit at all.
-fn sql_limit(limit: usize) -> i64 {
+pub(crate) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
