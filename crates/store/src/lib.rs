@@ -10,6 +10,7 @@
 pub mod directory;
 mod fold;
 mod index;
+pub mod postgres;
 mod read;
 mod rows;
 mod shape;

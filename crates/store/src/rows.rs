@@ -58,8 +58,8 @@ pub(crate) trait Cells {
 pub(crate) const SELECT_ORDER: &str = "SELECT o.id, o.account, o.client_order_id, o.side, \
     o.instrument, o.quantity, o.hold, o.received_wall, o.received_market, o.seen, o.day, o.worker, \
     o.worker_time, o.worker_sequence, w.id, w.quantity, w.reason, c.state, c.reason, c.asked, \
-    c.quantity, c.price, c.amount, c.basis, c.snapshot, coalesce(c.wall, s.wall), \
-    coalesce(c.market, s.market) \
+    c.quantity, c.price, c.amount, c.basis, c.snapshot, \
+    coalesce(c.wall, s.wall) AS decided_wall, coalesce(c.market, s.market) AS decided_market \
     FROM order_ o LEFT JOIN outcome c ON c.id = o.id LEFT JOIN waiting w ON w.id = o.id \
     LEFT JOIN snapshot s ON s.number = c.snapshot";
 

@@ -3,6 +3,8 @@
 //! A test file includes this module, gives a [`Backend`] and calls [`contract_tests!`], which makes
 //! one test of each case. The cases know the trait only.
 
+pub(crate) mod damage;
+pub(crate) mod postings;
 pub(crate) mod trading;
 
 use papertrader_core::bar::{Bar, Resolution};

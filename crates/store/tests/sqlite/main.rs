@@ -13,8 +13,6 @@ use std::path::PathBuf;
 
 use contract::trading::Trading;
 use papertrader_core::ids::BatchNumber;
-use papertrader_core::ledger::{Asset, LedgerAccount, Posting, fill_postings};
-use papertrader_core::order::OrderState;
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{CommitError, Store, StoreError};
 use rusqlite::Connection;
@@ -53,52 +51,13 @@ contract_tests!(File::new());
 #[test]
 fn the_view_of_postings_is_the_double_entry() {
     let file = File::new();
-    let mut store = file.store();
-    let mut trading = Trading::new(31);
-    for _ in 0..300 {
-        store.commit(&trading.next_batch()).unwrap();
-    }
-    let mut expected: Vec<Posting> = Vec::new();
-    for record in trading.records.values() {
-        if let OrderState::Filled(fill) = &record.state {
-            let request = &record.order.request;
-            let (account, instrument) = (request.account, request.instrument);
-            expected.extend(fill_postings(account, request.side, instrument, fill));
-        }
-    }
-    for (entry, _) in &trading.journal {
-        expected.extend(entry.postings());
-    }
-    assert!(expected.len() > 500);
-
-    let raw = file.raw();
-    let sql = "SELECT account, named, instrument, amount FROM posting";
-    let mut statement = raw.prepare(sql).unwrap();
-    let rows = statement.query_map([], |row| {
-        let named: Option<String> = row.get(1)?;
-        let account = match (row.get(0)?, named.as_deref()) {
-            (Some(id), None) => LedgerAccount::Trader(papertrader_core::ids::AccountId(id)),
-            (None, Some("market")) => LedgerAccount::Market,
-            (None, Some("grants")) => LedgerAccount::Grants,
-            (None, Some("fractions")) => LedgerAccount::Fractions,
-            other => panic!("a posting of {other:?}"),
-        };
-        let instrument: Option<u32> = row.get(2)?;
-        let asset = instrument
-            .map_or(Asset::Cash, |id| Asset::Instrument(papertrader_core::ids::InstrumentId(id)));
-        Ok(Posting { account, asset, amount: row.get(3)? })
+    contract::postings::the_view_of_postings_is_the_double_entry(&file, |sql| {
+        let raw = file.raw();
+        let mut statement = raw.prepare(sql).unwrap();
+        let columns =
+            |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        statement.query_map([], columns).unwrap().collect::<Result<_, _>>().unwrap()
     });
-    let mut found: Vec<Posting> = rows.unwrap().collect::<Result<_, _>>().unwrap();
-    let key = |posting: &Posting| (posting.account, posting.asset, posting.amount);
-    found.sort_by_key(key);
-    expected.sort_by_key(key);
-    assert_eq!(found, expected);
-
-    // Each entry for itself sums to zero in each asset.
-    let sql = "SELECT count(*) FROM
-        (SELECT 1 FROM posting GROUP BY source, source_id, instrument HAVING sum(amount) <> 0)";
-    let unbalanced: i64 = raw.query_row(sql, [], |row| row.get(0)).unwrap();
-    assert_eq!(unbalanced, 0);
 }
 
 #[test]

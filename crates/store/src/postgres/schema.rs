@@ -1,0 +1,211 @@
+//! Connections and the schema: how a database is opened, locked, and brought to the newest version.
+//!
+//! Migrations go forward only, each in one transaction together with its number (`schema_version`),
+//! so a crash leaves one version or the next.
+//!
+//! Invariant: whoever holds a writer's connection holds the database's lock. The server gives the
+//! lock away only when that connection's session has ended, so that nothing of it, not even a COMMIT
+//! without an answer, comes after what the next writer reads.
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+
+use super::address::Address;
+use super::client::{Client, NONE};
+use super::failure::Failure;
+use crate::StoreError;
+use crate::rows::Reading;
+
+/// All migrations: entry n brings version n to version n + 1.
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_ledger.sql")];
+
+/// The tables and views of all migrations, and the one that numbers them.
+const TABLES: [&str; 21] = [
+    "account",
+    "balance",
+    "bar",
+    "cancel_mark",
+    "exposure",
+    "instrument",
+    "journal",
+    "meta",
+    "named_account",
+    "order_",
+    "order_key",
+    "outcome",
+    "position",
+    "posting",
+    "price",
+    "schema_version",
+    "session",
+    "snapshot",
+    "stolen_key",
+    "waiting",
+    "worker",
+];
+
+/// The number of the advisory lock: "PTRD".
+const LOCK: i64 = 0x5054_5244;
+/// How long a writer waits for the lock, in milliseconds: the session of one that has just ended may
+/// need a moment to be noticed as gone.
+const LOCK_WAIT: u32 = 2_000;
+
+/// A writer's session, as the server names it. It may outlive its connection.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    process: i32,
+    started: String,
+}
+
+/// Connects for writing, takes the lock, and migrates. A new database gets the deployment ID given.
+pub(super) fn open(
+    address: &Address,
+    deployment_if_new: &str,
+) -> Result<(Client, Session), StoreError> {
+    let (client, session) = connect(address, None)?;
+    migrate(&client, deployment_if_new)?;
+    Ok((client, session))
+}
+
+/// Connects for writing and takes the lock. The session before, which may hold it still, is ended.
+pub(super) fn connect(
+    address: &Address,
+    before: Option<&Session>,
+) -> Result<(Client, Session), StoreError> {
+    let client = begin(address)?;
+    // A commit is on the disk before it is reported, whatever the server's default is.
+    client.batch("SET synchronous_commit = on")?;
+    if let Some(Session { process, started }) = before {
+        let sql = "SELECT CAST(count(pg_terminate_backend(pid)) AS BIGINT) FROM pg_stat_activity
+                   WHERE pid = ?1 AND CAST(backend_start AS TEXT) = ?2 AND usename = current_user";
+        let values: [&(dyn ToSql + Sync); 2] = [process, started];
+        // If that is not allowed the lock is waited for, or missed, all the same.
+        if let Err(error) = client.for_each(sql, &values, &mut |_| Ok(())) {
+            tracing::warn!(%error, "the session before could not be ended");
+        }
+    }
+    lock(&client)?;
+    let mut session = None;
+    let sql = "SELECT pid, CAST(backend_start AS TEXT) FROM pg_stat_activity
+               WHERE pid = pg_backend_pid()";
+    client.for_each(sql, NONE, &mut |row| {
+        let row = Reading::new(row, "pg_stat_activity", 1);
+        session = Some(Session { process: row.number(0)?, started: row.text(1)?.to_owned() });
+        Ok(())
+    })?;
+    let session = session.unwrap_or(Session { process: 0, started: String::new() });
+    client.for_each("SELECT setting FROM pg_settings WHERE name = 'fsync'", NONE, &mut |row| {
+        if Reading::new(row, "pg_settings", 0).text(0)? == "off" {
+            tracing::warn!(
+                "the database server runs with fsync = off: a power cut may destroy all it holds"
+            );
+        }
+        Ok(())
+    })?;
+    Ok((client, session))
+}
+
+/// Connects for reading only.
+pub(super) fn connect_reader(address: &Address) -> Result<Client, StoreError> {
+    let client = begin(address)?;
+    client.batch("SET default_transaction_read_only = on")?;
+    Ok(client)
+}
+
+/// Connects, and sets what every session has.
+fn begin(address: &Address) -> Result<Client, StoreError> {
+    let client = Client::connect(address)?;
+    let limit = address.answer.as_millis();
+    client.batch(&format!("SET statement_timeout = {limit}; SET lock_timeout = {limit}"))?;
+    // The server, too, notices within a minute that this side is gone. Not every server has these.
+    let sql = "SELECT set_config(s.name, v.value, false) FROM pg_settings AS s
+               JOIN (VALUES ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '10'),
+                            ('tcp_keepalives_count', '3'), ('tcp_user_timeout', '30000'))
+                    AS v (name, value) ON v.name = s.name";
+    client.for_each(sql, NONE, &mut |_| Ok(()))?;
+    Ok(client)
+}
+
+/// Takes the lock of the database, for as long as the session lasts.
+fn lock(client: &Client) -> Result<(), StoreError> {
+    let wait = format!(
+        "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_WAIT}; \
+         SELECT pg_advisory_lock({LOCK}); COMMIT"
+    );
+    match client.batch(&wait) {
+        Ok(()) => Ok(()),
+        Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => {
+            Err(StoreError::Directory("another master uses this database".to_owned()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn migrate(client: &Client, deployment: &str) -> Result<(), StoreError> {
+    let known = MIGRATIONS.len() as u32;
+    let found = version(client)?;
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    for (done, sql) in MIGRATIONS.iter().enumerate().skip(found as usize) {
+        apply(client, done + 1, sql, deployment)?;
+        tracing::info!(version = done + 1, "the database schema was brought forward");
+    }
+    Ok(())
+}
+
+/// The schema's version; 0 of a database that holds nothing of ours.
+fn version(client: &Client) -> Result<u32, StoreError> {
+    let mut there = Vec::new();
+    let names: Vec<&str> = TABLES.to_vec();
+    let values: [&(dyn ToSql + Sync); 1] = [&names];
+    // Types that every server gives as such.
+    let sql = "SELECT CAST(table_name AS TEXT) FROM information_schema.tables
+               WHERE CAST(table_schema AS TEXT) = CAST(current_schema() AS TEXT)
+                 AND CAST(table_name AS TEXT) = ANY(CAST(?1 AS TEXT[]))
+               ORDER BY 1";
+    client.for_each(sql, &values, &mut |row| {
+        there.push(Reading::new(row, "tables", 1).text(0)?.to_owned());
+        Ok(())
+    })?;
+    let others = || {
+        let there = there.join(", ");
+        StoreError::Corrupt(format!("it holds tables of another program: {there}"))
+    };
+    if there.is_empty() {
+        return Ok(0);
+    }
+    if !there.iter().any(|name| name == "schema_version") {
+        return Err(others());
+    }
+    let mut version = None;
+    let sql = "SELECT version FROM schema_version WHERE program = 'papertrader'";
+    let asked = client.for_each(sql, NONE, &mut |row| {
+        version = Some(Reading::new(row, "schema_version", 0).number(0)?);
+        Ok(())
+    });
+    match (asked, version) {
+        (Ok(()), Some(version)) => Ok(version),
+        // Another program's table of this name need not have these columns.
+        (Err(error), _) if client.is_lost() => Err(error),
+        _ => Err(others()),
+    }
+}
+
+fn apply(client: &Client, version: usize, sql: &str, deployment: &str) -> Result<(), Failure> {
+    let _patience = client.wait_for_ever();
+    client.batch("BEGIN; SET LOCAL statement_timeout = 0")?;
+    client.batch(sql)?;
+    if version == 1 {
+        client.batch(
+            "CREATE TABLE schema_version (program TEXT PRIMARY KEY, version BIGINT NOT NULL);
+             INSERT INTO schema_version (program, version) VALUES ('papertrader', 0)",
+        )?;
+        let sql = "INSERT INTO meta (one, deployment, last_batch, last_wall) VALUES (1, ?1, 0, 0)";
+        client.execute(sql, &[&deployment as &(dyn ToSql + Sync)])?;
+    }
+    client.batch(&format!(
+        "UPDATE schema_version SET version = {version} WHERE program = 'papertrader'"
+    ))?;
+    client.batch("COMMIT")
+}
