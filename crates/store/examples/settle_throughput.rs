@@ -1,7 +1,9 @@
 //! Measures what durable orders cost: places orders in batches, settles all of them in one, and
 //! prints the times. It judges nothing and belongs to no test.
 //!
-//! `cargo run --release -p papertrader-store --example settle_throughput -- [orders] [accounts]`
+//! `cargo run --release -p papertrader-store --example settle_throughput -- [orders] [accounts] [URL]`
+//!
+//! Without the URL of an empty PostgreSQL database it measures SQLite.
 
 use std::error::Error;
 use std::time::Instant;
@@ -16,6 +18,7 @@ use papertrader_core::order::{Order, OrderRecord, OrderRequest, OrderState, Side
 use papertrader_core::settle::settle;
 use papertrader_core::snapshot::{Mark, PricePoint, Snapshot};
 use papertrader_core::time::{MarketTime, Moment, SECOND, WallTime};
+use papertrader_store::postgres::PostgresStore;
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{Batch, Change, InstrumentRow, NewAccount, Profile, Store};
 
@@ -30,11 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (orders, accounts) = (number(100_000)?, number(10_000)?);
     let dir = tempfile::tempdir()?;
-    let mut measured = Measured {
-        store: SqliteStore::open(&dir.path().join("books.sqlite"), "measured")?,
-        books: Books::new(),
-        batch: 0,
+    let store: Box<dyn Store> = match arguments.next() {
+        Some(url) => Box::new(PostgresStore::open(&url, "measured")?),
+        None => Box::new(SqliteStore::open(&dir.path().join("books.sqlite"), "measured")?),
     };
+    let mut measured = Measured { store, books: Books::new(), batch: 0 };
     measured.prepare(u32::try_from(accounts)?)?;
     measured.settle("first prices")?;
     // Twice: the second time buys into positions that are there.
@@ -55,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 struct Measured {
-    store: SqliteStore,
+    store: Box<dyn Store>,
     books: Books,
     batch: u64,
 }

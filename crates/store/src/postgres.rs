@@ -185,7 +185,7 @@ impl PostgresStore {
     }
 }
 
-/// Asks in one read transaction.
+/// Asks in one read transaction, after a statement.
 fn at_one_moment<T>(
     client: &Client,
     before: &str,
@@ -256,15 +256,25 @@ struct Readable {
 }
 
 impl Readable {
+    /// Asks, and once more if the connection turns out to be lost: it may have been idle for long.
+    fn ask<T>(
+        &mut self,
+        mut ask: impl FnMut(&Client) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let was_connected = self.client.is_some();
+        let answer = self.attempt(&mut ask);
+        if was_connected && self.client.is_none() { self.attempt(&mut ask) } else { answer }
+    }
+
     fn attempt<T>(
         &mut self,
-        ask: &mut impl FnMut(&dyn Ask) -> Result<T, StoreError>,
+        ask: &mut impl FnMut(&Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let client = match self.client.take() {
             Some(client) => client,
             None => schema::connect_reader(&self.address)?,
         };
-        let answer = at_one_moment(&client, "", ask);
+        let answer = ask(&client);
         self.client = Some(client).filter(|client| !client.is_lost());
         answer
     }
@@ -275,9 +285,13 @@ impl Consistent for Readable {
         &mut self,
         mut ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let was_connected = self.client.is_some();
-        let answer = self.attempt(&mut ask);
-        // A connection that was idle may have been lost long ago.
-        if was_connected && self.client.is_none() { self.attempt(&mut ask) } else { answer }
+        self.ask(|client| at_one_moment(client, "", &mut ask))
+    }
+
+    fn alone<T>(
+        &mut self,
+        mut ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.ask(|client| ask(client))
     }
 }

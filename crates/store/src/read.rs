@@ -69,6 +69,14 @@ pub(crate) trait Consistent: Send {
         &mut self,
         ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
     ) -> Result<T, StoreError>;
+
+    /// The same for a single question.
+    fn alone<T>(
+        &mut self,
+        ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.consistent(ask)
+    }
 }
 
 /// The index, for the writer and the readers.
@@ -528,7 +536,7 @@ impl<C: Consistent> StoreReader for Reader<C> {
             to.0.into(),
             sql_limit(limit).into(),
         ];
-        self.connection.consistent(|ask| rows(ask, &sql, &values, rows::bar))
+        self.connection.alone(|ask| rows(ask, &sql, &values, rows::bar))
     }
 
     fn last_bar(
@@ -544,7 +552,7 @@ impl<C: Consistent> StoreReader for Reader<C> {
         );
         let resolution = i64::from(resolution as u8);
         let values = [instrument.0.into(), resolution.into(), before.0.into()];
-        self.connection.consistent(|ask| first(ask, &sql, &values, rows::bar))
+        self.connection.alone(|ask| first(ask, &sql, &values, rows::bar))
     }
 
     fn history(&mut self, account: AccountId, limit: usize) -> Result<Vec<HistoryRow>, StoreError> {

@@ -62,7 +62,13 @@ impl Client {
                 Err(_) => Err(Failure::late(limit)),
             }
         });
-        let (client, connection) = connected?;
+        let (client, connection) = match connected {
+            Ok(connected) => connected,
+            Err(failure) => {
+                runtime.shutdown_background();
+                return Err(failure.into());
+            }
+        };
         let connection = runtime.spawn(async move {
             // What ends it is told to whoever asks next.
             let _ = connection.await;

@@ -101,7 +101,7 @@ impl From<Failure> for Refused {
 
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> StoreError {
-        if failure.finds_corruption() {
+        if failure.loses_data() {
             StoreError::Corrupt(failure.words)
         } else {
             StoreError::Database(failure.words)
@@ -120,7 +120,7 @@ pub(super) enum Phase {
 
 /// What a failed write means for its batch.
 pub(super) fn of_batch(failure: Failure, phase: Phase) -> CommitError {
-    if failure.is_panic || failure.finds_corruption() {
+    if failure.loses_data() {
         return CommitError::Disk(failure.words);
     }
     let code = failure.code.as_ref().map_or("", SqlState::code);
@@ -136,8 +136,9 @@ pub(super) fn of_batch(failure: Failure, phase: Phase) -> CommitError {
 }
 
 impl Failure {
-    fn finds_corruption(&self) -> bool {
-        self.is(&SqlState::DATA_CORRUPTED) || self.is(&SqlState::INDEX_CORRUPTED)
+    /// Whether what was written before may be gone.
+    fn loses_data(&self) -> bool {
+        self.is_panic || self.is(&SqlState::DATA_CORRUPTED) || self.is(&SqlState::INDEX_CORRUPTED)
     }
 }
 

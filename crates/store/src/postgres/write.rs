@@ -136,10 +136,15 @@ impl Column {
             (Column::Small(all), Value::Integer(number)) => all.push(i16::try_from(number).ok()),
             (Column::Text(all), Value::Text(text)) => all.push(Some(text.to_owned())),
             (Column::Bytes(all), Value::Bytes(bytes)) => all.push(Some(bytes.to_owned())),
-            (Column::Big(all), _) => all.push(None),
-            (Column::Small(all), _) => all.push(None),
-            (Column::Text(all), _) => all.push(None),
-            (Column::Bytes(all), _) => all.push(None),
+            (column, value) => {
+                debug_assert_eq!(value, Value::Null, "a value of another kind than its column");
+                match column {
+                    Column::Big(all) => all.push(None),
+                    Column::Small(all) => all.push(None),
+                    Column::Text(all) => all.push(None),
+                    Column::Bytes(all) => all.push(None),
+                }
+            }
         }
     }
 

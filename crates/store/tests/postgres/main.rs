@@ -14,7 +14,10 @@ mod server;
 mod tls;
 
 use contract::trading::Trading;
-use papertrader_core::ids::{AccountId, BatchNumber};
+use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId};
+use papertrader_core::money::Quantity;
+use papertrader_core::order::Side;
+use papertrader_core::time::SECOND;
 use papertrader_store::postgres::PostgresStore;
 use papertrader_store::{Batch, CommitError, Store, StoreError};
 use server::Server;
@@ -166,6 +169,7 @@ fn it_works_on_a_thread_that_runs_a_runtime() {
     let database = Server::shared().database();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
+        PostgresStore::open(&format!("{}nowhere", database.url()), "one").unwrap_err();
         let mut store = database.store();
         let mut trading = Trading::new(67);
         for _ in 0..5 {
@@ -192,4 +196,35 @@ fn no_error_tells_what_a_row_holds() {
     let error = store.commit(&batch).unwrap_err();
     assert!(matches!(error, CommitError::Contradiction(_)), "{error}");
     assert!(!error.to_string().contains("hunter2"), "{error}");
+}
+
+#[test]
+fn many_rows_are_copied_and_still_contradict() {
+    let database = Server::shared().database();
+    let mut store = database.store();
+    let mut trading = Trading::new(69);
+    store.commit(&trading.next_batch()).unwrap();
+    let (account, what) = (AccountId(1), InstrumentId(1));
+    let mut changes = Vec::new();
+    for n in 0..200 {
+        // Most are refused at once, some are filled.
+        let quantity = Quantity::from_raw(if n % 20 == 0 { 1_000 } else { i64::MAX });
+        changes.push(trading.place(account, Side::Buy, what, quantity));
+    }
+    changes.push(trading.settle(SECOND, true, &[(what, 1_000)], &[]));
+    let batch = trading.batch_of(changes);
+
+    let mut raw = database.raw();
+    let sql = "INSERT INTO outcome (id, state, wall, market) VALUES (150, 3, 1, 1)";
+    assert_eq!(raw.execute(sql, &[]).unwrap(), 1);
+    let result = store.commit(&batch);
+    assert!(matches!(result, Err(CommitError::Contradiction(_))), "{result:?}");
+    assert_eq!(raw.execute("DELETE FROM outcome", &[]).unwrap(), 1);
+    // The connection is as good as before.
+    store.commit(&batch).unwrap();
+    trading.assert_loaded(&store.load().unwrap());
+    assert_eq!(store.verify().unwrap(), []);
+    let mut orders = store.reader().unwrap().orders(account, 1_000).unwrap();
+    orders.reverse();
+    assert_eq!(orders, trading.records.values().cloned().collect::<Vec<_>>());
 }
