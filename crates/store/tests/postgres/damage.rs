@@ -5,18 +5,46 @@ use papertrader_store::Store;
 use crate::contract::damage;
 use crate::server::{Database, Server};
 
-/// Copies of one database whose constraints are gone.
-struct Copies<'s> {
-    server: &'s Server,
-    whole: Database<'s>,
+/// A database without constraints whose rows are kept a second time, so that each damage begins with
+/// a whole one.
+struct Kept<'s> {
+    database: Database<'s>,
+    tables: Vec<String>,
 }
 
-impl damage::Damaged for Copies<'_> {
+impl<'s> Kept<'s> {
+    fn new(database: Database<'s>) -> Kept<'s> {
+        let mut raw = database.raw();
+        let sql = "SELECT conrelid::regclass::text, conname FROM pg_constraint
+                   WHERE contype IN ('c', 'f') AND connamespace = 'public'::regnamespace";
+        for row in raw.query(sql, &[]).unwrap() {
+            let (table, name): (String, String) = (row.get(0), row.get(1));
+            raw.batch_execute(&format!("ALTER TABLE {table} DROP CONSTRAINT \"{name}\"")).unwrap();
+        }
+        let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
+        let tables: Vec<String> =
+            raw.query(sql, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+        raw.batch_execute("CREATE SCHEMA whole").unwrap();
+        for table in &tables {
+            raw.batch_execute(&format!("CREATE TABLE whole.{table} AS TABLE {table}")).unwrap();
+        }
+        Kept { database, tables }
+    }
+}
+
+impl damage::Damaged for Kept<'_> {
     fn damage(&self, _: usize, sql: &str) -> (u64, Box<dyn Store>) {
-        let copy = self.server.database_like(&self.whole.name);
-        let changed =
-            copy.raw().execute(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-        (changed, Box::new(copy.store()))
+        let mut raw = self.database.raw();
+        let mut restore = String::new();
+        for table in &self.tables {
+            restore.push_str(&format!(
+                "DELETE FROM {table};
+                 INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM whole.{table};"
+            ));
+        }
+        raw.batch_execute(&restore).unwrap();
+        let changed = raw.execute(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        (changed, Box::new(self.database.store()))
     }
 
     fn bytes(&self, hexadecimal: &str) -> String {
@@ -26,16 +54,7 @@ impl damage::Damaged for Copies<'_> {
 
 #[test]
 fn any_changed_row_is_named() {
-    let server = Server::shared();
-    let whole = server.database();
-    damage::prepare(&mut whole.store());
-    let mut raw = whole.raw();
-    let sql = "SELECT conrelid::regclass::text, conname FROM pg_constraint
-               WHERE contype IN ('c', 'f') AND connamespace = 'public'::regnamespace";
-    for row in raw.query(sql, &[]).unwrap() {
-        let (table, name): (String, String) = (row.get(0), row.get(1));
-        raw.batch_execute(&format!("ALTER TABLE {table} DROP CONSTRAINT \"{name}\"")).unwrap();
-    }
-    drop(raw);
-    damage::any_changed_row_is_named(&Copies { server, whole });
+    let database = Server::shared().database();
+    damage::prepare(&mut database.store());
+    damage::any_changed_row_is_named(&Kept::new(database));
 }

@@ -1,7 +1,7 @@
 //! A PostgreSQL server for tests alone, on a Unix socket in a directory of its own.
 //!
-//! It is started through a shell that waits for the end of its input and then stops it: however
-//! this program ends, the server ends with it.
+//! It is started through a shell that waits for the end of its input, whatever signals come, and then
+//! stops it: however this program ends, the server ends with it.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -91,7 +91,7 @@ impl Server {
 
     /// Starts it (again), and waits until it takes connections.
     pub(crate) fn run(&mut self) {
-        let script = "dir=$1 data=$2 log=$3; shift 3
+        let script = "trap '' INT TERM HUP; dir=$1 data=$2 log=$3; shift 3
                       \"$@\" -D \"$data\" -l \"$log\" -w start >/dev/null 2>&1 ||
                         { cat \"$log\" >&2; exit 1; }
                       echo ready; read line
@@ -138,21 +138,15 @@ impl Server {
 
     /// A new database.
     pub(crate) fn database(&self) -> Database<'_> {
-        self.database_like("template1")
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        let name = format!("books{number}");
+        self.raw("postgres").batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
+        self.known(&name)
     }
 
     /// A database that was made before.
     pub(crate) fn known(&self, name: &str) -> Database<'_> {
         Database { server: self, name: name.to_owned() }
-    }
-
-    /// A copy of a database to which nobody is connected.
-    pub(crate) fn database_like(&self, template: &str) -> Database<'_> {
-        let number = self.databases.fetch_add(1, Ordering::Relaxed);
-        let name = format!("books{number}");
-        let mut raw = self.raw("postgres");
-        raw.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).unwrap();
-        Database { server: self, name }
     }
 
     /// A connection past the store.
