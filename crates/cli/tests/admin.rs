@@ -137,7 +137,13 @@ fn status() -> Status {
             expected_turned_away: 0,
             strangers_turned_away: 5,
         },
-        attempts: Attempts { right: 420, wrong: 17, refused: 3, registrations_refused: 0 },
+        attempts: Attempts {
+            right: 420,
+            wrong: 17,
+            refused: 3,
+            registrations_refused: 0,
+            orders_refused: 250,
+        },
         limits: LimitsInForce::from(&Config::default()),
     }
 }

@@ -38,6 +38,7 @@ use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
 use crate::database::{Done, Readers, Writer};
 use crate::hasher::{Hasher, PasswordDone};
+use crate::limits::OrderRate;
 use crate::port::{self, OwnedFrame, Places, Port, Refusals};
 use crate::registry::Registry;
 use crate::trading::{Placing, Trading};
@@ -307,7 +308,7 @@ impl Driver {
             "the store is loaded"
         );
         Ok(Driver {
-            trading: Trading::new(loaded.next_order, clamped),
+            trading: Trading::new(loaded.next_order, clamped, OrderRate::new(&config.limits)),
             workers: Workers::new(registry, view),
             readers: Readers::start(readers, &events)?,
             writer: Writer::start(store, events.clone())?,
@@ -626,12 +627,14 @@ impl Driver {
                 let side = if buy { Side::Buy } else { Side::Sell };
                 let received = Moment { wall: now, market: self.last_time };
                 self.room(origin.worker)?;
+                self.trading.rate.charge(account, now)?;
                 let placing = Placing { origin, account, side, args, received, link };
                 self.enqueue(Command::Place(placing));
             }
             Request::CancelOrder(client_order_id) => {
                 let account = account(self)?;
                 self.room(origin.worker)?;
+                self.trading.rate.charge(account, now)?;
                 self.enqueue(Command::Cancel { origin, account, client_order_id });
             }
             Request::Ping(text) => self.answer(origin, &Return::Pong(text)),

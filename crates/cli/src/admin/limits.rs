@@ -26,6 +26,7 @@ pub(super) fn text(limits: &LimitsInForce) -> String {
     fields.put("login_worker", rate(&limits.login_worker));
     fields.put("register_address", rate(&limits.register_address));
     fields.put("register_worker", rate(&limits.register_worker));
+    fields.put("orders_account", rate(&limits.orders_account));
     fields.put("password_queue", limits.password_queue);
     fields.put("command_queue", limits.command_queue);
     fields.put("sessions_per_account", limits.sessions_per_account);

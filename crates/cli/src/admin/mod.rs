@@ -215,6 +215,7 @@ fn status_text(status: &Status) -> String {
     let (right, wrong, refused) = (attempts.right, attempts.wrong, attempts.refused);
     fields.put("passwords", format!("{right} right, {wrong} wrong, {refused} refused by a limit"));
     fields.put("registrations", format!("{} refused by a limit", attempts.registrations_refused));
+    fields.put("orders", format!("{} refused by a limit", attempts.orders_refused));
     let started = status.started.local();
     let up = span(status.uptime_seconds);
     let (fields, limits) = (fields.text(), limits::text(&status.limits));

@@ -66,7 +66,7 @@ pub(super) struct PriceSettings {
     pub(super) instruments: usize,
 }
 
-/// `[limits]` of the master: wrong passwords, registrations, and what may wait.
+/// `[limits]` of the master: wrong passwords, registrations, orders, and what may wait.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct MasterLimits {
@@ -76,6 +76,7 @@ pub(super) struct MasterLimits {
     login_worker: RateSettings,
     register_address: RateSettings,
     register_worker: RateSettings,
+    orders_account: RateSettings,
     password_queue: usize,
     command_queue: usize,
 }
@@ -152,6 +153,7 @@ impl Default for MasterLimits {
             login_worker: limits.login_worker.into(),
             register_address: limits.register_address.into(),
             register_worker: limits.register_worker.into(),
+            orders_account: limits.orders_account.into(),
             password_queue: config.password_queue,
             command_queue: config.command_queue,
         }
@@ -167,6 +169,7 @@ impl MasterLimits {
             login_worker: self.login_worker.rate(),
             register_address: self.register_address.rate(),
             register_worker: self.register_worker.rate(),
+            orders_account: self.orders_account.rate(),
             ..Limits::default()
         }
     }
@@ -505,4 +508,30 @@ fn worker_id(text: &str) -> Option<WorkerId> {
 
 fn nanos(duration: HumanDuration) -> i64 {
     i64::try_from(duration.duration().as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_bound_that_would_keep_everybody_out_is_refused_by_name() {
+        let refused = |change: fn(&mut MasterSettings)| {
+            let mut settings = MasterSettings::default();
+            change(&mut settings);
+            settings.config().unwrap_err().to_string()
+        };
+        assert!(refused(|s| s.port.expected = 0).contains("port.expected must"));
+        assert!(refused(|s| s.port.silence = HumanDuration::from_secs(0)).contains("port.silence"));
+        assert!(refused(|s| s.limits.command_queue = 0).contains("limits.command_queue"));
+        // No strangers, and no limit on orders, are choices.
+        let mut settings = MasterSettings::default();
+        settings.port.strangers = 0;
+        settings.limits.orders_account = Rate { burst: 1, every: Duration::ZERO }.into();
+        let config = settings.config().unwrap();
+        assert_eq!(config.port, PortLimits { strangers: 0, ..PortLimits::default() });
+        assert_eq!(config.limits.orders_account.every, Duration::ZERO);
+    }
 }

@@ -367,6 +367,8 @@ pub struct Attempts {
     pub refused: u64,
     /// Registrations that a limit refused.
     pub registrations_refused: u64,
+    /// Orders and cancellations that a limit refused.
+    pub orders_refused: u64,
 }
 
 /// Whether a worker is there, and if not, whether it could be.

@@ -48,6 +48,7 @@ impl Driver {
                 wrong: attempts.failed,
                 refused: attempts.refused,
                 registrations_refused: attempts.registrations_refused,
+                orders_refused: self.trading.rate.refused(),
             },
             limits: (&self.config).into(),
         }))

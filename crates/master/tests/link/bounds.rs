@@ -1,12 +1,18 @@
-//! What the port takes, what the log is told of strangers; and that the
+//! What one user may write, what the port takes, what the log is told of strangers; and that the
 //! operator sees it all.
 
 use std::path::Path;
+use std::time::Duration;
 
-use papertrader_core::ids::WorkerId;
+use papertrader_core::ids::{AccountId, WorkerId};
 use papertrader_master::admin::message::{LimitsInForce, RateLimit, Status};
 use papertrader_master::admin::{AdminReply, AdminRequest};
+use papertrader_master::{Config, Rate};
 use papertrader_node::link::ConnectError;
+use papertrader_protocol::returns::Return;
+use papertrader_protocol::{Failure, Instruction, Reason, Request, SessionId};
+use papertrader_store::Store;
+use papertrader_store::sqlite::SqliteStore;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -37,17 +43,91 @@ async fn boot(dir: &Path, name: &str, for_ms: Option<u64>) {
     assert!(matches!(reply, AdminReply::WorkerBooted(_)), "{reply:?}");
 }
 
+fn cancel(id: &str) -> Request {
+    Request::CancelOrder(id.parse().unwrap())
+}
+
+async fn refusal(
+    worker: &mut FakeWorker,
+    session: SessionId,
+    request: &Request,
+) -> (Instruction, Failure) {
+    match worker.ask(session, request).await {
+        Return::Failed(instruction, failure) => (instruction, failure),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_orders_too_fast_is_refused_and_nobody_else_is() {
+    let mut setup = Setup::default();
+    setup.config.limits.orders_account = Rate { burst: 5, every: Duration::from_secs(2) };
+    let (master, dir, mut one, mut two) = started(setup).await;
+    let alice = one.new_session("alice").await;
+    let bob = one.new_session("bob").await;
+    let resumed = two.ask(alice, &Request::LoginSession).await;
+    assert!(matches!(resumed, Return::Session(_)), "{resumed:?}");
+    master.pass_time(3_600);
+    // Whatever becomes of it is charged, also what is known already.
+    let first = one.ask(alice, &buy("AAPL", "1", "first")).await;
+    assert!(matches!(first, Return::OrderQueued(_)), "{first:?}");
+    let (_, poor) = refusal(&mut one, alice, &buy("AAPL", "100000", "poor")).await;
+    assert_eq!(poor.reason, Reason::InsufficientCash);
+    let (_, unknown) = refusal(&mut one, alice, &buy("NONE", "1", "none")).await;
+    assert_eq!(unknown.reason, Reason::UnknownAsset);
+    let mark = one.ask(alice, &cancel("mark")).await;
+    assert!(matches!(mark, Return::Cancelled(_)), "{mark:?}");
+    assert_eq!(two.ask(alice, &buy("AAPL", "1", "first")).await, first);
+
+    // Through whichever worker.
+    use Instruction as I;
+    for (request, instruction) in [
+        (buy("AAPL", "1", "late"), I::PurchaseFail),
+        (sell("AAPL", "1", "late"), I::SellFail),
+        (buy("AAPL", "1", "first"), I::PurchaseFail),
+        (cancel("late"), I::CancelFail),
+    ] {
+        for worker in [&mut one, &mut two] {
+            let (said, failure) = refusal(worker, alice, &request).await;
+            assert_eq!((said, failure.reason), (instruction, Reason::TooManyAttempts));
+            assert_eq!(failure.text, "too many orders: try again in 2 s");
+        }
+    }
+    // What writes nothing is not charged, and others have their own.
+    let known = one.send(alice, &Request::Order("first".parse().unwrap())).await;
+    assert!(!one.data(known).await.is_empty());
+    let other = one.ask(bob, &buy("AAPL", "1", "late")).await;
+    assert!(matches!(other, Return::OrderQueued(_)), "{other:?}");
+    assert_eq!(status(&dir).await.attempts.orders_refused, 8);
+
+    master.pass_time(1);
+    let (_, failure) = refusal(&mut one, alice, &buy("AAPL", "1", "late")).await;
+    assert_eq!(failure.text, "too many orders: try again in 1 s");
+    master.pass_time(1);
+    // The ID was never bound: not to this order, and not to its cancellation.
+    let late = one.ask(alice, &buy("IBM", "2", "late")).await;
+    assert!(matches!(late, Return::OrderQueued(_)), "{late:?}");
+    let (dir, result) = master.end().await;
+    result.unwrap();
+    let store = SqliteStore::open(&dir.path().join("test.db"), "other").unwrap();
+    let stored = store.reader().unwrap().orders(AccountId(1), 1_000).unwrap();
+    let mut ids: Vec<String> =
+        stored.iter().map(|record| record.order.request.client_order_id.to_string()).collect();
+    ids.sort();
+    assert_eq!(ids, ["first", "late", "poor"]);
+}
+
 #[tokio::test]
 async fn the_operator_sees_the_limits_and_the_places_of_the_port() {
     let mut setup = Setup::default();
     setup.config.port.expected = 3;
     setup.config.port.strangers = 1;
-    setup.config.limits.login_worker.burst = 77;
+    setup.config.limits.orders_account.burst = 77;
     let limits = LimitsInForce::from(&setup.config);
     let (master, dir, _one, _two) = started(setup).await;
     let seen = status(&dir).await;
     assert_eq!(seen.limits, limits);
-    assert_eq!(seen.limits.login_worker, RateLimit { burst: 77, every_ms: 50 });
+    assert_eq!(seen.limits.orders_account, RateLimit { burst: 77, every_ms: 20 });
     assert_eq!((seen.limits.port.expected, seen.limits.port.stay_ms), (3, 120_000));
     assert_eq!((seen.port.expected, seen.port.strangers), (2, 0));
 
@@ -103,4 +183,11 @@ async fn many_strangers_do_not_fill_the_log_nor_hide_why_a_worker_is_refused() {
     until_taken(&dir, 1, 0).await;
     assert_eq!(events::about(&name).len(), 21);
     master.end().await.1.unwrap();
+}
+
+#[test]
+fn the_defaults_leave_room_for_whoever_trades_in_earnest() {
+    let rate = Config::default().limits.orders_account;
+    assert!(rate.burst >= Config::default().rules.max_open_orders);
+    assert!(rate.every <= Duration::from_millis(50));
 }

@@ -39,6 +39,8 @@ pub struct LimitsInForce {
     pub register_address: RateLimit,
     /// Registrations through one worker.
     pub register_worker: RateLimit,
+    /// Orders and cancellations of one account.
+    pub orders_account: RateLimit,
     /// Log-ins and registrations that may wait for the hashing of passwords.
     pub password_queue: u64,
     /// Commands that may wait to be stored.
@@ -98,6 +100,7 @@ impl From<&Config> for LimitsInForce {
             login_worker: limits.login_worker.into(),
             register_address: limits.register_address.into(),
             register_worker: limits.register_worker.into(),
+            orders_account: limits.orders_account.into(),
             password_queue: config.password_queue as u64,
             command_queue: config.command_queue as u64,
             sessions_per_account: config.sessions_per_account as u64,
