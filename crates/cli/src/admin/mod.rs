@@ -4,6 +4,7 @@
 //! ([`papertrader_master::admin::message`]); what people see is made of it here. Nothing here reads
 //! the database: without a running master there is nothing to ask.
 
+mod limits;
 mod text;
 mod users;
 mod workers;
@@ -207,15 +208,18 @@ fn status_text(status: &Status) -> String {
     fields.put("sessions", status.sessions);
     let (connected, registered) = (status.workers_connected, status.workers_registered);
     fields.put("workers", format!("{connected} connected of {registered} registered"));
+    fields.put("port", limits::port_text(status));
     fields.put("waiting", format!("{} to be stored", status.queue));
     fields.put("last batch", status.last_batch);
     let attempts = &status.attempts;
     let (right, wrong, refused) = (attempts.right, attempts.wrong, attempts.refused);
     fields.put("passwords", format!("{right} right, {wrong} wrong, {refused} refused by a limit"));
     fields.put("registrations", format!("{} refused by a limit", attempts.registrations_refused));
+    fields.put("orders", format!("{} refused by a limit", attempts.orders_refused));
     let started = status.started.local();
     let up = span(status.uptime_seconds);
-    format!("papertrader {}, since {started} ({up})\n{}", status.version, fields.text())
+    let (fields, limits) = (fields.text(), limits::text(&status.limits));
+    format!("papertrader {}, since {started} ({up})\n{fields}\n{limits}", status.version)
 }
 
 #[cfg(test)]
