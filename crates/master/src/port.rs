@@ -209,8 +209,8 @@ async fn within(stay: Duration, serving: impl Future<Output = ()>) {
     let _ = tokio::time::timeout(stay, serving).await;
 }
 
-/// Answers a client until it closes, or is silent for too long. What was answered must be taken before more is read, so that nobody can make the master hold
-/// more than a chunk for them.
+/// Answers a client until it closes, or is silent for too long. What was answered must be taken
+/// before more is read, so that nobody can make the master hold more than a chunk for them.
 async fn answer_in_turn<R, W>(
     inbox: &mut Inbox<R>,
     writer: &mut W,
