@@ -17,6 +17,7 @@ use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
 use papertrader_node::config::HumanDuration;
 
 use crate::error::CliError;
+use crate::hint;
 use crate::output::Output;
 use crate::output::time::Nanos;
 use crate::server::default_data;
@@ -137,8 +138,10 @@ enum UsersCommand {
 
 /// Runs an operator's command to its end.
 pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), CliError> {
+    let option = |data: &PathBuf| format!(" --data {}", hint::path(data));
+    let option = args.data.as_ref().map(option).unwrap_or_default();
     let data = args.data.or_else(default_data).ok_or(CliError::NoDataDir)?;
-    let master = Master { dir: directory(&data), output: *output };
+    let master = Master { dir: directory(&data), output: *output, option };
     match args.command {
         AdminCommand::Status => master.status(),
         AdminCommand::Workers(command) => workers::run(&master, command),
@@ -160,6 +163,8 @@ fn directory(data: &Path) -> PathBuf {
 struct Master {
     dir: PathBuf,
     output: Output,
+    /// What the next command needs to find it.
+    option: String,
 }
 
 impl Master {
