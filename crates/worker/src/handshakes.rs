@@ -16,6 +16,9 @@ use crate::clients::{Arrival, Socket, TlsStream};
 use crate::driver::Shared;
 use crate::records::Followed;
 
+/// How far the thread steps back, as `nice` counts it: about a tenth of what another gets beside it.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 /// What TLS may hold of what is written: one record.
 pub(crate) const TLS_BUFFER: usize = 16 * 1024;
 
@@ -27,6 +30,7 @@ pub(crate) async fn run(
     threads: Vec<mpsc::Sender<Arrival>>,
     mut stop: Shutdown,
 ) {
+    step_back();
     let mut tasks = JoinSet::new();
     let mut threads = threads.iter().cycle();
     loop {
@@ -43,6 +47,18 @@ pub(crate) async fn run(
                     }
                 });
             }
+        }
+    }
+}
+
+/// Lets the threads go first that serve those who are in: strangers can make any number of
+/// handshakes. Where a thread has no priority of its own, all are as they were.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    {
+        let thread = rustix::thread::gettid();
+        if let Err(error) = rustix::process::setpriority_process(Some(thread), NICENESS) {
+            debug!(%error, "the thread of the handshakes keeps its priority");
         }
     }
 }
