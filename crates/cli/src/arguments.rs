@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::admin::AdminArgs;
+use crate::bench::BenchArgs;
 use crate::server::ServerCommand;
 
 /// Practise investing on real prices.
@@ -21,32 +22,45 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// Options of every command.
+/// Options of every command, as they were typed. What the environment says instead is read here and
+/// not by the parser, whose words about a wrong command line would name it as if it were needed.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// A server to connect to; may be repeated; tcp://HOST:PORT for plain TCP instead of TLS
-    /// [default: those of the last login, or 127.0.0.1:2049]
+    /// [default: $PAPERTRADER_SERVER, or those of the last login, or 127.0.0.1:2049]
     #[arg(
         long,
         global = true,
         value_name = "HOST:PORT",
         help_heading = "Client options",
-        env = "PAPERTRADER_SERVER",
         value_delimiter = ','
     )]
     pub(crate) server: Vec<String>,
     /// Print JSON for programs
     #[arg(long, global = true, help_heading = "Client options")]
     pub(crate) json: bool,
-    /// Where the session and the known servers are kept [default: $XDG_CONFIG_HOME/papertrader or ~/.config/papertrader]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        help_heading = "Client options",
-        env = "PAPERTRADER_CONFIG_DIR"
-    )]
+    /// Where the session and the known servers are kept [default: $PAPERTRADER_CONFIG_DIR, or
+    /// $XDG_CONFIG_HOME/papertrader, or ~/.config/papertrader]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Client options")]
     pub(crate) config_dir: Option<PathBuf>,
+}
+
+impl Global {
+    /// The servers that were typed, else those of the environment.
+    pub(crate) fn servers(&self) -> Vec<String> {
+        let servers = match (self.server.is_empty(), std::env::var("PAPERTRADER_SERVER")) {
+            (true, Ok(servers)) => servers.split(',').map(str::to_owned).collect(),
+            _ => self.server.clone(),
+        };
+        // A variable that is set to nothing names no server.
+        servers.into_iter().filter(|server| !server.is_empty()).collect()
+    }
+
+    /// The directory that was typed, else that of the environment.
+    pub(crate) fn directory(&self) -> Option<PathBuf> {
+        let set = || std::env::var_os("PAPERTRADER_CONFIG_DIR").filter(|dir| !dir.is_empty());
+        self.config_dir.clone().or_else(|| set().map(PathBuf::from))
+    }
 }
 
 /// A group of commands is a flattened variant, so that each group keeps its own file.
@@ -58,6 +72,8 @@ pub(crate) enum Command {
     Client(ClientCommand),
     /// Operate the master that runs on this machine
     Admin(AdminArgs),
+    /// Measure this program on this machine
+    Bench(BenchArgs),
     /// Print the completions of a shell
     Completions { shell: Shell },
 }

@@ -9,6 +9,12 @@ use papertrader_node::openpgp::CertificateError;
 use papertrader_protocol::fingerprint::NotAFingerprint;
 use papertrader_protocol::{Failure, Reason};
 
+use crate::bench::BenchError;
+use crate::hint::Hints;
+
+/// The exit code of a command that Ctrl-C has ended.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -22,10 +28,10 @@ pub(crate) enum CliError {
     #[error("{} ({})", .0.text, .0.reason.code())]
     Input(Failure),
     /// There is no session.
-    #[error("not logged in: papertrader login NAME")]
+    #[error("not logged in")]
     NotLoggedIn,
     /// There was a session, but it has ended.
-    #[error("the session of {user} has ended: papertrader login {user}")]
+    #[error("the session of {user} has ended")]
     SessionEnded {
         /// Whose it was.
         user: String,
@@ -39,6 +45,9 @@ pub(crate) enum CliError {
     /// The password could not be read.
     #[error("the password could not be read (--password-stdin reads it from standard input): {0}")]
     PasswordInput(io::Error),
+    /// Ctrl-C where a password was asked for.
+    #[error("interrupted: nothing was done")]
+    Interrupted,
     /// No directory for the session is known.
     #[error("neither XDG_CONFIG_HOME nor HOME is set: say --config-dir DIR")]
     NoConfigDir,
@@ -104,8 +113,7 @@ pub(crate) enum CliError {
     /// Nobody can be asked whether the certificate is the right one.
     #[error(
         "the certificate of {server} has the SHA-256 fingerprint {seen}; without a terminal \
-         nobody can be asked whether that is right: compare it with the one that the operator \
-         gives, then: papertrader trust {server} --fingerprint HEX"
+         nobody can be asked whether that is right: compare it with the one that the operator gives"
     )]
     FingerprintNeeded {
         /// The `host:port`.
@@ -141,6 +149,9 @@ pub(crate) enum CliError {
         /// What is wrong.
         problem: CertificateError,
     },
+    /// Nothing was measured.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
     /// The output could not be written.
     #[error("the output could not be written: {0}")]
     Output(#[from] io::Error),
@@ -155,7 +166,7 @@ impl CliError {
         CliError::Input(reason.into())
     }
 
-    /// 1 refused, 2 usage, 3 no server, 4 not logged in, 5 this machine.
+    /// 1 refused, 2 usage, 3 no server, 4 not logged in, 5 this machine; 130 as shells have it.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             CliError::Client(ClientError::Refused(failure)) if is_about_session(failure) => 4,
@@ -169,12 +180,14 @@ impl CliError {
             CliError::NotTrusted { .. } | CliError::Admin(admin::ClientError::Refused(_)) => 1,
             CliError::Admin(admin::ClientError::NotYours(_)) => 5,
             CliError::Admin(_) => 3,
-            CliError::Input(_)
+            CliError::Bench(BenchError::Option { .. })
+            | CliError::Input(_)
             | CliError::NotAKey { .. }
             | CliError::PasswordsDiffer
             | CliError::PasswordEmpty
             | CliError::NotAFingerprint(_)
             | CliError::FingerprintNeeded { .. } => 2,
+            CliError::Interrupted => INTERRUPTED,
             // Whoever read the output has seen enough.
             CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             CliError::PasswordInput(_)
@@ -187,6 +200,7 @@ impl CliError {
             | CliError::Answer(_)
             | CliError::NoDataDir
             | CliError::KeyFile { .. }
+            | CliError::Bench(_)
             | CliError::Output(_)
             | CliError::Start(_) => 5,
         }
@@ -209,6 +223,7 @@ impl CliError {
             CliError::PasswordsDiffer => "passwordsDiffer",
             CliError::PasswordEmpty => "passwordEmpty",
             CliError::PasswordInput(_) => "passwordInput",
+            CliError::Interrupted => "interrupted",
             CliError::NoConfigDir
             | CliError::SessionFile { .. }
             | CliError::SessionContent { .. } => "sessionFile",
@@ -224,32 +239,41 @@ impl CliError {
             CliError::NoDataDir => "noDataDir",
             CliError::KeyFile { .. } => "keyFile",
             CliError::NotAKey { .. } => "badKey",
+            CliError::Bench(_) => "bench",
             CliError::Output(_) => "output",
             CliError::Start(_) => "start",
         }
     }
 
     /// The line for people.
-    pub(crate) fn line(&self) -> String {
+    pub(crate) fn line(&self, hints: &Hints) -> String {
         match self {
             CliError::Client(ClientError::Refused(failure)) if !is_unknown(failure) => {
-                format!("refused: {} ({})", self.text(), failure.reason.code())
+                format!("refused: {} ({})", self.text(hints), failure.reason.code())
             }
             CliError::Admin(error @ admin::ClientError::Refused(_)) => {
                 format!("refused: {error} ({})", error.code())
             }
             CliError::Input(_) => self.to_string(),
-            _ => self.text(),
+            _ => self.text(hints),
         }
     }
 
-    /// The words without the stable word.
-    pub(crate) fn text(&self) -> String {
+    /// The words without the stable word, and the command that helps.
+    pub(crate) fn text(&self, hints: &Hints) -> String {
         match self {
+            CliError::NotLoggedIn => format!("{self}: {}", hints.command("login NAME")),
+            CliError::SessionEnded { user } => {
+                format!("{self}: {}", hints.command(&format!("login {user}")))
+            }
+            CliError::FingerprintNeeded { server, .. } => {
+                let trust = format!("trust {server} --fingerprint HEX");
+                format!("{self}, then: {}", hints.serverless(&trust))
+            }
             CliError::Client(ClientError::Refused(failure))
                 if failure.reason == Reason::PasswordChangeRequired =>
             {
-                format!("{}: papertrader password", failure.text)
+                format!("{}: {}", failure.text, hints.command("password"))
             }
             // The protocol's own words are about orders.
             CliError::Client(ClientError::Refused(failure)) if is_unknown(failure) => {
@@ -261,10 +285,11 @@ impl CliError {
             CliError::Client(
                 error @ (ClientError::CertificateChanged { server, seen, .. }
                 | ClientError::CertificateUnknown { server, seen }),
-            ) => format!(
-                "{error}, and only if they are equal accept it: \
-                 papertrader trust {server} --fingerprint {seen}"
-            ),
+            ) => {
+                let trust = format!("trust {server} --fingerprint {seen}");
+                let trust = hints.serverless(&trust);
+                format!("{error}, and only if they are equal accept it: {trust}")
+            }
             _ => self.to_string(),
         }
     }
@@ -293,20 +318,20 @@ mod tests {
         let refused = |reason: Reason| CliError::from(ClientError::Refused(reason.into()));
         assert_eq!(refused(Reason::InsufficientCash).exit_code(), 1);
         assert_eq!(
-            refused(Reason::InsufficientCash).line(),
+            refused(Reason::InsufficientCash).line(&Hints::default()),
             "refused: not enough cash that is not held by open orders (insufficientCash)"
         );
         assert_eq!(refused(Reason::SessionExpired).exit_code(), 4);
         assert_eq!(refused(Reason::PasswordChangeRequired).exit_code(), 1);
         assert_eq!(
-            refused(Reason::PasswordChangeRequired).line(),
+            refused(Reason::PasswordChangeRequired).line(&Hints::default()),
             "refused: this account needs a new password before anything else: \
              papertrader password (passwordChangeRequired)"
         );
         let unknown = refused(Reason::OutcomeUnknown);
         assert_eq!((unknown.exit_code(), unknown.code()), (3, "outcomeUnknown"));
         assert_eq!(
-            unknown.line(),
+            unknown.line(&Hints::default()),
             "it is not known whether this was done: give the same command again"
         );
         assert_eq!(CliError::input(Reason::BadQuantity).exit_code(), 2);

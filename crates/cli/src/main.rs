@@ -5,11 +5,14 @@
 
 mod admin;
 mod arguments;
+mod bench;
 mod command;
 mod config_dir;
 mod error;
+mod hint;
 mod known_servers;
 mod output;
+mod prompt;
 mod server;
 mod session_file;
 
@@ -18,21 +21,24 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use arguments::{Arguments, Command};
+use hint::Hints;
 use output::Output;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let hints = Hints::of(&arguments.global);
     let output = Output::new(arguments.global.json);
     let result = match arguments.command {
         Command::Server(server) => return server::run(server),
-        Command::Client(client) => command::run(client, &arguments.global, &output),
+        Command::Client(client) => command::run(client, &arguments.global, &hints, &output),
         Command::Admin(args) => admin::run(args, &output),
+        Command::Bench(args) => bench::run(args, &output),
         Command::Completions { shell } => command::completions::print(shell, &output),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output.error(&error);
+            output.error(&error, &hints);
             ExitCode::from(error.exit_code())
         }
     }

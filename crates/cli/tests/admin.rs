@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use papertrader_core::time::{SECOND, WallTime};
+use papertrader_master::Config;
 use papertrader_master::admin::message::{
-    Attempts, LiveWorker, SessionLine, SessionLines, SessionsRevoked, Stamp, Status, UserDetail,
-    UserDisabled, UserEnabled, UserLine, UserLines, WorkerAdded, WorkerAdmitted, WorkerBoot,
-    WorkerBooted, WorkerConduct, WorkerDetail, WorkerKey, WorkerLine, WorkerLines, WorkerRemoved,
-    WorkerReport, WorkerState,
+    Attempts, LimitsInForce, LiveWorker, PortStatus, SessionLine, SessionLines, SessionsRevoked,
+    Stamp, Status, UserDetail, UserDisabled, UserEnabled, UserLine, UserLines, WorkerAdded,
+    WorkerAdmitted, WorkerBoot, WorkerBooted, WorkerConduct, WorkerDetail, WorkerKey, WorkerLine,
+    WorkerLines, WorkerRemoved, WorkerReport, WorkerState,
 };
 use papertrader_master::admin::{AdminError, AdminReply, AdminRequest, SOCKET};
 use papertrader_node::openpgp::{Certificate, Identity};
@@ -130,7 +131,20 @@ fn status() -> Status {
         workers_registered: 3,
         queue: 0,
         last_batch: 51_201,
-        attempts: Attempts { right: 420, wrong: 17, refused: 3, registrations_refused: 0 },
+        port: PortStatus {
+            expected: 1,
+            strangers: 2,
+            expected_turned_away: 0,
+            strangers_turned_away: 5,
+        },
+        attempts: Attempts {
+            right: 420,
+            wrong: 17,
+            refused: 3,
+            registrations_refused: 0,
+            orders_refused: 250,
+        },
+        limits: LimitsInForce::from(&Config::default()),
     }
 }
 

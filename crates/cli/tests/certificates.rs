@@ -8,12 +8,16 @@ mod script;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
+use papertrader_core::time::WallTime;
+use papertrader_protocol::data::UserInfo;
 use papertrader_protocol::returns::Return;
+use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Reason, Request};
-use run::{Ran, run};
+use run::{Ran, finish, program, run};
 use script::Worker;
-use script::certificate::Identity;
+use script::certificate::{Authority, Identity};
 use serde_json::{Value, json};
 
 const OTHER: &str = "trade.example.org:2049";
@@ -25,6 +29,12 @@ fn remembered(config: &Path) -> Value {
 
 /// Runs a command that the worker serves; its list names another worker too.
 async fn served(worker: &Worker, print: &str, config: &Path, arguments: &[&str]) -> Ran {
+    let mut command = program(config, &worker.address);
+    command.args(arguments);
+    served_to(command, worker, print).await
+}
+
+async fn served_to(command: Command, worker: &Worker, print: &str) -> Ran {
     let lines = [(worker.address.as_str(), print), (OTHER, print)];
     let server = async {
         let mut peer = worker.greet().await;
@@ -37,13 +47,21 @@ async fn served(worker: &Worker, print: &str, config: &Path, arguments: &[&str])
                 Request::GetWorkerList => {
                     bytes = script::list_frames(asked.number, &script::listed(&lines));
                 }
+                Request::SwitchState(state) => {
+                    Return::StateSwitched(*state).put(asked.number, &mut bytes);
+                }
+                Request::UserInfo(name) => {
+                    let info =
+                        UserInfo { name: name.to_string(), since: WallTime(0), private: None };
+                    bytes = script::data_frames(asked.number, &info.to_bytes());
+                }
                 Request::Goodbye => return,
                 _ => panic!("{asked:?} was not expected"),
             }
             peer.raw(&bytes).await;
         }
     };
-    let (ran, ()) = tokio::join!(run(config, &worker.address, arguments, "pw\n"), server);
+    let (ran, ()) = tokio::join!(finish(command, "pw\n"), server);
     ran
 }
 
@@ -151,6 +169,43 @@ async fn a_changed_certificate_is_refused_until_the_user_trusts_it() {
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
 }
 
+#[tokio::test]
+async fn a_renewed_certificate_is_said_once_and_remembered() {
+    let (old, authority) = (Identity::self_made(), Authority::new());
+    let new = authority.vouch_for("127.0.0.1");
+    let (before, now) = (old.fingerprint().to_string(), new.fingerprint().to_string());
+    let mut worker = Worker::start_tls(&old).await;
+    let home = tempfile::tempdir().unwrap();
+    let roots = home.path().join("roots.pem");
+    std::fs::write(&roots, authority.root_pem()).unwrap();
+    let address = worker.address.clone();
+    for (json, line) in [
+        (
+            false,
+            format!(
+                "{address} has another certificate, for which an authority of this system vouches: \
+             SHA-256 {now} is remembered instead of {before}\n"
+            ),
+        ),
+        (true, String::new()),
+    ] {
+        let config = home.path().join(if json { "program" } else { "person" });
+        worker.present(&old);
+        served(&worker, &before, &config, &["workers"]).await;
+        worker.present(&new);
+        let workers = || {
+            let mut command = program(&config, &address);
+            command.arg("workers").args(json.then_some("--json")).env("SSL_CERT_FILE", &roots);
+            command
+        };
+        let ran = served_to(workers(), &worker, &now).await;
+        assert_eq!((ran.code, ran.err.as_str()), (0, line.as_str()));
+        assert_eq!(remembered(&config)["servers"][&address], now);
+        let ran = served_to(workers(), &worker, &now).await;
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    }
+}
+
 /// A terminal would obey what a server writes into its texts.
 #[tokio::test]
 async fn texts_of_servers_do_not_steer_the_terminal() {
@@ -194,13 +249,20 @@ async fn a_login_over_plain_tcp_keeps_saying_so() {
     let worker = Worker::start().await;
     let home = tempfile::tempdir().unwrap();
     let ran = served(&worker, "", home.path(), &["login", "alice", "--password-stdin"]).await;
-    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let warning = format!("warning: the connection to {} is not encrypted", worker.address);
+    assert!(ran.code == 0 && ran.err.starts_with(&warning), "{ran:?}");
+    assert_eq!(ran.err.lines().count(), 1);
     let text = std::fs::read_to_string(home.path().join("session.json")).unwrap();
     let saved: Value = serde_json::from_str(&text).unwrap();
     let plain = format!("tcp://{OTHER}");
     assert_eq!(saved["servers"], json!([worker.address]));
     assert_eq!(saved["workers"], json!([worker.address, plain]));
     assert!(!home.path().join("known_servers.json").exists());
+    // What the list shows can be pasted.
+    let ran = served(&worker, "", home.path(), &["workers"]).await;
+    assert!(ran.out.contains(&format!("  {plain}  ")), "{ran:?}");
+    let ran = served(&worker, "", home.path(), &["workers", "--json"]).await;
+    assert!(ran.out.contains(&format!("\"{OTHER}\"")) && ran.err.is_empty(), "{ran:?}");
 }
 
 #[tokio::test]

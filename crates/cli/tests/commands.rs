@@ -61,7 +61,7 @@ async fn answer(peer: &mut Peer, here: &(String, String)) -> Option<()> {
         Request::Register { name, .. } => {
             peer.answer(&asked, Return::Registered(name.to_string())).await;
         }
-        Request::Login { name, .. } if name.as_str() != "alice" => {
+        Request::Login { name, .. } if !["alice", "due"].contains(&name.as_str()) => {
             peer.answer(&asked, refuse(Reason::BadCredentials)).await;
         }
         Request::LoginSession if asked.session != script::SESSION => {
@@ -450,6 +450,86 @@ async fn a_login_keeps_a_session_that_others_cannot_read() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_typed_next_works_as_it_stands() {
+    let Server { address, .. } = server().await;
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("my files");
+    let options = ["--server", &address, "--config-dir", config.to_str().unwrap()];
+    let typed = format!(" --server {address} --config-dir '{}'", config.display());
+    // Neither the directory nor the server of the environment.
+    let run = async |words: &[&str], input: &str| {
+        run(home.path(), "127.0.0.1:1", &[words, &options].concat(), input).await
+    };
+    let got = run(&["orders"], "").await;
+    assert_eq!(got.err, format!("not logged in: papertrader login NAME{typed}\n"));
+    let register = ["register", "alice", "--email", "a@example.org", "--password-stdin"];
+    let got = run(&register, "secret-pw\n").await;
+    let login = format!("log in with: papertrader login alice{typed}\n");
+    assert_eq!(got.out, format!("registered alice; {login}"));
+    let got = run(&["login", "alice", "--password-stdin"], "secret-pw\n").await;
+    assert_eq!(got.code, 0, "{got:?}");
+    let got = run(&["buy", "AAPL", "1000", "--no-wait"], "").await;
+    assert!(got.out.ends_with(&format!("look at it with: papertrader orders{typed}\n")), "{got:?}");
+    let got = run(&["user", "due"], "").await;
+    assert!(got.err.contains(&format!("papertrader password{typed} (")), "{got:?}");
+    let got = run(&["logout"], "").await;
+    assert_eq!(
+        got.out,
+        format!("logged out alice; log in again with: papertrader login alice{typed}\n")
+    );
+}
+
+/// The next log-in does not know any more where the last one was.
+#[tokio::test]
+async fn a_log_out_says_where_one_was_logged_in() {
+    let (Server { address, .. }, config) = logged_in().await;
+    let got = run(config.path(), "", &["logout"], "").await;
+    let login = format!("papertrader login alice --server {address}");
+    assert_eq!(got.out, format!("logged out alice; log in again with: {login}\n"));
+}
+
+#[tokio::test]
+async fn a_log_in_says_that_a_new_password_is_due() {
+    let (Server { address, .. }, config) = logged_in().await;
+    let login = ["login", "due", "--password-stdin"];
+    let got = run(config.path(), &address, &login, "secret-pw\n").await;
+    let due = "a new password is due before anything else, as others may know this one: \
+               papertrader password\n";
+    assert_eq!((got.code, got.err.as_str()), (0, due));
+    assert!(got.out.starts_with("logged in as "), "{got:?}");
+    let json = [&login[..], &["--json"]].concat();
+    let got = run(config.path(), &address, &json, "secret-pw\n").await;
+    let object: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+    assert_eq!((got.code, got.err.as_str(), &object["password_due"]), (0, "", &true.into()));
+}
+
+#[tokio::test]
+async fn a_command_whose_output_nobody_reads_ends_quietly() {
+    let (Server { address, .. }, config) = logged_in().await;
+    for arguments in [&["portfolio"][..], &["watch", "AAPL"], &["quote", "NOPE", "--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = run::program(config.path(), &address);
+        command.args(arguments).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        // A failure that could not be said in JSON is said in words.
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = match arguments.contains(&"--json") {
+            true => (Some(1), "refused: NOPE: there is no such asset (unknownAsset)\n"),
+            false => (Some(0), ""),
+        };
+        assert_eq!((output.status.code(), said.as_str()), expected, "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_names_nothing_that_the_environment_says() {
+    let home = tempfile::tempdir().unwrap();
+    let got = run(home.path(), "127.0.0.1:1", &["login"], "").await;
+    assert!(got.code == 2 && got.err.contains("Usage: papertrader login <NAME>\n"), "{got:?}");
+}
+
+#[tokio::test]
 async fn refusals_are_one_line_and_an_exit_code() {
     let (Server { address, .. }, config) = logged_in().await;
     let cases: &[(&[&str], i32, &str)] = &[
@@ -626,6 +706,9 @@ async fn a_log_out_everywhere_needs_a_session() {
     assert!(file.exists());
     std::fs::write(&file, text).unwrap();
     let got = run(config.path(), &address, &["logout", "--everywhere"], "").await;
-    assert_eq!((got.code, got.out.as_str()), (0, "logged out alice everywhere\n"));
+    assert_eq!(
+        (got.code, got.out.as_str()),
+        (0, "logged out alice everywhere; log in again with: papertrader login alice\n")
+    );
     assert!(!file.exists());
 }

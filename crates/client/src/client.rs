@@ -581,6 +581,7 @@ fn decides(failure: &Failure) -> bool {
             | Reason::SessionExpired
             | Reason::NotAuthorized
             | Reason::PasswordChangeRequired
+            | Reason::TooManyAttempts
     );
     !unheard && !is_passing(failure)
 }

@@ -418,7 +418,7 @@ async fn a_refusal_of_a_later_copy_does_not_speak_for_an_order_that_may_be_accep
     let worker = Worker::start().await;
     let (client, mut peer) = logged_in(&worker).await;
     let symbol = "AAPL".parse().unwrap();
-    for last in [Reason::SessionExpired, Reason::PasswordChangeRequired] {
+    for last in [Reason::SessionExpired, Reason::PasswordChangeRequired, Reason::TooManyAttempts] {
         let id = new_order_id();
         let place = client.order(Side::Buy, symbol, "1".parse().unwrap(), id.clone());
         let mut place = std::pin::pin!(place);
@@ -440,7 +440,12 @@ async fn a_refusal_of_a_later_copy_does_not_speak_for_an_order_that_may_be_accep
         assert_eq!(order.unwrap_err(), ClientError::OutcomeUnknown { what, cause });
     }
     // Of a first copy they are the whole truth.
-    for reason in [Reason::DeadlinePassed, Reason::SessionExpired, Reason::PasswordChangeRequired] {
+    for reason in [
+        Reason::DeadlinePassed,
+        Reason::SessionExpired,
+        Reason::PasswordChangeRequired,
+        Reason::TooManyAttempts,
+    ] {
         let place = client.order(Side::Buy, symbol, "1".parse().unwrap(), new_order_id());
         let (order, ()) = tokio::join!(place, async {
             let ask = peer.next().await;

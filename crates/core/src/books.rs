@@ -6,7 +6,9 @@
 //!
 //! What open orders hold is derived from the open orders, never stored.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
 
 use crate::account::{Account, Position};
 use crate::ids::{AccountId, InstrumentId, OrderId, SnapshotNumber};
@@ -99,9 +101,9 @@ impl BrokenBooks {
 /// judged together see each other through it. Below zero where more is cancelled than ordered.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    cash: HashMap<AccountId, Cash>,
-    units: HashMap<(AccountId, InstrumentId), Quantity>,
-    orders: HashMap<AccountId, i64>,
+    cash: FxHashMap<AccountId, Cash>,
+    units: FxHashMap<(AccountId, InstrumentId), Quantity>,
+    orders: FxHashMap<AccountId, i64>,
 }
 
 impl InFlight {
@@ -145,9 +147,9 @@ impl InFlight {
 pub struct Books {
     accounts: Vec<Account>,
     open: BTreeMap<QueueKey, OpenOrder>,
-    by_id: HashMap<OrderId, QueueKey>,
-    by_account: HashMap<AccountId, Vec<OrderId>>,
-    marks: HashMap<InstrumentId, Mark>,
+    by_id: FxHashMap<OrderId, QueueKey>,
+    by_account: FxHashMap<AccountId, Vec<OrderId>>,
+    marks: FxHashMap<InstrumentId, Mark>,
     named: NamedAccounts,
     head: Head,
 }
@@ -349,7 +351,7 @@ impl Books {
         let broken = |what| BrokenBooks::new(what).account(request.account).order(id);
         let account = account_mut(&mut self.accounts, request.account)
             .ok_or_else(|| broken("an order of an unknown account"))?;
-        release(account, &open.order)?;
+        release(account, &open.order, request.quantity)?;
         Ok(Some(open.order))
     }
 
@@ -429,10 +431,10 @@ impl Books {
     /// orders are counted and hold what it says they hold, and all balances sum to zero.
     pub fn check(&self) -> Result<(), BrokenBooks> {
         let mut cash = self.named.cash();
-        let mut units: HashMap<InstrumentId, i128> = self.named.market_units.clone();
-        let mut held_cash: HashMap<AccountId, i128> = HashMap::new();
-        let mut held_units: HashMap<(AccountId, InstrumentId), i128> = HashMap::new();
-        let mut orders: HashMap<AccountId, u32> = HashMap::new();
+        let mut units: FxHashMap<InstrumentId, i128> = self.named.market_units.clone();
+        let mut held_cash: FxHashMap<AccountId, i128> = FxHashMap::default();
+        let mut held_units: FxHashMap<(AccountId, InstrumentId), i128> = FxHashMap::default();
+        let mut orders: FxHashMap<AccountId, u32> = FxHashMap::default();
         for open in self.open.values() {
             let request = &open.order.request;
             *orders.entry(request.account).or_default() += 1;
@@ -499,8 +501,12 @@ fn account_mut(accounts: &mut [Account], id: AccountId) -> Option<&mut Account> 
     accounts.get_mut((id.0 as usize).checked_sub(1)?)
 }
 
-/// Gives back what an open order holds.
-pub(crate) fn release(account: &mut Account, order: &Order) -> Result<(), BrokenBooks> {
+/// Gives back what an open order holds, of which `quantity` is asked now.
+pub(crate) fn release(
+    account: &mut Account,
+    order: &Order,
+    quantity: Quantity,
+) -> Result<(), BrokenBooks> {
     let request = &order.request;
     let broken = || {
         BrokenBooks::new("an order held what was not held").account(request.account).order(order.id)
@@ -512,7 +518,7 @@ pub(crate) fn release(account: &mut Account, order: &Order) -> Result<(), Broken
         }
         Side::Sell => {
             let position = account.position_mut(request.instrument).ok_or_else(broken)?;
-            let held = position.held.minus(request.quantity).filter(|held| !held.is_negative());
+            let held = position.held.minus(quantity).filter(|held| !held.is_negative());
             position.held = held.ok_or_else(broken)?;
         }
     }

@@ -6,7 +6,7 @@
 //! fill), *grants* (where starting cash comes from) and *fractions* (which pays for what a split
 //! cannot divide).
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::ids::{AccountId, InstrumentId};
 use crate::money::{Cash, Quantity};
@@ -122,7 +122,7 @@ impl JournalEntry {
 /// A running sum of postings per account and asset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sums {
-    by_account: HashMap<(LedgerAccount, Asset), i128>,
+    by_account: FxHashMap<(LedgerAccount, Asset), i128>,
 }
 
 impl Sums {
@@ -141,7 +141,7 @@ impl Sums {
 
     /// Whether the postings sum to zero in every asset.
     pub fn balance(&self) -> bool {
-        let mut totals: HashMap<Asset, i128> = HashMap::new();
+        let mut totals: FxHashMap<Asset, i128> = FxHashMap::default();
         for ((_, asset), amount) in &self.by_account {
             *totals.entry(*asset).or_default() += amount;
         }
@@ -164,7 +164,7 @@ pub struct NamedAccounts {
     /// Cash of *fractions*.
     pub fractions: i128,
     /// Units that *market* owes or owns, per instrument.
-    pub market_units: HashMap<InstrumentId, i128>,
+    pub market_units: FxHashMap<InstrumentId, i128>,
 }
 
 impl NamedAccounts {

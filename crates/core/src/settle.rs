@@ -13,7 +13,9 @@
 //! What a split would bring above the largest quantity or balance is paid in cash as far as the
 //! largest balance allows, and lost beyond it.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use rustc_hash::FxHashMap;
 
 use crate::account::{Account, Position};
 use crate::books::{Books, BrokenBooks, Head, Rules, release};
@@ -108,17 +110,17 @@ pub fn settle(
     let new_day = before.day == 0 || snapshot.time.day_number() != before.market.day_number();
     let mut settling = Settling {
         books,
-        touched: HashMap::new(),
+        touched: FxHashMap::default(),
         sums: Sums::default(),
         journal: Vec::new(),
-        quantities: HashMap::new(),
+        quantities: FxHashMap::default(),
         prices: snapshot
             .prices
             .iter()
             .filter(|point| point.mark.time <= snapshot.time)
             .map(|point| (point.instrument, point.mark))
             .collect(),
-        scaled: HashMap::new(),
+        scaled: FxHashMap::default(),
         head: Head {
             snapshot: snapshot.number.0,
             market: snapshot.time,
@@ -143,11 +145,12 @@ pub fn settle(
     let mut decisions = Vec::new();
     let mut waiting = Vec::new();
     for open in books.open_orders() {
-        let mut order = open.order.clone();
-        if let Some(quantity) = settling.quantities.get(&order.id) {
-            order.request.quantity = *quantity;
-        }
-        match settling.decide(&order, snapshot, rules)? {
+        let order = &open.order;
+        let quantity = match settling.quantities.is_empty() {
+            true => order.request.quantity,
+            false => settling.quantities.get(&order.id).copied().unwrap_or(order.request.quantity),
+        };
+        match settling.decide(order, quantity, snapshot, rules)? {
             OrderState::Queued(reason) => {
                 if reason != open.waiting {
                     waiting.push(Waiting { order: order.id, reason });
@@ -168,24 +171,24 @@ pub fn settle(
 struct Settling<'a> {
     books: &'a Books,
     /// Copies of the accounts that change.
-    touched: HashMap<AccountId, Account>,
+    touched: FxHashMap<AccountId, Account>,
     /// Everything posted so far.
     sums: Sums,
     journal: Vec<JournalEntry>,
     /// Quantities of open orders that a split changed.
-    quantities: HashMap<OrderId, Quantity>,
+    quantities: FxHashMap<OrderId, Quantity>,
     /// This snapshot's prices: the only ones that fill orders.
-    prices: HashMap<InstrumentId, Mark>,
+    prices: FxHashMap<InstrumentId, Mark>,
     /// Earlier prices that a split scaled: they value, but fill nothing.
-    scaled: HashMap<InstrumentId, Mark>,
+    scaled: FxHashMap<InstrumentId, Mark>,
     head: Head,
 }
 
 impl Settling<'_> {
     fn account(&mut self, id: AccountId) -> Result<&mut Account, BrokenBooks> {
         match self.touched.entry(id) {
-            std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
-            std::collections::hash_map::Entry::Vacant(entry) => {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
                 let account = self.books.account(id).ok_or_else(|| {
                     BrokenBooks::new("an order of an unknown account").account(id)
                 })?;
@@ -208,7 +211,7 @@ impl Settling<'_> {
             self.split_position(id, split, price)?;
         }
         // What the sales scaled so far hold, per holder.
-        let mut scaled_holds: HashMap<AccountId, Quantity> = HashMap::new();
+        let mut scaled_holds: FxHashMap<AccountId, Quantity> = FxHashMap::default();
         for open in self.books.open_orders() {
             let order = &open.order;
             if order.request.instrument != split.instrument {
@@ -282,14 +285,16 @@ impl Settling<'_> {
         Ok(())
     }
 
+    /// Decides an order, of which `quantity` is asked now.
     fn decide(
         &mut self,
         order: &Order,
+        quantity: Quantity,
         snapshot: &Snapshot,
         rules: &Rules,
     ) -> Result<OrderState, BrokenBooks> {
-        if order.request.quantity.is_zero() {
-            release(self.account(order.request.account)?, order)?;
+        if quantity.is_zero() {
+            release(self.account(order.request.account)?, order, quantity)?;
             return Ok(OrderState::Rejected(OrderRefusal::NothingLeft));
         }
         let fresh = |mark: &Mark| {
@@ -299,12 +304,12 @@ impl Settling<'_> {
         let mark = self.prices.get(&order.request.instrument).copied().filter(fresh);
         match mark {
             Some(mark) if snapshot.market_open && snapshot.number > order.seen => {
-                self.fill(order, mark.price, snapshot.number)
+                self.fill(order, quantity, mark.price, snapshot.number)
             }
             _ => {
                 let age = self.head.day.saturating_sub(order.day);
                 if snapshot.ended || age >= rules.expire_after_days {
-                    release(self.account(order.request.account)?, order)?;
+                    release(self.account(order.request.account)?, order, quantity)?;
                     return Ok(OrderState::Expired);
                 }
                 let closed = !snapshot.market_open;
@@ -317,14 +322,14 @@ impl Settling<'_> {
     fn fill(
         &mut self,
         order: &Order,
+        quantity: Quantity,
         price: Price,
         snapshot: SnapshotNumber,
     ) -> Result<OrderState, BrokenBooks> {
         let request = &order.request;
         let broken = |what| BrokenBooks::new(what).account(request.account).order(order.id);
         let account = self.account(request.account)?;
-        release(account, order)?;
-        let quantity = request.quantity;
+        release(account, order, quantity)?;
         let (amount, basis) = match request.side {
             Side::Buy => {
                 let Some(cost) = price.cost_of(quantity) else {

@@ -31,8 +31,10 @@ pub struct Config {
     /// Log-ins and registrations that may wait for them; more are told `busy`, those first whose
     /// worker has most.
     pub password_queue: usize,
-    /// How often passwords may be tried and accounts made.
+    /// How often passwords may be tried, accounts made and orders placed.
     pub limits: Limits,
+    /// How many connections the port takes, and how long.
+    pub port: PortLimits,
     /// Threads that read history from the store.
     pub read_threads: usize,
     /// Commands that may wait for the store. A worker that has as many waiting as are left free is
@@ -41,6 +43,38 @@ pub struct Config {
     /// The directory, closed to other users, in which the socket for the operator's commands is
     /// made; `None` for no socket. It is locked by this process.
     pub admin: Option<PathBuf>,
+}
+
+/// The bounds of the master's port. Connections from addresses that a worker may have now are
+/// expected, all others are strangers'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortLimits {
+    /// Expected connections at a time. Default: 512.
+    pub expected: usize,
+    /// Expected connections from one address: some run many workers on one machine. Default: 128.
+    pub expected_per_address: usize,
+    /// Connections of strangers at a time. Default: 512.
+    pub strangers: usize,
+    /// Connections of strangers from one address (of IPv6: /64). Default: 16.
+    pub strangers_per_address: usize,
+    /// How long a proven worker may take to say hello, a client to say the next thing, and either
+    /// to take some of what is said to it. Default: 30 s.
+    pub silence: Duration,
+    /// How long a client may stay in all: it can ask for little, and places are few. Default: 2 min.
+    pub stay: Duration,
+}
+
+impl Default for PortLimits {
+    fn default() -> PortLimits {
+        PortLimits {
+            expected: 512,
+            expected_per_address: 128,
+            strangers: 512,
+            strangers_per_address: 16,
+            silence: Duration::from_secs(30),
+            stay: Duration::from_secs(120),
+        }
+    }
 }
 
 impl Default for Config {
@@ -56,6 +90,7 @@ impl Default for Config {
             password_threads: 2,
             password_queue: 64,
             limits: Limits::default(),
+            port: PortLimits::default(),
             read_threads: 2,
             command_queue: 100_000,
             admin: None,

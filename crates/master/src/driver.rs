@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use papertrader_core::books::{Books, BrokenBooks};
@@ -38,7 +38,8 @@ use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
 use crate::database::{Done, Readers, Writer};
 use crate::hasher::{Hasher, PasswordDone};
-use crate::port::{self, OwnedFrame, Port};
+use crate::limits::OrderRate;
+use crate::port::{self, OwnedFrame, Places, Port, Refusals};
 use crate::registry::Registry;
 use crate::trading::{Placing, Trading};
 use crate::workers::{Arrival, LinkId, Misconduct, Origin, PublicView, Workers};
@@ -111,7 +112,10 @@ impl Master {
     ) -> Result<Master, MasterError> {
         let Entrance { listener, side } = entrance;
         let admin = config.admin.as_deref().map(AdminSocket::open).transpose()?.flatten();
+        let limits = config.port;
+        let places = Arc::new(Places::new(limits));
         let about = About {
+            places: Arc::clone(&places),
             started: clock.now(),
             certificate: side.fingerprint().to_string(),
             key: side.key().fingerprint().to_string(),
@@ -144,7 +148,8 @@ impl Master {
             let accepting = Arc::clone(&socket);
             (socket, tokio::spawn(async move { accepting.accept(events).await }))
         });
-        let port = Port { side, registry, view, clock: port_clock, events };
+        let (clock, refusals) = (port_clock, Mutex::new(Refusals::default()));
+        let port = Port { side, registry, view, clock, events, places, limits, refusals };
         let accepting = tokio::spawn(port::accept(listener, Arc::new(port)));
         let running = tokio::spawn(async move {
             let result = running.await;
@@ -221,6 +226,8 @@ pub(crate) struct About {
     pub(crate) certificate: String,
     /// The fingerprint of its OpenPGP key.
     pub(crate) key: String,
+    /// Who is connected to its port.
+    pub(crate) places: Arc<Places>,
 }
 
 /// The master's state.
@@ -301,7 +308,7 @@ impl Driver {
             "the store is loaded"
         );
         Ok(Driver {
-            trading: Trading::new(loaded.next_order, clamped),
+            trading: Trading::new(loaded.next_order, clamped, OrderRate::new(&config.limits)),
             workers: Workers::new(registry, view),
             readers: Readers::start(readers, &events)?,
             writer: Writer::start(store, events.clone())?,
@@ -620,12 +627,14 @@ impl Driver {
                 let side = if buy { Side::Buy } else { Side::Sell };
                 let received = Moment { wall: now, market: self.last_time };
                 self.room(origin.worker)?;
+                self.trading.rate.charge(account, now)?;
                 let placing = Placing { origin, account, side, args, received, link };
                 self.enqueue(Command::Place(placing));
             }
             Request::CancelOrder(client_order_id) => {
                 let account = account(self)?;
                 self.room(origin.worker)?;
+                self.trading.rate.charge(account, now)?;
                 self.enqueue(Command::Cancel { origin, account, client_order_id });
             }
             Request::Ping(text) => self.answer(origin, &Return::Pong(text)),

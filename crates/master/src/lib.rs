@@ -36,6 +36,6 @@ mod sessions;
 mod trading;
 mod workers;
 
-pub use config::Config;
+pub use config::{Config, PortLimits};
 pub use driver::{Entrance, Master, MasterError, Ticks};
 pub use limits::{Backoff, Limits, Rate};

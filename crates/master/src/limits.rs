@@ -1,4 +1,4 @@
-//! Limits on guessing passwords and on making accounts. Pure: time is an argument, nothing waits.
+//! Limits on guessing passwords, on making accounts and (`orders`) on placing orders. Pure: time is an argument, nothing waits.
 //!
 //! An attempt is charged when it starts, so that ten thousand at once are as bounded as one after
 //! the other, and the charge is given back when the password was right. A refused attempt is not
@@ -25,6 +25,7 @@
 //! it is full the count that would be forgotten first gives way.
 
 mod count;
+mod orders;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -37,6 +38,8 @@ use papertrader_core::time::{SECOND, WallTime};
 use papertrader_protocol::{Failure, Reason};
 
 use count::{Count, Table};
+
+pub(crate) use orders::OrderRate;
 
 /// Places from which one account was logged in that are remembered.
 const PLACES: usize = 16;
@@ -84,6 +87,9 @@ pub struct Limits {
     pub register_address: Rate,
     /// Registrations through one worker, whether they succeed or not. Default: 600, then 2 a second.
     pub register_worker: Rate,
+    /// Orders and cancellations of one account, whether they are accepted or not. Default: 1,000,
+    /// then one in 20 ms.
+    pub orders_account: Rate,
     /// Counts that each table keeps at most, about 150 bytes each. Default: 50,000.
     pub tracked: usize,
 }
@@ -104,6 +110,7 @@ impl Default for Limits {
             login_worker: Rate { burst: 200, every: Duration::from_millis(50) },
             register_address: Rate { burst: 60, every: Duration::from_secs(20) },
             register_worker: Rate { burst: 600, every: Duration::from_millis(500) },
+            orders_account: Rate { burst: 1_000, every: Duration::from_millis(20) },
             tracked: 50_000,
         }
     }
@@ -611,6 +618,7 @@ mod tests {
             login_worker: all,
             register_address: all,
             register_worker: all,
+            orders_account: all,
             tracked: 0,
         };
         assert_eq!(limits.tracked, 0);

@@ -4,11 +4,15 @@
 //! kind it is stands in its TLS handshake: a worker proves its key before the driver hears of it, a
 //! client may ask for the list of workers (3.1.5) and for nothing else.
 //!
-//! Invariant: addresses that no worker may come from share places of their own, and no address has
-//! more than its part of any places, so that neither strangers nor a worker can keep workers out.
+//! Who gets a place is `places`', which refusals are written into the log is `refusals`'.
+//!
+//! Invariant: what a connection is answered is bounded, and so is the time that it stays without a
+//! proof.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+mod places;
+mod refusals;
+
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +20,7 @@ use std::time::Duration;
 use papertrader_core::ids::WorkerId;
 use papertrader_node::clock::Clock;
 use papertrader_node::connection::{Inbox, write_all_from, write_patiently};
-use papertrader_node::link::{MasterSide, PortStream, is_worker};
+use papertrader_node::link::{Denied, MasterSide, PortStream, is_worker};
 use papertrader_node::{debug, warn};
 use papertrader_protocol::frame::VERSION;
 use papertrader_protocol::link::LinkHello;
@@ -27,27 +31,19 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::config::PortLimits;
 use crate::driver::{Event, Events};
 use crate::registry::Registry;
 use crate::workers::{Arrival, LinkId, LinkQueue, PublicView, worker_list_frames};
 
-/// Connections from addresses that a worker may have, at a time.
-const EXPECTED: usize = 512;
-/// Connections from one address that a worker may have, at a time: some run many on one machine.
-const EXPECTED_PER_ADDRESS: usize = 128;
-/// Connections from all other addresses, at a time.
-const STRANGERS: usize = 512;
-/// Connections from one address that no worker may have, at a time.
-const STRANGERS_PER_ADDRESS: usize = 16;
+pub(crate) use places::{PlaceCounts, Places};
+pub(crate) use refusals::Refusals;
+use refusals::{LeftOut, Subject};
+
 /// Chunks that may wait to be written to one link.
 const LINK_QUEUE: usize = 1_024;
 /// About how many bytes are answered to a client before it must have taken them.
 const CLIENT_CHUNK: usize = 64 * 1024;
-/// How long a proven worker may take to say hello, a client to say the next thing, and either to
-/// take some of what is said to it.
-const SILENCE: Duration = Duration::from_secs(30);
-/// How long a client may stay in all. It can ask for little, and places are few.
-const STAY: Duration = Duration::from_secs(120);
 
 /// What the tasks of the port need.
 pub(crate) struct Port {
@@ -56,17 +52,54 @@ pub(crate) struct Port {
     pub(crate) view: watch::Receiver<PublicView>,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
+    pub(crate) places: Arc<Places>,
+    pub(crate) limits: PortLimits,
+    pub(crate) refusals: Mutex<Refusals>,
+}
+
+impl Port {
+    /// Notes that a worker was refused; the log gets all of it, or its number later.
+    fn refused(&self, peer: SocketAddr, denied: &Denied) {
+        let now = self.clock.now();
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = refusals.note(Subject::of(denied), now);
+        drop(refusals);
+        if let Some(left_out) = noted.left_out {
+            say_left_out(&left_out);
+        }
+        if noted.write {
+            warn!(%peer, %denied, "a worker was refused");
+        }
+    }
+
+    /// Says how many refusals were left out of the log, once their minute is over.
+    fn tell_refusals(&self) {
+        let now = self.clock.now();
+        let over = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).over(now);
+        over.iter().for_each(say_left_out);
+    }
+}
+
+fn say_left_out(LeftOut { subject, number }: &LeftOut) {
+    warn!(of = %subject, number, "more refusals were left out of this log");
 }
 
 /// Takes connections until it is aborted.
 pub(crate) async fn accept(listener: TcpListener, port: Arc<Port>) {
-    let places = Arc::new(Places::default());
     let mut next = 0;
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = minutes.tick() => {
+                port.tell_refusals();
+                continue;
+            }
+        };
+        match accepted {
             Ok((stream, peer)) => {
-                let expected = port.registry.borrow().expects(peer.ip());
-                let Some(place) = places.take(peer.ip(), expected) else {
+                let expected = port.registry.borrow().expects(peer.ip(), port.clock.now());
+                let Some(place) = port.places.take(peer.ip(), expected) else {
                     debug!(%peer, expected, "no place on the master's port");
                     continue;
                 };
@@ -86,90 +119,29 @@ pub(crate) async fn accept(listener: TcpListener, port: Arc<Port>) {
     }
 }
 
-/// Who is connected.
-#[derive(Debug, Default)]
-struct Places(Mutex<Taken>);
-
-#[derive(Debug, Default)]
-struct Taken {
-    expected: usize,
-    strangers: usize,
-    by_address: HashMap<(IpAddr, bool), usize>,
-}
-
-/// A connection's place; dropping it frees the place.
-#[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
-    expected: bool,
-}
-
-impl Places {
-    fn take(self: &Arc<Self>, address: IpAddr, expected: bool) -> Option<Place> {
-        let address = customer(address);
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Taken { expected: workers, strangers, by_address } = &mut *taken;
-        let (all, most, most_of_one) = match expected {
-            true => (workers, EXPECTED, EXPECTED_PER_ADDRESS),
-            false => (strangers, STRANGERS, STRANGERS_PER_ADDRESS),
-        };
-        let own = by_address.get(&(address, expected)).copied().unwrap_or(0);
-        if *all >= most || own >= most_of_one {
-            return None;
-        }
-        *all += 1;
-        by_address.insert((address, expected), own + 1);
-        Some(Place { places: Arc::clone(self), address, expected })
-    }
-}
-
-/// What counts as one address: of IPv6 a /64 network, whose addresses all belong to one customer.
-fn customer(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.expected {
-            true => taken.expected -= 1,
-            false => taken.strangers -= 1,
-        }
-        let key = (self.address, self.expected);
-        let left = taken.by_address.get(&key).copied().unwrap_or(0);
-        if left > 1 {
-            taken.by_address.insert(key, left - 1);
-        } else {
-            taken.by_address.remove(&key);
-        }
-    }
-}
-
 /// Serves one connection on the master's port until it closes.
 pub(crate) async fn serve(id: LinkId, stream: TcpStream, peer: SocketAddr, port: Arc<Port>) {
+    let PortLimits { silence, stay, .. } = port.limits;
     let mut stream = match port.side.accept(stream).await {
         Ok(stream) => stream,
         Err(error) => return debug!(%peer, %error, "no TLS on the master's port"),
     };
     if !is_worker(&stream) {
         let (reader, mut writer) = tokio::io::split(stream);
-        answer_clients(&mut Inbox::new(reader), &mut writer, peer, &port.view, STAY).await;
-        let _ = tokio::time::timeout(SILENCE, writer.shutdown()).await;
+        let mut inbox = Inbox::new(reader);
+        within(stay, answer_in_turn(&mut inbox, &mut writer, peer, &port.view, silence)).await;
+        let _ = tokio::time::timeout(silence, writer.shutdown()).await;
         return;
     }
     let find = |worker| port.registry.borrow().find(worker);
     let proven = match port.side.prove(&mut stream, peer, find, &port.clock).await {
         Ok(proven) => proven,
-        Err(denied) => return warn!(%peer, %denied, "a worker was refused"),
+        Err(denied) => return port.refused(peer, &denied),
     };
     let (reader, writer) = tokio::io::split(stream);
     let mut inbox = Inbox::new(reader);
     let worker = proven.worker;
-    let hello = match tokio::time::timeout(SILENCE, first_words(&mut inbox)).await {
+    let hello = match tokio::time::timeout(silence, first_words(&mut inbox)).await {
         Ok(FirstWords::Hello(hello)) => hello,
         Ok(FirstWords::Others) => {
             warn!(%peer, %worker, "a worker proved its key and said something else than linkHello");
@@ -187,7 +159,7 @@ pub(crate) async fn serve(id: LinkId, stream: TcpStream, peer: SocketAddr, port:
     let arrival = Arrival { proven, hello, peer, queue };
     if port.events.send(Event::LinkOpened(id, Box::new(arrival))).await.is_ok() {
         let mut writing =
-            tokio::spawn(async move { write_all_from(writer, outgoing, SILENCE, &unsent).await });
+            tokio::spawn(async move { write_all_from(writer, outgoing, silence, &unsent).await });
         let reading = read_link(id, worker, &mut inbox, &port.events);
         // The driver ends a link by dropping its queue, which ends the writing, or cuts it. Who
         // says nothing more is told nothing more: what a hostile one does not read is not kept.
@@ -232,27 +204,19 @@ async fn first_words(inbox: &mut LinkInbox) -> FirstWords {
     }
 }
 
-/// Answers a client until it closes, or has been here for as long as `stay`, whatever it does.
-async fn answer_clients<R, W>(
-    inbox: &mut Inbox<R>,
-    writer: &mut W,
-    peer: SocketAddr,
-    view: &watch::Receiver<PublicView>,
-    stay: Duration,
-) where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let _ = tokio::time::timeout(stay, answer_in_turn(inbox, writer, peer, view)).await;
+/// Serves a client until it closes, or has been here for as long as `stay`, whatever it does.
+async fn within(stay: Duration, serving: impl Future<Output = ()>) {
+    let _ = tokio::time::timeout(stay, serving).await;
 }
 
-/// What was answered must be taken before more is read, so that nobody can make the master hold
-/// more than a chunk for them.
+/// Answers a client until it closes, or is silent for too long. What was answered must be taken
+/// before more is read, so that nobody can make the master hold more than a chunk for them.
 async fn answer_in_turn<R, W>(
     inbox: &mut Inbox<R>,
     writer: &mut W,
     peer: SocketAddr,
     view: &watch::Receiver<PublicView>,
+    silence: Duration,
 ) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -289,13 +253,13 @@ async fn answer_in_turn<R, W>(
             }
         }
         let is_full = out.len() >= CLIENT_CHUNK;
-        if write_patiently(writer, &out, SILENCE).await.is_err() || close {
+        if write_patiently(writer, &out, silence).await.is_err() || close {
             return;
         }
         if is_full {
             continue;
         }
-        match tokio::time::timeout(SILENCE, inbox.fill()).await {
+        match tokio::time::timeout(silence, inbox.fill()).await {
             Ok(Ok(read)) if read > 0 => {}
             _ => return,
         }
@@ -399,6 +363,8 @@ mod tests {
 
     use super::*;
 
+    const SILENCE: Duration = Duration::from_secs(30);
+
     #[tokio::test]
     async fn a_client_that_does_not_read_is_not_read_from() {
         let (mut client, server) = tokio::io::duplex(4_096);
@@ -423,7 +389,7 @@ mod tests {
             }
         };
         tokio::select! {
-            () = answer_in_turn(&mut inbox, &mut writer, peer, &view) => panic!("it gave up"),
+            () = answer_in_turn(&mut inbox, &mut writer, peer, &view, SILENCE) => panic!("it gave up"),
             () = flood => panic!("it closed"),
             () = turns => {}
         }
@@ -440,7 +406,7 @@ mod tests {
         let stay = Duration::from_millis(1);
         tokio::spawn(async move {
             let mut inbox = Inbox::new(reader);
-            answer_clients(&mut inbox, &mut writer, peer, &view, stay).await;
+            within(stay, answer_in_turn(&mut inbox, &mut writer, peer, &view, SILENCE)).await;
         });
         let mut requests = Vec::new();
         while requests.len() < 1 << 20 {
@@ -462,48 +428,5 @@ mod tests {
                 () = tokio::task::yield_now() => {}
             }
         }
-    }
-
-    #[test]
-    fn a_customer_with_many_addresses_has_the_places_of_one() {
-        let places = Arc::new(Places::default());
-        let take = |text: &str| places.take(text.parse().unwrap(), false);
-        let mut held = Vec::new();
-        for n in 0..STRANGERS_PER_ADDRESS {
-            held.push(take(&format!("2001:db8:0:1::{n:x}")).unwrap());
-        }
-        assert!(take("2001:db8:0:1:ffff::1").is_none());
-        assert!(take("2001:db8:0:2::1").is_some());
-        assert!(take("::ffff:192.0.2.1").is_some());
-        drop(held);
-        assert!(places.0.lock().unwrap().by_address.is_empty());
-    }
-
-    #[test]
-    fn strangers_cannot_take_the_places_of_workers() {
-        let places = Arc::new(Places::default());
-        let address = |n: usize| IpAddr::from([10, 0, (n / 256) as u8, (n % 256) as u8]);
-        let mut strangers = Vec::new();
-        for _ in 0..STRANGERS_PER_ADDRESS {
-            strangers.push(places.take(address(0), false).unwrap());
-        }
-        assert!(places.take(address(0), false).is_none(), "one address has enough");
-        for n in strangers.len()..STRANGERS {
-            strangers.push(places.take(address(n), false).unwrap());
-        }
-        assert!(places.take(address(9_999), false).is_none(), "all strangers have enough");
-        // Nor can one worker take the places of the others.
-        let mut workers = Vec::new();
-        for _ in 0..EXPECTED_PER_ADDRESS {
-            workers.push(places.take(address(1), true).unwrap());
-        }
-        assert!(places.take(address(1), true).is_none());
-        for n in workers.len()..EXPECTED {
-            workers.push(places.take(address(2 + n / EXPECTED_PER_ADDRESS), true).unwrap());
-        }
-        assert!(places.take(address(9_999), true).is_none());
-        drop((workers, strangers));
-        let taken = places.0.lock().unwrap();
-        assert_eq!((taken.expected, taken.strangers, taken.by_address.len()), (0, 0, 0));
     }
 }

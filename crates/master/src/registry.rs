@@ -98,10 +98,11 @@ impl Registry {
         self.workers.values().map(|entry| &entry.row)
     }
 
-    /// Whether any worker may come from this address: strangers get fewer places.
-    pub(crate) fn expects(&self, address: std::net::IpAddr) -> bool {
-        // Who may not connect for good is a stranger.
-        let may_connect = |w: &Registered| w.key.is_some() && w.booted != Some(None);
+    /// Whether any worker may come from this address now: strangers get fewer places. Who may not
+    /// connect is a stranger.
+    pub(crate) fn expects(&self, address: std::net::IpAddr, now: WallTime) -> bool {
+        let is_booted = |w: &Registered| w.booted.is_some_and(|b| b.is_none_or(|end| now < end));
+        let may_connect = |w: &Registered| w.key.is_some() && !is_booted(w);
         let mut workers = self.workers.values().map(|entry| &entry.registered);
         workers.any(|w| may_connect(w) && w.allowed.iter().any(|n| n.contains(address)))
     }
@@ -154,15 +155,17 @@ mod tests {
         let mut registry = Registry::new(vec![row.clone()], vec!["OLD".into()]);
         let address = "10.1.2.3".parse().unwrap();
         assert!(registry.is_stolen("OLD") && !registry.is_stolen(&fingerprint));
-        assert!(registry.expects(address));
+        let now = WallTime(8);
+        assert!(registry.expects(address, now));
         let booted = |until, compromised| WorkerRow {
             booted: Some(Boot { until, compromised }),
             ..row.clone()
         };
         registry.put(booted(Some(WallTime(9)), false)).unwrap();
-        assert!(registry.expects(address) && !registry.is_stolen(&fingerprint));
+        assert!(!registry.expects(address, now) && registry.expects(address, WallTime(9)));
+        assert!(!registry.is_stolen(&fingerprint));
         registry.put(booted(None, true)).unwrap();
-        assert!(!registry.expects(address) && registry.is_stolen(&fingerprint));
+        assert!(!registry.expects(address, now) && registry.is_stolen(&fingerprint));
         registry.remove(row.id);
         assert!(registry.is_stolen(&fingerprint) && registry.is_stolen("OLD"));
     }

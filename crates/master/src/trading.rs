@@ -19,6 +19,7 @@ use papertrader_store::{Change, Found};
 
 use crate::batch::{Effect, Judging};
 use crate::driver::{Driver, MasterError};
+use crate::limits::OrderRate;
 use crate::workers::Origin;
 
 /// Clients that are told of one order's outcome; more find it in their history.
@@ -37,8 +38,9 @@ pub(crate) struct Placing {
 }
 
 /// What the module keeps between turns.
-#[derive(Default)]
 pub(crate) struct Trading {
+    /// How many orders and cancellations an account may bring.
+    pub(crate) rate: OrderRate,
     next_order: u64,
     /// The clamped time of each worker's last order.
     clamped: HashMap<WorkerId, WallTime>,
@@ -50,8 +52,12 @@ pub(crate) struct Trading {
 pub(crate) type Known = HashMap<(AccountId, ClientOrderId), Found>;
 
 impl Trading {
-    pub(crate) fn new(next_order: OrderId, clamped: HashMap<WorkerId, WallTime>) -> Trading {
-        Trading { next_order: next_order.0, clamped, waiters: HashMap::new() }
+    pub(crate) fn new(
+        next_order: OrderId,
+        clamped: HashMap<WorkerId, WallTime>,
+        rate: OrderRate,
+    ) -> Trading {
+        Trading { rate, next_order: next_order.0, clamped, waiters: HashMap::new() }
     }
 
     pub(crate) fn wait_for(&mut self, order: OrderId, origin: Origin) {

@@ -28,8 +28,7 @@ const FALSE_POSITIVES: f64 = 0.000_1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct OrderKey {
     pub(crate) account: AccountId,
-    /// SipHash-2-4 with key 0 of the account (four bytes, big-endian) and the name's bytes. It is
-    /// stored: it never changes.
+    /// [`order_hash`].
     pub(crate) hash: u64,
 }
 
@@ -39,8 +38,9 @@ impl OrderKey {
     }
 }
 
-/// See [`OrderKey::hash`].
-pub(crate) fn order_hash(account: u32, client_order_id: &str) -> u64 {
+/// What orders are found by in the database: SipHash-2-4 with key 0 of the account (four bytes,
+/// big-endian) and the client order ID's bytes. It is stored: it never changes.
+pub fn order_hash(account: u32, client_order_id: &str) -> u64 {
     let mut hasher = SipHasher24::new();
     hasher.write(&account.to_be_bytes());
     hasher.write(client_order_id.as_bytes());

@@ -15,6 +15,8 @@ mod read;
 mod rows;
 mod shape;
 pub mod sqlite;
+
+pub use index::order_hash;
 mod verify;
 mod write;
 

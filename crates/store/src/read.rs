@@ -300,8 +300,8 @@ pub(crate) fn index(ask: &dyn Ask) -> Result<Index, StoreError> {
         };
         index.add_open(order.id, open);
     }
-    ask.for_each("SELECT account, hash FROM order_key", &[], &mut |row| {
-        let row = Reading::new(row, "order_key", 4);
+    ask.for_each("SELECT account, hash FROM outcome", &[], &mut |row| {
+        let row = Reading::new(row, "outcome", 0);
         let hash = row.integer(1)?.cast_unsigned();
         index.add_known(OrderKey { account: row.account(0)?, hash });
         Ok(())
@@ -492,7 +492,7 @@ fn decided(
     match ids.iter().find(|id| stored.next() != Some(**id)) {
         None => Ok(orders),
         Some(id) => {
-            let what = format!("table order_key, order {id}: there is no such order");
+            let what = format!("table outcome, order {id}: there is no such order");
             Err(StoreError::Corrupt(what))
         }
     }

@@ -59,9 +59,10 @@ pub(crate) const SELECT_ORDER: &str = "SELECT o.id, o.account, o.client_order_id
     o.instrument, o.quantity, o.hold, o.received_wall, o.received_market, o.seen, o.day, o.worker, \
     o.worker_time, o.worker_sequence, w.id, w.quantity, w.reason, c.state, c.reason, c.asked, \
     c.quantity, c.price, c.amount, c.basis, c.snapshot, \
-    coalesce(c.wall, s.wall) AS decided_wall, coalesce(c.market, s.market) AS decided_market \
-    FROM order_ o LEFT JOIN outcome c ON c.id = o.id LEFT JOIN waiting w ON w.id = o.id \
-    LEFT JOIN snapshot s ON s.number = c.snapshot";
+    coalesce(c.wall, s.wall) AS decided_wall, coalesce(c.market, s.market) AS decided_market, o.hash \
+    FROM order_ o LEFT JOIN outcome c ON c.generation = o.id >> 18 \
+    AND c.account = o.account AND c.hash = o.hash AND c.id = o.id \
+    LEFT JOIN waiting w ON w.id = o.id LEFT JOIN snapshot s ON s.number = c.snapshot";
 
 /// The columns that [`journal`] reads, in its order.
 pub(crate) const JOURNAL_COLUMNS: &str =

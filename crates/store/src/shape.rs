@@ -86,7 +86,6 @@ pub(crate) enum Rows {
     Cash,
     Order,
     Outcome,
-    OrderKey,
     CancelMark,
     /// Why an order waits, and what is asked now.
     Wait,
@@ -163,11 +162,17 @@ static SHAPES: [Shape; Rows::COUNT] = [
             ("worker", Bytes),
             ("worker_time", Big),
             ("worker_sequence", Big),
+            ("hash", Big),
         ],
     ),
-    insert(
+    by_key(
         "outcome",
+        Verb::Insert,
+        4,
         &[
+            ("generation", Big),
+            ("account", Big),
+            ("hash", Big),
             ("id", Big),
             ("state", Small),
             ("reason", Small),
@@ -181,7 +186,6 @@ static SHAPES: [Shape; Rows::COUNT] = [
             ("market", Big),
         ],
     ),
-    insert("order_key", &[("generation", Big), ("account", Big), ("hash", Big), ("id", Big)]),
     insert(
         "cancel_mark",
         &[("account", Big), ("client_order_id", Text), ("wall", Big), ("market", Big)],
@@ -258,7 +262,7 @@ mod tests {
         let shape = |rows: Rows| (rows.shape().table, rows.shape().verb);
         assert_eq!(shape(Rows::Instrument), ("instrument", Verb::Insert));
         assert_eq!(shape(Rows::Cash), ("balance", Verb::Set));
-        assert_eq!(shape(Rows::OrderKey), ("order_key", Verb::Insert));
+        assert_eq!(shape(Rows::Outcome), ("outcome", Verb::Insert));
         assert_eq!(shape(Rows::Rescale), ("waiting", Verb::Put));
         assert_eq!(shape(Rows::WaitEnd), ("waiting", Verb::Delete));
         assert_eq!(shape(Rows::Journal), ("journal", Verb::Insert));

@@ -2,12 +2,13 @@
 //!
 //! One connection writes; readers have their own and never block it. Every commit reaches the
 //! disk before it is reported (`synchronous = FULL`). What the errors mean is decided in
-//! `failure.rs`; the schema stands in `migrations/sqlite`.
+//! `failure.rs`; the log is copied into the file by a thread of its own (`checkpoint.rs`); the schema stands in `migrations/sqlite`.
 //!
 //! This file opens the database and brings batches through their transaction. What is written, read
 //! and verified is the same for every database (`write.rs`, `read.rs`, `verify.rs`); how SQLite does
 //! it stands in `sqlite/rows.rs`.
 
+mod checkpoint;
 mod failure;
 mod rows;
 mod schema;
@@ -19,17 +20,13 @@ use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::names::ClientOrderId;
 use rusqlite::Connection;
 
+use checkpoint::Checkpointer;
 use failure::{Phase, of_batch, of_read};
 
 use crate::index::{Changes, Index};
 use crate::read::{self, Reader, SharedIndex, read_index};
 use crate::{Batch, CommitError, Found, Loaded, Mismatch, Store, StoreError, StoreReader};
 use crate::{verify, write};
-
-/// The log is copied into the database file when it has grown by this many pages of 4 KiB (about
-/// 40 MiB). The larger, the more often a page is changed in the log before it is copied once, and
-/// the longer the copying holds up the commit after which it happens.
-const CHECKPOINT_PAGES: i64 = 10_000;
 
 /// A database file that this process writes. Lock its directory first
 /// ([`crate::directory::lock_directory`]): two writers would contradict each other.
@@ -41,8 +38,7 @@ pub struct SqliteStore {
     /// The index is that of the connection. It is read at its first use, so that a damaged database
     /// can be opened and verified.
     indexed: bool,
-    /// The log's length at which it is copied next.
-    checkpoint_at: i64,
+    checkpointer: Checkpointer,
 }
 
 impl std::fmt::Debug for SqliteStore {
@@ -65,7 +61,8 @@ impl SqliteStore {
             connection: Some(connection),
             index: Arc::new(RwLock::new(Index::new(0, 0, 0))),
             indexed: false,
-            checkpoint_at: CHECKPOINT_PAGES,
+            checkpointer: Checkpointer::start(path)
+                .map_err(|error| StoreError::Database(error.to_string()))?,
         })
     }
 
@@ -145,39 +142,6 @@ impl SqliteStore {
             tracing::error!(%error, "reconnecting failed");
         }
     }
-
-    /// Copies the log into the database file when it is long enough. The batch is already
-    /// durable; but when this cannot be made durable, nothing later may rely on the file.
-    fn checkpoint(&mut self) -> Result<(), CommitError> {
-        let Some(connection) = &self.connection else { return Ok(()) };
-        // Both answer with the log's length in pages.
-        let run = |sql: &str| -> rusqlite::Result<i64> {
-            connection.prepare_cached(sql)?.query_row([], |row| row.get(1))
-        };
-        let outcome = run("PRAGMA wal_checkpoint(NOOP)").and_then(|length| {
-            if length < self.checkpoint_at {
-                // The log began anew, or is still short.
-                let next = CHECKPOINT_PAGES.max(self.checkpoint_at.min(length + CHECKPOINT_PAGES));
-                return Ok(next);
-            }
-            // What a reader of an old state keeps is tried again when the log has grown further.
-            let length = run("PRAGMA wal_checkpoint(PASSIVE)")?;
-            Ok(length + CHECKPOINT_PAGES)
-        });
-        match outcome {
-            Ok(next) => {
-                self.checkpoint_at = next;
-                Ok(())
-            }
-            Err(rusqlite::Error::SqliteFailure(error, what)) if failure::loses_data(&error) => {
-                Err(CommitError::Disk(what.unwrap_or_else(|| error.to_string())))
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the database's log could not be copied and grows");
-                Ok(())
-            }
-        }
-    }
 }
 
 fn lost() -> StoreError {
@@ -190,9 +154,15 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        if let Some(why) = self.checkpointer.failed() {
+            return Err(CommitError::Disk(why.to_owned()));
+        }
         let changes = self.write(batch)?;
         self.index.write().unwrap_or_else(PoisonError::into_inner).apply(changes);
-        self.checkpoint()
+        if let Some(connection) = &self.connection {
+            self.checkpointer.committed(connection);
+        }
+        Ok(())
     }
 
     fn find(
@@ -216,7 +186,6 @@ impl Store for SqliteStore {
         // A batch whose result was unknown may be stored.
         self.indexed = false;
         self.connection = Some(schema::connect(&self.path).map_err(of_read)?);
-        self.checkpoint_at = CHECKPOINT_PAGES;
         Ok(())
     }
 

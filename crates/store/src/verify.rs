@@ -11,7 +11,7 @@ use papertrader_core::ids::{InstrumentId, OrderId};
 use papertrader_core::order::{OrderRecord, OrderState, Side};
 
 use crate::fold::Fold;
-use crate::index::{GENERATION_BITS, OrderKey, generation};
+use crate::index::{GENERATION_BITS, OrderKey};
 use crate::read::{self, Ask, rows};
 use crate::rows::{self, BAR_COLUMNS, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
 use crate::{Mismatch, StoreError};
@@ -128,21 +128,14 @@ impl Check<'_> {
             let order = |row: &dyn Cells| Reading::new(row, "order_", 1).integer(0);
             let Some(first) = rows(ask, sql, &[from.into()], order)?.pop() else { break };
             // Orders have no negative numbers: what is wrong with one is said when it is read.
-            let in_generation = generation(OrderId(first.max(0).cast_unsigned())).cast_signed();
             let last = first.max(0) | ((1 << GENERATION_BITS) - 1);
-            let mut keys = HashSet::new();
-            let sql = "SELECT id, account, hash FROM order_key WHERE generation = ?1";
-            ask.for_each(sql, &[in_generation.into()], &mut |row| {
-                let row = Reading::new(row, "order_key", 1);
-                keys.insert((row.integer(0)?, row.integer(1)?, row.integer(2)?));
-                Ok(())
-            })?;
             let sql = format!("{SELECT_ORDER} WHERE o.id >= ?1 AND o.id <= ?2 ORDER BY o.id");
             ask.for_each(&sql, &[first.into(), last.into()], &mut |row| {
                 let result = rows::order(row).and_then(|record| {
                     let waits = row.cell(14)? != Value::Null;
                     self.order(&record);
-                    self.find_again(&record, &keys, waits || record.order.id.0 > settled);
+                    let hash = Reading::new(row, "order_", 1).integer(27)?;
+                    self.find_again(&record, hash, waits || record.order.id.0 > settled);
                     Ok(())
                 });
                 self.keep(result)
@@ -153,19 +146,14 @@ impl Check<'_> {
     }
 
     /// That an order can be found by its client order ID, or, if it is open, by a start.
-    fn find_again(
-        &mut self,
-        record: &OrderRecord,
-        keys: &HashSet<(i64, i64, i64)>,
-        is_loaded: bool,
-    ) {
+    fn find_again(&mut self, record: &OrderRecord, hash: i64, is_loaded: bool) {
         let (id, request) = (record.order.id, &record.order.request);
         let key = OrderKey::new(request.account, &request.client_order_id);
+        if hash != key.hash.cast_signed() {
+            self.wrong(format!("table order_, row {id}: hash is not that of its owner's name"));
+        }
+        // Its outcome was found by it.
         if record.decided.is_some() {
-            let (account, hash) = (i64::from(key.account.0), key.hash.cast_signed());
-            if !keys.contains(&(id.0.cast_signed(), account, hash)) {
-                self.wrong(format!("table order_key: it lacks order {id}"));
-            }
             return;
         }
         if !is_loaded {
@@ -184,12 +172,8 @@ impl Check<'_> {
     /// client order ID.
     fn order_tables(&mut self) -> Result<(), StoreError> {
         let ask = self.ask;
-        for (table, key, parent) in [
-            ("outcome", "id", "order_"),
-            ("waiting", "id", "order_"),
-            ("order_key", "id", "outcome"),
-            ("balance", "account", "account"),
-        ] {
+        for (table, key, parent) in [("waiting", "id", "order_"), ("balance", "account", "account")]
+        {
             let sql = format!(
                 "SELECT {key} FROM {table} AS t
                  WHERE NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE p.id = t.{key})"
@@ -200,10 +184,18 @@ impl Check<'_> {
                 Ok(())
             })?;
         }
+        let sql = "SELECT id FROM outcome AS c WHERE NOT EXISTS
+                   (SELECT 1 FROM order_ AS o WHERE o.id = c.id AND o.account = c.account
+                    AND o.hash = c.hash AND o.id >> 18 = c.generation)";
+        ask.for_each(sql, &[], &mut |row| {
+            let what = Reading::new(row, "outcome", 1).says("it belongs to nothing");
+            self.found.push(Mismatch { what });
+            Ok(())
+        })?;
         // Of equal hashes the names may still differ.
         let sql = "SELECT k.id, o.account, o.client_order_id
-                   FROM (SELECT account, hash FROM order_key GROUP BY 1, 2 HAVING count(*) > 1) AS d
-                   JOIN order_key k ON k.account = d.account AND k.hash = d.hash
+                   FROM (SELECT account, hash FROM outcome GROUP BY 1, 2 HAVING count(*) > 1) AS d
+                   JOIN outcome k ON k.account = d.account AND k.hash = d.hash
                    JOIN order_ o ON o.id = k.id ORDER BY 1";
         let mut names = HashSet::new();
         ask.for_each(sql, &[], &mut |row| {
@@ -219,8 +211,8 @@ impl Check<'_> {
     fn names(&mut self) -> Result<(), StoreError> {
         let ask = self.ask;
         let mut decided = Vec::new();
-        ask.for_each("SELECT account, hash, id FROM order_key", &[], &mut |row| {
-            let row = Reading::new(row, "order_key", 3);
+        ask.for_each("SELECT account, hash, id FROM outcome", &[], &mut |row| {
+            let row = Reading::new(row, "outcome", 3);
             let result = (|| {
                 let hash = row.integer(1)?.cast_unsigned();
                 let key = OrderKey { account: row.account(0)?, hash };

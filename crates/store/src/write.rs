@@ -339,7 +339,7 @@ impl Writer<'_> {
             };
             return Err(contradiction(format!("order {id} has a client order ID {other}")));
         }
-        self.order(order)?;
+        self.order(order, key)?;
         let open = Open::new(order);
         match (record.state, record.decided) {
             (OrderState::Queued(reason), None) => {
@@ -360,7 +360,7 @@ impl Writer<'_> {
         }
     }
 
-    fn order(&mut self, order: &Order) -> Written {
+    fn order(&mut self, order: &Order, key: OrderKey) -> Written {
         let request = &order.request;
         let values = [
             order_number(order.id)?,
@@ -377,6 +377,7 @@ impl Writer<'_> {
             Value::Bytes(&order.worker.0),
             order.worker_time.0.into(),
             order.worker_sequence.cast_signed().into(),
+            key.hash.cast_signed().into(),
         ];
         self.write(Rows::Order, &values)
     }
@@ -431,27 +432,18 @@ impl Writer<'_> {
 
     /// Notes what became of open orders.
     fn outcomes(&mut self, mut rows: Vec<OutcomeRow>) -> Written {
-        // In the order of the tables, so that they grow at their ends.
-        rows.sort_unstable_by_key(|row| row.order);
+        // In the table's order: each of its pages is looked for once.
+        let place = |row: &OutcomeRow| {
+            let OrderKey { account, hash } = row.open.key;
+            (generation(row.order), account, hash.cast_signed(), row.order)
+        };
+        rows.sort_unstable_by_key(place);
         for row in &rows {
             self.outcome(row)?;
-        }
-        for row in rows.iter().filter(|row| row.open.waits) {
-            self.write(Rows::WaitEnd, &[order_number(row.order)?])?;
-        }
-        for row in &rows {
+            if row.open.waits {
+                self.write(Rows::WaitEnd, &[order_number(row.order)?])?;
+            }
             self.staged.close(row.order);
-        }
-        rows.sort_unstable_by_key(|row| (generation(row.order), row.open.key, row.order));
-        for row in &rows {
-            let OrderKey { account, hash } = row.open.key;
-            let values = [
-                generation(row.order).cast_signed().into(),
-                account.0.into(),
-                hash.cast_signed().into(),
-                order_number(row.order)?,
-            ];
-            self.write(Rows::OrderKey, &values)?;
         }
         Ok(())
     }
@@ -471,7 +463,11 @@ impl Writer<'_> {
             Decided::Settled(snapshot) => (Some(snapshot), None),
             Decided::At(moment) => (None, Some(moment)),
         };
+        let OrderKey { account, hash } = row.open.key;
         let values = [
+            generation(row.order).cast_signed().into(),
+            account.0.into(),
+            hash.cast_signed().into(),
             order_number(row.order)?,
             state.into(),
             Value::optional(reason.map(i64::from)),

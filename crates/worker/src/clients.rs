@@ -26,8 +26,8 @@ use papertrader_node::tls::ServerStream;
 use papertrader_node::{debug, warn};
 use papertrader_protocol::{Failure, Reason};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::driver::Shared;
@@ -62,6 +62,9 @@ pub(crate) enum Socket {
 /// TLS to a client.
 pub(crate) type TlsStream = ServerStream<Followed>;
 
+/// The right to one more turn.
+type Turn<'a> = SemaphorePermit<'a>;
+
 /// The connections of one thread.
 struct Hub {
     thread: usize,
@@ -71,6 +74,9 @@ struct Hub {
     next: Cell<u64>,
     /// Bytes that wait for one of these clients alone.
     own_memory: Cell<usize>,
+    /// Whoever wants more than one turn at a time waits for it: they have them one after the other,
+    /// and all others between.
+    turns: Semaphore,
 }
 
 /// Serves clients on this thread until `stop`, and then until all of them are gone.
@@ -87,7 +93,8 @@ pub(crate) async fn run(
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (next, own_memory) = (Cell::new(1), Cell::new(0));
     let mut refused = shared.refused.subscribe();
-    let hub = Rc::new(Hub { thread, shared, uplink, connections, next, own_memory });
+    let turns = Semaphore::new(1);
+    let hub = Rc::new(Hub { thread, shared, uplink, connections, next, own_memory, turns });
     let mut tasks = JoinSet::new();
     let mut stopping = false;
     loop {
@@ -164,6 +171,15 @@ impl Hub {
                 connection.say_goodbye(why, now + config.write_timeout);
             }
         }
+    }
+
+    /// Ends a connection's turn, and waits for its next one until all that came meanwhile was looked
+    /// at, and those who waited before it had theirs.
+    async fn another_turn<'a>(&'a self, turn: Option<Turn<'a>>) -> Option<Turn<'a>> {
+        drop(turn);
+        yield_now().await;
+        // It is never closed.
+        self.turns.acquire().await.ok()
     }
 
     /// For a connection: what it has waiting that no other has.

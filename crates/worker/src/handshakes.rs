@@ -4,6 +4,8 @@
 //! Invariant: a client has its place from the moment it was accepted, and one deadline for the
 //! whole handshake, however its bytes come.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use papertrader_node::debug;
@@ -16,6 +18,9 @@ use crate::clients::{Arrival, Socket, TlsStream};
 use crate::driver::Shared;
 use crate::records::Followed;
 
+/// How far the thread steps back, as `nice` counts it: about a tenth of what another gets beside it.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 /// What TLS may hold of what is written: one record.
 pub(crate) const TLS_BUFFER: usize = 16 * 1024;
 
@@ -27,22 +32,41 @@ pub(crate) async fn run(
     threads: Vec<mpsc::Sender<Arrival>>,
     mut stop: Shutdown,
 ) {
+    step_back();
     let mut tasks = JoinSet::new();
-    let mut threads = threads.iter().cycle();
+    let threads = Rc::new(threads);
+    let turn = Rc::new(Cell::new(0));
     loop {
         tokio::select! {
             () = stop.wait() => return,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             Some(arrival) = arrivals.recv() => {
-                let Some(thread) = threads.next().cloned() else { return };
                 let shared = Arc::clone(&shared);
+                let (threads, turn) = (Rc::clone(&threads), Rc::clone(&turn));
                 tasks.spawn_local(async move {
                     if let Some(arrival) = shake_hands(&shared, arrival).await {
-                        // An error means that the thread has ended; so will this worker.
-                        let _ = thread.send(arrival).await;
+                        // Whose turn it is, is known only now: those who never finish would
+                        // else leave all others to one thread.
+                        turn.set((turn.get() + 1) % threads.len().max(1));
+                        if let Some(thread) = threads.get(turn.get()) {
+                            // An error means that the thread has ended; so will this worker.
+                            let _ = thread.send(arrival).await;
+                        }
                     }
                 });
             }
+        }
+    }
+}
+
+/// Lets the threads go first that serve those who are in: strangers can make any number of
+/// handshakes. Where a thread has no priority of its own, all are as they were.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    {
+        let thread = rustix::thread::gettid();
+        if let Err(error) = rustix::process::setpriority_process(Some(thread), NICENESS) {
+            debug!(%error, "the thread of the handshakes keeps its priority");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! ([`papertrader_master::admin::message`]); what people see is made of it here. Nothing here reads
 //! the database: without a running master there is nothing to ask.
 
+mod limits;
 mod text;
 mod users;
 mod workers;
@@ -16,6 +17,7 @@ use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
 use papertrader_node::config::HumanDuration;
 
 use crate::error::CliError;
+use crate::hint;
 use crate::output::Output;
 use crate::output::time::Nanos;
 use crate::server::default_data;
@@ -136,8 +138,10 @@ enum UsersCommand {
 
 /// Runs an operator's command to its end.
 pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), CliError> {
+    let option = |data: &PathBuf| format!(" --data {}", hint::path(data));
+    let option = args.data.as_ref().map(option).unwrap_or_default();
     let data = args.data.or_else(default_data).ok_or(CliError::NoDataDir)?;
-    let master = Master { dir: directory(&data), output: *output };
+    let master = Master { dir: directory(&data), output: *output, option };
     match args.command {
         AdminCommand::Status => master.status(),
         AdminCommand::Workers(command) => workers::run(&master, command),
@@ -159,6 +163,8 @@ fn directory(data: &Path) -> PathBuf {
 struct Master {
     dir: PathBuf,
     output: Output,
+    /// What the next command needs to find it.
+    option: String,
 }
 
 impl Master {
@@ -207,15 +213,18 @@ fn status_text(status: &Status) -> String {
     fields.put("sessions", status.sessions);
     let (connected, registered) = (status.workers_connected, status.workers_registered);
     fields.put("workers", format!("{connected} connected of {registered} registered"));
+    fields.put("port", limits::port_text(status));
     fields.put("waiting", format!("{} to be stored", status.queue));
     fields.put("last batch", status.last_batch);
     let attempts = &status.attempts;
     let (right, wrong, refused) = (attempts.right, attempts.wrong, attempts.refused);
     fields.put("passwords", format!("{right} right, {wrong} wrong, {refused} refused by a limit"));
     fields.put("registrations", format!("{} refused by a limit", attempts.registrations_refused));
+    fields.put("orders", format!("{} refused by a limit", attempts.orders_refused));
     let started = status.started.local();
     let up = span(status.uptime_seconds);
-    format!("papertrader {}, since {started} ({up})\n{}", status.version, fields.text())
+    let (fields, limits) = (fields.text(), limits::text(&status.limits));
+    format!("papertrader {}, since {started} ({up})\n{fields}\n{limits}", status.version)
 }
 
 #[cfg(test)]

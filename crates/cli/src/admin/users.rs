@@ -11,7 +11,7 @@ use super::{Master, SessionsCommand, UsersCommand, not_understood};
 use crate::error::CliError;
 use crate::output::money::money;
 use crate::output::table::{Align, Table};
-use crate::output::time::Nanos;
+use crate::output::time::{Nanos, zone_line};
 
 pub(super) fn sessions(master: &Master, command: SessionsCommand) -> Result<(), CliError> {
     let request = match command {
@@ -49,13 +49,13 @@ fn sessions_text(list: &SessionLines) -> String {
             session.handle.as_str().into(),
             session.user.as_str().into(),
             session.client.as_str().into(),
-            session.started.local().into(),
-            session.used.local().into(),
-            session.expires.local().into(),
+            session.started.cell().into(),
+            session.used.cell().into(),
+            session.expires.cell().into(),
             session.workers.join(", ").into(),
         ]);
     }
-    let mut text = table.draw(false);
+    let mut text = table.draw(false) + &zone_line();
     if list.more > 0 {
         text += &format!("\nand {} more: --user NAME shows those of one user\n", list.more);
     }
@@ -122,13 +122,13 @@ fn users_text(list: &Users) -> String {
         table.row([
             user.id.to_string().into(),
             user.user.as_str().into(),
-            user.since.local().into(),
+            user.since.cell().into(),
             user.sessions.to_string().into(),
             user.open_orders.to_string().into(),
             state(user.disabled, user.password_due).into(),
         ]);
     }
-    table.draw(false)
+    table.draw(false) + &zone_line()
 }
 
 fn state(disabled: bool, password_due: bool) -> &'static str {

@@ -14,7 +14,8 @@ use super::text::{Fields, count, millis, signed_millis, size, span};
 use super::{Master, WorkersCommand, not_understood};
 use crate::error::CliError;
 use crate::output::table::{Align, Table};
-use crate::output::time::Nanos;
+use crate::output::time::{Nanos, zone_line};
+use crate::server::{back_from_compromise, dir_of_worker};
 
 pub(super) fn run(master: &Master, command: WorkersCommand) -> Result<(), CliError> {
     let request = match command {
@@ -34,11 +35,19 @@ pub(super) fn run(master: &Master, command: WorkersCommand) -> Result<(), CliErr
         WorkersCommand::Admit { name } => AdminRequest::AdmitWorker { name },
     };
     match master.ask(request)? {
-        AdminReply::Workers(workers) => master.show(&workers, list_text),
-        AdminReply::Worker(worker) => master.show(&worker, |worker| show_text(worker)),
+        AdminReply::Workers(workers) => {
+            master.show(&workers, |workers| list_text(workers, &master.option))
+        }
+        AdminReply::Worker(worker) => {
+            let dir = dir_of_worker(&master.dir, &worker.name);
+            master.show(&worker, |worker| show_text(worker, dir.as_deref()))
+        }
         AdminReply::WorkerAdded(added) => master.show(&added, added_text),
         AdminReply::WorkerRemoved(removed) => master.show(&removed, removed_text),
-        AdminReply::WorkerBooted(booted) => master.show(&booted, booted_text),
+        AdminReply::WorkerBooted(booted) => master.show(&booted, |booted| {
+            let dir = dir_of_worker(&master.dir, &booted.name);
+            booted_text(booted, dir.as_deref(), &master.option)
+        }),
         AdminReply::WorkerAdmitted(admitted) => master.show(&admitted, admitted_text),
         _ => Err(not_understood()),
     }
@@ -54,11 +63,12 @@ fn read_key(path: &Path) -> Result<Certificate, CliError> {
         .map_err(|problem| CliError::NotAKey { path: path.to_owned(), problem })
 }
 
-fn list_text(list: &WorkerLines) -> String {
+fn list_text(list: &WorkerLines, option: &str) -> String {
     if list.workers.is_empty() {
-        return "no workers are registered: papertrader admin workers add NAME --key FILE \
-                --address CIDR"
-            .into();
+        return format!(
+            "no workers are registered: papertrader admin workers add NAME --key FILE --address \
+             CIDR{option}"
+        );
     }
     let mut table = Table::new(&[
         ("name", Align::Left),
@@ -71,7 +81,7 @@ fn list_text(list: &WorkerLines) -> String {
     ]);
     for worker in &list.workers {
         let state = match (worker.state, worker.booted_until) {
-            (WorkerState::Booted, Some(until)) => format!("booted until {}", until.local()),
+            (WorkerState::Booted, Some(until)) => format!("booted until {}", until.cell()),
             (state, _) => state.to_string(),
         };
         table.row([
@@ -84,10 +94,15 @@ fn list_text(list: &WorkerLines) -> String {
             worker.address.as_deref().unwrap_or_default().into(),
         ]);
     }
-    table.draw(false)
+    let mut text = table.draw(false);
+    if list.workers.iter().any(|worker| worker.booted_until.is_some()) {
+        text += &zone_line();
+    }
+    text
 }
 
-fn show_text(worker: &WorkerDetail) -> String {
+/// `dir` is where `up` keeps it, if it does.
+fn show_text(worker: &WorkerDetail, dir: Option<&Path>) -> String {
     let mut fields = Fields::default();
     fields.put("UUID", &worker.uuid);
     fields.put("connects from", worker.addresses.join(", "));
@@ -107,7 +122,10 @@ fn show_text(worker: &WorkerDetail) -> String {
     }
     if let Some(boot) = worker.booted {
         let until = match (boot.until, boot.compromised) {
-            (_, true) => "compromised: until it is added again with a new key".into(),
+            (_, true) => match dir {
+                Some(dir) => format!("compromised: {}", back_from_compromise(dir)),
+                None => "compromised: until it is added again with a new key".into(),
+            },
             (Some(until), false) => format!("until {}", until.local()),
             (None, false) => "until admitted or added".into(),
         };
@@ -203,11 +221,12 @@ fn removed_text(removed: &WorkerRemoved) -> String {
     format!("removed {} ({}); {}", removed.name, removed.uuid, cut_text(removed.link_cut))
 }
 
-fn booted_text(booted: &WorkerBooted) -> String {
+/// `dir` is where `up` keeps it, if it does.
+fn booted_text(booted: &WorkerBooted, dir: Option<&Path>, option: &str) -> String {
     let name = &booted.name;
     let until = match (booted.until, booted.compromised) {
         (Some(until), _) => format!("until {}", until.local()),
-        (None, false) => format!("until `papertrader admin workers admit {name}`"),
+        (None, false) => format!("until `papertrader admin workers admit {name}{option}`"),
         (None, true) => "until it is added again with a new key".into(),
     };
     let mut text = format!("booted {name} {until}; {}\n", cut_text(booted.link_cut));
@@ -217,6 +236,9 @@ fn booted_text(booted: &WorkerBooted) -> String {
             count(booted.sessions_ended, "session"),
             count(booted.passwords_due, "user"),
         );
+        if let Some(dir) = dir {
+            text += &format!("{}\n", back_from_compromise(dir));
+        }
     }
     text
 }

@@ -2,15 +2,16 @@
 
 use std::io::{self, BufRead};
 
-use papertrader_client::Password;
+use papertrader_client::{ClientError, Password};
 use papertrader_core::names::{Email, UserName};
 use papertrader_protocol::Reason;
 
-use super::{Context, LoggedIn, user_name, workers_to_keep};
+use super::{Context, DEFAULT_SERVER, LoggedIn, user_name, workers_to_keep};
 use crate::error::CliError;
 use crate::output::json;
 use crate::output::money::money;
 use crate::output::time::Nanos;
+use crate::prompt;
 use crate::session_file::SavedSession;
 
 pub(super) async fn register(
@@ -29,7 +30,8 @@ pub(super) async fn register(
     if output.json {
         return output.object(&json::Account { user });
     }
-    output.text(&format!("registered {user}; log in with: papertrader login {user}"))
+    let login = context.hints.command(&format!("login {user}"));
+    output.text(&format!("registered {user}; log in with: {login}"))
 }
 
 pub(super) async fn login(
@@ -52,15 +54,37 @@ pub(super) async fn login(
     };
     context.file.save(&saved)?;
     let server = client.server();
+    // The log-in itself does not say it; whatever else is wrong, the user is logged in.
+    let due = match client.user_info(&name).await {
+        Ok(_) => Some(false),
+        Err(ClientError::Refused(failure)) if failure.reason == Reason::PasswordChangeRequired => {
+            Some(true)
+        }
+        Err(_) => None,
+    };
     client.close().await;
     let output = context.output;
     if output.json {
-        return output.object(&json::Login::new(&grant, server, saved.deployment));
+        return output.object(&json::Login::new(&grant, server, saved.deployment, due));
     }
-    output.text(&format!("logged in as {} until {}", grant.name, grant.expires.local()))
+    output.text(&format!("logged in as {} until {}", grant.name, grant.expires.local()))?;
+    if due == Some(true) {
+        let password = context.hints.command("password");
+        output.notice(&format!(
+            "a new password is due before anything else, as others may know this one: {password}"
+        ));
+    }
+    Ok(())
 }
 
 pub(super) async fn logout(context: &Context<'_>, everywhere: bool) -> Result<(), CliError> {
+    let servers = match context.file.load()? {
+        // With the session goes what it knew of the servers.
+        Some(saved) if context.given.is_empty() && saved.servers != [DEFAULT_SERVER] => {
+            Some(saved.servers)
+        }
+        _ => None,
+    };
     let user = match context.logged_in().await {
         Ok(LoggedIn { client, saved }) => {
             if everywhere {
@@ -80,7 +104,13 @@ pub(super) async fn logout(context: &Context<'_>, everywhere: bool) -> Result<()
     if output.json {
         return output.object(&json::Account { user });
     }
-    output.text(&format!("logged out {user}{}", if everywhere { " everywhere" } else { "" }))
+    let words = format!("login {user}");
+    let login = match servers {
+        Some(servers) => context.hints.at(&servers, &words),
+        None => context.hints.command(&words),
+    };
+    let everywhere = if everywhere { " everywhere" } else { "" };
+    output.text(&format!("logged out {user}{everywhere}; log in again with: {login}"))
 }
 
 pub(super) async fn password(context: &Context<'_>, password_stdin: bool) -> Result<(), CliError> {
@@ -132,13 +162,16 @@ fn read_password(name: &UserName, stdin: bool, twice: bool) -> Result<Password, 
     Ok(password)
 }
 
-fn ask_password(prompt: &str, stdin: bool) -> Result<Password, CliError> {
+fn ask_password(question: &str, stdin: bool) -> Result<Password, CliError> {
     let password = if stdin {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line).map_err(CliError::PasswordInput)?;
         Password::new(first_line(&line))
     } else {
-        Password::new(rpassword::prompt_password(prompt).map_err(CliError::PasswordInput)?)
+        Password::new(prompt::secret(question).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => CliError::Interrupted,
+            _ => CliError::PasswordInput(error),
+        })?)
     };
     if password.is_empty() { Err(CliError::PasswordEmpty) } else { Ok(password) }
 }

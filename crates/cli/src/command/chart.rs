@@ -17,7 +17,7 @@ use crate::error::CliError;
 use crate::output::json;
 use crate::output::money::{change, percent, price};
 use crate::output::table::Tone;
-use crate::output::time::{Nanos, market_date};
+use crate::output::time::{Nanos, market_date, zone_line};
 use crate::output::{Output, chart::Chart};
 
 /// The tallest and widest plot: beyond it a chart gets harder to read.
@@ -134,6 +134,9 @@ fn chart_text(bars: &Bars, title: &str, (width, height): (usize, usize), colour:
         price(low),
         bars.source
     );
+    if matches!(bars.resolution, Resolution::Hour | Resolution::Interval) {
+        text += &zone_line();
+    }
     text
 }
 

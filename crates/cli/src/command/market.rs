@@ -8,12 +8,12 @@ use papertrader_core::names::Symbol;
 use papertrader_protocol::Failure;
 use papertrader_protocol::data::{AssetInfo, AssetList, PredictedValue, Prediction, WorkerList};
 
-use super::{Context, symbol};
+use super::{Context, PLAIN, symbol};
 use crate::error::CliError;
 use crate::output::json;
 use crate::output::money::{change, percent, price, rounded};
 use crate::output::table::{Align, Cell, Table, Tone};
-use crate::output::time::Nanos;
+use crate::output::time::{Nanos, zone_line};
 
 /// The most rows of a forecast that people are shown.
 const FORECAST_ROWS: usize = 10;
@@ -122,14 +122,14 @@ fn quotes_text(infos: &[AssetInfo], colour: bool) -> String {
             price(info.high).into(),
             price(info.low).into(),
             info.volume.to_string().into(),
-            info.time.local().into(),
+            info.time.cell().into(),
             info.name.as_str().into(),
         ]);
     }
     let mut sources: Vec<&str> = infos.iter().map(|info| info.source.as_str()).collect();
     sources.sort_unstable();
     sources.dedup();
-    format!("{}prices: {}\n", table.draw(colour), sources.join("; "))
+    format!("{}{}prices: {}\n", table.draw(colour), zone_line(), sources.join("; "))
 }
 
 pub(super) async fn forecast(
@@ -214,7 +214,9 @@ fn workers_text(list: &WorkerList) -> String {
     for worker in &list.workers {
         table.row([
             worker.name.as_str().into(),
-            worker.address.as_str().into(),
+            // As `--server` takes it: whoever speaks plain TCP has no certificate.
+            format!("{}{}", if worker.fingerprint.is_empty() { PLAIN } else { "" }, worker.address)
+                .into(),
             worker.load.to_string().into(),
             worker.web.as_str().into(),
         ]);

@@ -21,28 +21,33 @@ use papertrader_protocol::Reason;
 use crate::arguments::{ClientCommand, Global};
 use crate::config_dir::ConfigDir;
 use crate::error::{CliError, is_about_session};
+use crate::hint::Hints;
 use crate::known_servers::{KnownServers, News};
 use crate::output::Output;
 use crate::session_file::{SavedSession, SessionFile};
 
 /// Where a server is if nothing else is known; spoken to with TLS.
 const DEFAULT_SERVER: &str = "127.0.0.1:2049";
+/// Stands before the address of a server that is spoken to without TLS.
+const PLAIN: &str = "tcp://";
 
 /// Runs a client's command to its end.
 pub(crate) fn run(
     command: ClientCommand,
     global: &Global,
+    hints: &Hints,
     output: &Output,
 ) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(CliError::Start)?;
-    let config = ConfigDir::locate(global.config_dir.as_deref())?;
+    let config = ConfigDir::locate(global.directory().as_deref())?;
     let context = Context {
         file: SessionFile::of(&config),
         known: KnownServers::of(&config),
-        servers: &global.server,
+        given: global.servers(),
+        hints,
         output: *output,
         client: OnceCell::new(),
     };
@@ -90,8 +95,9 @@ async fn dispatch(command: ClientCommand, context: &Context<'_>) -> Result<(), C
 struct Context<'a> {
     file: SessionFile,
     known: KnownServers,
-    /// Those of the command line.
-    servers: &'a [String],
+    /// The servers of the command line or the environment.
+    given: Vec<String>,
+    hints: &'a Hints,
     output: Output,
     /// The one that was connected.
     client: OnceCell<Client>,
@@ -104,13 +110,10 @@ struct LoggedIn {
 }
 
 impl Context<'_> {
-    /// The servers of the command line, else those that are kept, else the default.
+    /// Those that are given, else those that are kept, else the default.
     fn servers(&self, saved: Option<&SavedSession>) -> Vec<String> {
-        // A variable of the environment that is set to nothing names no server.
-        let given: Vec<String> =
-            self.servers.iter().filter(|server| !server.is_empty()).cloned().collect();
-        if !given.is_empty() {
-            return given;
+        if !self.given.is_empty() {
+            return self.given.clone();
         }
         let mut servers: Vec<String> = Vec::new();
         for server in saved.into_iter().flat_map(|saved| saved.workers.iter().chain(&saved.servers))
@@ -142,6 +145,13 @@ impl Context<'_> {
         let options = Options { deployment, trust, ..Options::default() };
         let client = Client::connect(&self.servers(saved), options).await?;
         self.remember(&client)?;
+        let server = client.server();
+        if server.starts_with(PLAIN) {
+            self.output.notice(&format!(
+                "warning: the connection to {server} is not encrypted: whoever is on the way can \
+                 read and change everything, and use your session"
+            ));
+        }
         // A command connects once.
         let _ = self.client.set(client.clone());
         Ok(client)
@@ -189,7 +199,7 @@ impl LoggedIn {
         let mut workers = workers_to_keep(&self.client);
         self.client.close().await;
         // One command over plain TCP does not make the next ones plain.
-        let is_plain = |server: &String| server.starts_with("tcp://");
+        let is_plain = |server: &String| server.starts_with(PLAIN);
         if !self.saved.servers.iter().any(is_plain) {
             workers.retain(|server| !is_plain(server));
         }

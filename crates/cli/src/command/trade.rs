@@ -18,10 +18,11 @@ use papertrader_protocol::{Failure, Reason};
 use super::{Context, symbol};
 use crate::arguments::OrderArguments;
 use crate::error::CliError;
+use crate::hint::Hints;
 use crate::output::json;
 use crate::output::money::{average, exact_price, gain_on, money, percent, price, signed_money};
 use crate::output::table::{Align, Cell, Table, Tone};
-use crate::output::time::Nanos;
+use crate::output::time::{Nanos, zone_line};
 
 pub(super) async fn order(
     context: &Context<'_>,
@@ -50,7 +51,7 @@ pub(super) async fn order(
     if output.json {
         return output.object(&placed(&order, fill.as_ref()));
     }
-    output.text(&order_line(&order, fill.as_ref()))
+    output.text(&order_line(&order, fill.as_ref(), context.hints))
 }
 
 /// The fill, or `None` if the time is over and the order is still open. An accepted order cannot
@@ -118,15 +119,16 @@ fn placed(order: &PlacedOrder, fill: Option<&FilledOrder>) -> json::Placed {
     }
 }
 
-fn order_line(order: &PlacedOrder, fill: Option<&FilledOrder>) -> String {
+fn order_line(order: &PlacedOrder, fill: Option<&FilledOrder>, hints: &Hints) -> String {
     match (fill, order.queued()) {
         (Some(fill), _) => fill_line(order.side(), fill),
         (None, Some(queued)) => format!(
-            "order {} is queued: {} {} {}; look at it with: papertrader orders",
+            "order {} is queued: {} {} {}; look at it with: {}",
             queued.order,
             side_name(queued.side),
             queued.quantity,
-            queued.symbol
+            queued.symbol,
+            hints.command("orders")
         ),
         (None, None) => String::new(),
     }
@@ -281,8 +283,8 @@ fn history_text(history: &History, colour: bool) -> String {
     ]);
     for line in lines {
         table.row([
-            line.wall.local().into(),
-            line.market.local().into(),
+            line.wall.cell().into(),
+            line.market.cell().into(),
             what(line).into(),
             line.order.map(|order| order.to_string()).unwrap_or_default().into(),
             line.symbol.map(|symbol| symbol.to_string()).unwrap_or_default().into(),
@@ -296,7 +298,7 @@ fn history_text(history: &History, colour: bool) -> String {
             line.reason.as_str().into(),
         ]);
     }
-    let mut text = table.draw(colour);
+    let mut text = table.draw(colour) + &zone_line();
     if *more {
         text += "older lines are not shown\n";
     }
@@ -343,7 +345,7 @@ fn orders_text(orders: &Orders, colour: bool) -> String {
         let fill = order.fill.as_ref();
         table.row([
             order.order.to_string().into(),
-            order.received.local().into(),
+            order.received.cell().into(),
             side_name(order.side).into(),
             order.quantity.to_string().into(),
             order.symbol.to_string().into(),
@@ -353,7 +355,7 @@ fn orders_text(orders: &Orders, colour: bool) -> String {
             order.client_order_id.as_str().into(),
         ]);
     }
-    let mut text = table.draw(colour);
+    let mut text = table.draw(colour) + &zone_line();
     if orders.more {
         text += "older orders are not shown\n";
     }

@@ -47,11 +47,18 @@ pub(crate) struct Login {
     expires: String,
     server: String,
     deployment: String,
+    password_due: Option<bool>,
 }
 
 impl Login {
-    pub(crate) fn new(grant: &SessionGrant, server: String, deployment: String) -> Login {
-        Login { user: grant.name.clone(), expires: grant.expires.rfc3339(), server, deployment }
+    pub(crate) fn new(
+        grant: &SessionGrant,
+        server: String,
+        deployment: String,
+        password_due: Option<bool>,
+    ) -> Login {
+        let (user, expires) = (grant.name.clone(), grant.expires.rfc3339());
+        Login { user, expires, server, deployment, password_due }
     }
 }
 

@@ -17,6 +17,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::hint::Hints;
 use json::ErrorObject;
 
 /// Where and how to print.
@@ -85,17 +86,17 @@ impl Output {
     }
 
     /// Says why the command failed.
-    pub(crate) fn error(&self, error: &CliError) {
+    pub(crate) fn error(&self, error: &CliError, hints: &Hints) {
         if error.exit_code() == 0 {
             return;
         }
         if self.json {
-            let object = ErrorObject::new(error.code(), error.text());
+            let object = ErrorObject::new(error.code(), error.text(hints));
             if self.object(&object).is_ok() {
                 return;
             }
         }
-        let _ = writeln!(io::stderr(), "{}", clean::line(&error.line()));
+        let _ = writeln!(io::stderr(), "{}", clean::line(&error.line(hints)));
     }
 
     /// Columns and rows of the terminal, or 80 by 24.

@@ -24,8 +24,13 @@ pub(crate) trait Nanos: Copy {
         self.timestamp().to_string()
     }
 
-    /// `2005-03-01 16:30:00` in the user's zone.
+    /// `2005-03-01 16:30:00 CET` in the user's zone, or `2005-03-01 15:30:00 UTC`.
     fn local(self) -> String {
+        self.shown("%Y-%m-%d %H:%M:%S %Z", TimeZone::system())
+    }
+
+    /// The same for a cell of a table; [`zone_line`] stands below the table.
+    fn cell(self) -> String {
         self.shown("%Y-%m-%d %H:%M:%S", TimeZone::system())
     }
 
@@ -53,6 +58,21 @@ impl Nanos for MarketTime {
     }
 }
 
+/// Says which times those in the table above are.
+pub(crate) fn zone_line() -> String {
+    format!("times are {}\n", zone_name(&TimeZone::system()))
+}
+
+fn zone_name(zone: &TimeZone) -> String {
+    // A machine that knows no zone of its own shows UTC.
+    let utc = ["UTC", "Etc/UTC"];
+    match zone.iana_name() {
+        None if !zone.is_unknown() => "in the zone of this machine".to_owned(),
+        Some(name) if !utc.contains(&name) => format!("in {name}"),
+        _ => "UTC".to_owned(),
+    }
+}
+
 /// The UTC date of a market time.
 pub(crate) fn market_date(time: MarketTime) -> Date {
     Date::of(time)
@@ -63,12 +83,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_zone_is_named() {
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        for (zone, name) in [
+            (TimeZone::UTC, "UTC"),
+            (TimeZone::unknown(), "UTC"),
+            (berlin, "in Europe/Berlin"),
+            (TimeZone::fixed(jiff::tz::offset(1)), "in the zone of this machine"),
+        ] {
+            assert_eq!(zone_name(&zone), name);
+        }
+    }
+
+    #[test]
     fn times_have_two_forms() {
         let time = MarketTime(1_109_691_000_000_000_000);
         assert_eq!(time.rfc3339(), "2005-03-01T15:30:00Z");
         assert_eq!(MarketTime(time.0 + 5).rfc3339(), "2005-03-01T15:30:00.000000005Z");
         let zone = TimeZone::fixed(jiff::tz::offset(1));
         assert_eq!(time.shown("%Y-%m-%d %H:%M:%S", zone), "2005-03-01 16:30:00");
+        assert_eq!(time.shown("%H:%M:%S %Z", TimeZone::UTC), "15:30:00 UTC");
         assert_eq!(WallTime(i64::MIN).rfc3339(), "1677-09-21T00:12:43.145224192Z");
     }
 }

@@ -16,6 +16,7 @@ use papertrader_node::tls;
 use serde::Deserialize;
 
 use super::ServerError;
+use crate::prompt;
 
 /// The OpenPGP secret key that is made when none is configured.
 const SECRET: &str = "openpgp-secret.asc";
@@ -58,7 +59,11 @@ impl OpenPgpSettings {
             None => match Identity::load(&text, None) {
                 Ok(identity) => return Ok(Arc::new(identity)),
                 Err(IdentityError::PassphraseNeeded) if std::io::stdin().is_terminal() => {
-                    rpassword::prompt_password(format!("Passphrase of {}: ", file.display()))?
+                    let question = format!("Passphrase of {}: ", file.display());
+                    prompt::secret(&question).map_err(|error| match error.kind() {
+                        std::io::ErrorKind::Interrupted => ServerError::Interrupted,
+                        _ => error.into(),
+                    })?
                 }
                 Err(error) => return Err(failed(error)),
             },

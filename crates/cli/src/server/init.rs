@@ -1,16 +1,21 @@
 //! `papertrader init`: writes a commented configuration with the keys it needs, and says what to do
 //! with it.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 
+use papertrader_client::Address;
+use papertrader_core::time::WallTime;
+use papertrader_node::clock::Clock;
 use papertrader_node::config::load;
 use papertrader_node::link::default_id;
+use papertrader_node::openpgp::KeyProblem;
 use papertrader_protocol::Fingerprint;
 
 use super::identity::{OpenPgpSettings, PUBLIC, own_identity, write_new};
 use super::settings::{MasterSettings, make_private_dir, toml_string, worker_user_id};
-use super::{InitArgs, Role, ServerError};
+use super::{InitArgs, Role, ServerError, say};
+use crate::hint;
 
 /// The master's configuration with every key and its default.
 pub(super) const MASTER: &str = include_str!("templates/master.toml");
@@ -21,11 +26,12 @@ pub(super) const WORKER: &str = include_str!("templates/worker.toml");
 const UUID: &str = "00000000-0000-0000-0000-000000000000";
 /// What stands for the fingerprint of the master's certificate in it.
 const FINGERPRINT: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// The longest name of a worker in the master's registry.
+const LONGEST_NAME: usize = 32;
 /// What stands for the master's address in it.
 const ADDRESS: &str = "\"127.0.0.1:2048\"";
 
 pub(super) fn init(args: &InitArgs) -> Result<(), ServerError> {
-    make_private_dir(&args.dir)?;
     match args.role {
         Role::Master => master(&args.dir),
         Role::Worker => worker(args),
@@ -33,6 +39,7 @@ pub(super) fn init(args: &InitArgs) -> Result<(), ServerError> {
 }
 
 fn master(dir: &Path) -> Result<(), ServerError> {
+    make_private_dir(dir)?;
     let file = dir.join("master.toml");
     write_new(&file, MASTER.as_bytes(), false)?;
     let settings: MasterSettings = load(Some(&file), "PAPERTRADER_MASTER_", ())?;
@@ -40,19 +47,19 @@ fn master(dir: &Path) -> Result<(), ServerError> {
     let data = std::path::absolute(settings.data(dir))?;
     make_private_dir(&data)?;
     let side = settings.side(dir)?;
-    println!("wrote {}, and keys in {}", file.display(), data.display());
-    println!("start it with:\n  papertrader master --config {}", file.display());
-    println!(
+    say(&format!("wrote {}, and keys in {}", file.display(), data.display()))?;
+    say(&format!("start it with:\n  papertrader master --config {}", hint::path(&file)))?;
+    say(&format!(
         "for each worker, on its machine (HOST is this one, NAME the worker's):\n\
          \x20 papertrader init worker DIR --name NAME --master HOST:{} --fingerprint {}",
         settings.listen.port(),
         side.fingerprint()
-    );
-    println!(
+    ))?;
+    say(&format!(
         "then here, with a copy of the key that it makes (ADDRESS is where the worker comes from):\n\
          \x20 papertrader admin workers add NAME --key {PUBLIC} --address ADDRESS --data {}",
-        data.display()
-    );
+        hint::path(&data)
+    ))?;
     Ok(())
 }
 
@@ -62,16 +69,24 @@ fn worker(args: &InitArgs) -> Result<(), ServerError> {
     if file.exists() {
         return Err(ServerError::Exists(file.display().to_string()));
     }
+    check_name(&args.name)?;
+    check_address(&args.master)?;
     let fingerprint = match &args.fingerprint {
         Some(text) => fingerprint(text)?,
         None => ask_fingerprint()?,
     };
     let identity = match &args.key {
-        None => own_identity(dir, &worker_user_id(&args.name))?,
+        None => {
+            make_private_dir(dir)?;
+            own_identity(dir, &worker_user_id(&args.name))?
+        }
         Some(key) => {
             let passphrase_file = args.passphrase_file.clone();
             let settings = OpenPgpSettings { key: Some(key.clone()), passphrase_file };
             let identity = settings.identity(Path::new("."), dir, "")?;
+            let now = Clock::system(WallTime(0)).now();
+            identity.usable(now).map_err(|problem| unusable(key, &problem))?;
+            make_private_dir(dir)?;
             let text = identity.certificate().to_armored();
             write_new(&dir.join(PUBLIC), text.as_bytes(), true)?;
             identity
@@ -94,20 +109,63 @@ fn worker(args: &InitArgs) -> Result<(), ServerError> {
         }
     }
     write_new(&file, text.as_bytes(), false)?;
-    println!("wrote {}, and the worker's key in {}", file.display(), dir.join(PUBLIC).display());
-    println!(
+    say(&format!(
+        "wrote {}, and the worker's key in {}",
+        file.display(),
+        dir.join(PUBLIC).display()
+    ))?;
+    say(&format!(
         "on the master's machine, with a copy of {PUBLIC} (ADDRESS is where this worker comes from, \
          DATA the directory of keys that `init master` named):\n\
          \x20 papertrader admin workers add {} --key {PUBLIC} --address ADDRESS --data DATA",
         args.name
-    );
-    println!("then start it here with:\n  papertrader worker --config {}", file.display());
+    ))?;
+    say(&format!("then start it here with:\n  papertrader worker --config {}", hint::path(&file)))?;
     Ok(())
 }
 
+/// The master takes no other names.
+fn check_name(name: &str) -> Result<(), ServerError> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(fits) {
+        return Ok(());
+    }
+    let problem = format!(
+        "'{name}' cannot be a worker's name: choose 1 to {LONGEST_NAME} letters, digits, '-', '_' \
+         and '.', without blanks"
+    );
+    Err(ServerError::Option { name: "--name", problem })
+}
+
+/// The worker connects to a host and a port.
+fn check_address(master: &str) -> Result<(), ServerError> {
+    match master.parse::<Address>() {
+        // The link always has TLS.
+        Ok(address) if !address.is_plain() => Ok(()),
+        _ => Err(ServerError::Option {
+            name: "--master",
+            problem: format!(
+                "'{master}' is not HOST:PORT: say the master's host and its port, such as \
+                 master.example.org:2048 or [2001:db8::1]:2048"
+            ),
+        }),
+    }
+}
+
+fn unusable(key: &Path, problem: &KeyProblem) -> ServerError {
+    let problem = format!(
+        "{} cannot be used: {problem}; make another key, or mend this one (one that has expired: gpg \
+         --quick-set-expire) and export it anew",
+        key.display()
+    );
+    ServerError::Option { name: "--key", problem }
+}
+
 fn fingerprint(text: &str) -> Result<Fingerprint, ServerError> {
-    let wrong =
-        |error| ServerError::Value { key: "--fingerprint", problem: format!("is wrong: {error}") };
+    let wrong = |error| ServerError::Option {
+        name: "--fingerprint",
+        problem: format!("is wrong: {error}"),
+    };
     text.trim().parse().map_err(wrong)
 }
 
@@ -115,13 +173,12 @@ fn ask_fingerprint() -> Result<Fingerprint, ServerError> {
     if !std::io::stdin().is_terminal() {
         let problem =
             "is missing: `papertrader admin status` on the master's machine says it".into();
-        return Err(ServerError::Value { key: "--fingerprint", problem });
+        return Err(ServerError::Option { name: "--fingerprint", problem });
     }
-    println!(
+    say(
         "`papertrader init master` printed it; `papertrader admin status` on the master's machine does.\n\
-         Fingerprint of the master's certificate:"
-    );
-    std::io::stdout().flush()?;
+         Fingerprint of the master's certificate:",
+    )?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     fingerprint(&line)
@@ -131,7 +188,9 @@ fn ask_fingerprint() -> Result<Fingerprint, ServerError> {
 mod tests {
     use super::super::settings::{MasterSettings, WorkerSettings};
     use super::*;
+    use papertrader_core::time::SECOND;
     use papertrader_node::config::load;
+    use papertrader_node::openpgp::Identity;
 
     fn written(name: &str, text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -210,6 +269,46 @@ mod tests {
         let config = settings.config(dir.path()).unwrap();
         assert_eq!(config.link.worker, default_id(config.link.identity.certificate()));
         assert_eq!(config.link.master, Fingerprint([0xab; 32]));
+    }
+
+    #[test]
+    fn what_the_master_would_refuse_is_refused_before_anything_is_written() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("worker");
+        let good = args(Role::Worker, &dir);
+        let refused = |args: InitArgs, option: &str| {
+            let error = init(&args).unwrap_err();
+            assert!(matches!(error, ServerError::Option { name, .. } if name == option), "{error}");
+            assert!(!dir.exists(), "{error}");
+            error.to_string()
+        };
+        let long = "x".repeat(LONGEST_NAME + 1);
+        for name in ["", "a b", "a/b", "wörker", &long] {
+            let said = refused(InitArgs { name: name.into(), ..good.clone() }, "--name");
+            assert!(said.contains("letters, digits"), "{said}");
+        }
+        for master in ["master.example.org", "master:", "master:0", "::1", "tcp://master:2048", ""]
+        {
+            let said = refused(InitArgs { master: master.into(), ..good.clone() }, "--master");
+            assert!(said.contains("master.example.org:2048"), "{said}");
+        }
+        let fingerprint = Some("ab".into());
+        refused(InitArgs { fingerprint, ..good.clone() }, "--fingerprint");
+        // Of a year to come, and so of no use now.
+        let key = home.path().join("secret.asc");
+        let identity = Identity::generate("a worker", WallTime(4_102_444_800 * SECOND)).unwrap();
+        std::fs::write(&key, identity.to_armored_secret(None).unwrap()).unwrap();
+        let said = refused(InitArgs { key: Some(key.clone()), ..good.clone() }, "--key");
+        assert!(said.contains("secret.asc cannot be used"), "{said}");
+        for (name, master) in [("a-B_c.9", "[2001:db8::1]:2048"), ("east", "localhost:1")] {
+            let dir = home.path().join(name);
+            init(&InitArgs {
+                name: name.into(),
+                master: master.into(),
+                ..args(Role::Worker, &dir)
+            })
+            .unwrap();
+        }
     }
 
     #[test]

@@ -9,12 +9,15 @@ mod run;
 mod settings;
 mod up;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-pub(crate) use up::{UpArgs, default_data};
+use crate::error::INTERRUPTED;
+
+pub(crate) use up::{UpArgs, back_from_compromise, default_data, dir_of_worker};
 
 /// The server commands.
 #[derive(Debug, Subcommand)]
@@ -30,7 +33,7 @@ pub(crate) enum ServerCommand {
 }
 
 /// What `init` writes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct InitArgs {
     /// Which server
     role: Role,
@@ -84,11 +87,29 @@ pub(crate) fn run(command: ServerCommand) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough.
+        Err(ServerError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            eprintln!("papertrader: {error}");
-            ExitCode::FAILURE
+            remark(&format!("papertrader: {error}"));
+            match error {
+                ServerError::Interrupted => ExitCode::from(INTERRUPTED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
+}
+
+/// Prints on standard output. `println!` panics when nobody reads any more.
+fn say(text: &str) -> Result<(), ServerError> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(ServerError::Output)
+}
+
+/// Prints on standard error, whether anybody reads it or not.
+fn remark(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Why a server command failed, in words that say what to do.
@@ -103,6 +124,14 @@ pub(crate) enum ServerError {
         /// Which key.
         key: &'static str,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// An option cannot be used.
+    #[error("{name} {problem}")]
+    Option {
+        /// Which one.
+        name: &'static str,
+        /// What is wrong with it, and what to do.
         problem: String,
     },
     /// The event log cannot be opened.
@@ -177,6 +206,12 @@ pub(crate) enum ServerError {
     /// A part of `up` has ended by itself.
     #[error("{0} has ended by itself; its log is {1}")]
     PartEnded(String, String),
+    /// Ctrl-C where a passphrase was asked for.
+    #[error("interrupted")]
+    Interrupted,
+    /// The output could not be written.
+    #[error("the output could not be written: {0}")]
+    Output(std::io::Error),
     /// The machine failed.
     #[error("the machine failed: {0}")]
     Machine(#[from] std::io::Error),

@@ -19,8 +19,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::ServerError;
 use super::settings::{MasterSettings, WorkerSettings};
+use super::{ServerError, remark, say};
 
 /// How long to wait for a process that may still be ending to leave the data directory.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -65,7 +65,8 @@ pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
         )
         .await?;
         info!(address = %master.address(), "the master is ready");
-        println!("master ready on {}", master.address());
+        // Nobody need read it.
+        let _ = say(&format!("master ready on {}", master.address()));
         master.ended().await?;
         Ok(())
     });
@@ -101,13 +102,17 @@ pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
         let ready = tokio::select! {
             ready = &mut ready => ready,
             () = tokio::time::sleep(PATIENCE) => {
-                eprintln!("waiting for the master at {master}; {} says why", log_file.display());
+                remark(&format!(
+                    "waiting for the master at {master}; {} says why",
+                    log_file.display()
+                ));
                 ready.await
             }
         };
         if ready {
             info!(address = %worker.address(), %certificate, "the worker is ready");
-            println!("worker ready on {}", worker.address());
+            // Nobody need read it.
+            let _ = say(&format!("worker ready on {}", worker.address()));
         }
         worker.ended().await;
         Ok::<(), ServerError>(())

@@ -12,6 +12,7 @@ use papertrader_core::ids::WorkerId;
 use papertrader_core::money::{Cash, MAX_CASH};
 use papertrader_core::time::Date;
 use papertrader_market::{PriceSource, Replay, ReplayConfig, Synthetic, SyntheticConfig};
+use papertrader_master::PortLimits;
 use papertrader_master::limits::{Backoff, Limits, Rate};
 use papertrader_node::config::{ByteSize, HumanDuration};
 use papertrader_node::link::{MasterKey, MasterSide, WorkerSide};
@@ -37,7 +38,8 @@ pub(super) struct MasterSettings {
     pub(super) password_threads: usize,
     pub(super) trading: TradingSettings,
     pub(super) prices: PriceSettings,
-    pub(super) limits: AttemptLimits,
+    pub(super) limits: MasterLimits,
+    pub(super) port: PortSettings,
     pub(super) openpgp: OpenPgpSettings,
     pub(super) tls: TlsSettings,
     pub(super) log: LogConfig,
@@ -64,16 +66,31 @@ pub(super) struct PriceSettings {
     pub(super) instruments: usize,
 }
 
-/// `[limits]` of the master: wrong passwords and registrations.
+/// `[limits]` of the master: wrong passwords, registrations, orders, and what may wait.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct AttemptLimits {
+pub(super) struct MasterLimits {
     login_name_and_address: BackoffSettings,
     login_address: BackoffSettings,
     login_name: BackoffSettings,
     login_worker: RateSettings,
     register_address: RateSettings,
     register_worker: RateSettings,
+    orders_account: RateSettings,
+    password_queue: usize,
+    command_queue: usize,
+}
+
+/// `[port]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PortSettings {
+    expected: usize,
+    expected_per_address: usize,
+    strangers: usize,
+    strangers_per_address: usize,
+    silence: HumanDuration,
+    stay: HumanDuration,
 }
 
 /// So many failures without a delay, then a growing one.
@@ -125,21 +142,25 @@ impl RateSettings {
     }
 }
 
-impl Default for AttemptLimits {
-    fn default() -> AttemptLimits {
-        let limits = Limits::default();
-        AttemptLimits {
+impl Default for MasterLimits {
+    fn default() -> MasterLimits {
+        let config = papertrader_master::Config::default();
+        let limits = config.limits;
+        MasterLimits {
             login_name_and_address: limits.login_name_and_address.into(),
             login_address: limits.login_address.into(),
             login_name: limits.login_name.into(),
             login_worker: limits.login_worker.into(),
             register_address: limits.register_address.into(),
             register_worker: limits.register_worker.into(),
+            orders_account: limits.orders_account.into(),
+            password_queue: config.password_queue,
+            command_queue: config.command_queue,
         }
     }
 }
 
-impl AttemptLimits {
+impl MasterLimits {
     fn limits(&self) -> Limits {
         Limits {
             login_name_and_address: self.login_name_and_address.backoff(),
@@ -148,7 +169,35 @@ impl AttemptLimits {
             login_worker: self.login_worker.rate(),
             register_address: self.register_address.rate(),
             register_worker: self.register_worker.rate(),
+            orders_account: self.orders_account.rate(),
             ..Limits::default()
+        }
+    }
+}
+
+impl Default for PortSettings {
+    fn default() -> PortSettings {
+        let limits = PortLimits::default();
+        PortSettings {
+            expected: limits.expected,
+            expected_per_address: limits.expected_per_address,
+            strangers: limits.strangers,
+            strangers_per_address: limits.strangers_per_address,
+            silence: limits.silence.into(),
+            stay: limits.stay.into(),
+        }
+    }
+}
+
+impl PortSettings {
+    fn limits(&self) -> PortLimits {
+        PortLimits {
+            expected: self.expected,
+            expected_per_address: self.expected_per_address,
+            strangers: self.strangers,
+            strangers_per_address: self.strangers_per_address,
+            silence: self.silence.duration(),
+            stay: self.stay.duration(),
         }
     }
 }
@@ -178,7 +227,8 @@ impl Default for MasterSettings {
             password_threads: config.password_threads,
             trading: TradingSettings::default(),
             prices: PriceSettings::default(),
-            limits: AttemptLimits::default(),
+            limits: MasterLimits::default(),
+            port: PortSettings::default(),
             openpgp: OpenPgpSettings::default(),
             tls: TlsSettings::default(),
             log: LogConfig::default(),
@@ -238,6 +288,18 @@ impl MasterSettings {
         if self.interval.as_millis() == 0 {
             return Err(bad("interval", "must be above zero".into()));
         }
+        // With these at zero nobody could connect, or nothing could be done.
+        for (key, number) in [
+            ("limits.password_queue", self.limits.password_queue as u64),
+            ("limits.command_queue", self.limits.command_queue as u64),
+            ("port.expected", self.port.expected as u64),
+            ("port.expected_per_address", self.port.expected_per_address as u64),
+            ("port.silence", self.port.silence.as_millis()),
+        ] {
+            if number == 0 {
+                return Err(bad(key, "must be above zero".into()));
+            }
+        }
         Ok(papertrader_master::Config {
             starting_cash,
             rules: Rules {
@@ -251,6 +313,9 @@ impl MasterSettings {
             session_grace: self.session_grace.duration(),
             sessions_per_account: self.sessions_per_account,
             limits: self.limits.limits(),
+            password_queue: self.limits.password_queue,
+            command_queue: self.limits.command_queue,
+            port: self.port.limits(),
             password_threads: self.password_threads,
             ..papertrader_master::Config::default()
         })
@@ -443,4 +508,30 @@ fn worker_id(text: &str) -> Option<WorkerId> {
 
 fn nanos(duration: HumanDuration) -> i64 {
     i64::try_from(duration.duration().as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_bound_that_would_keep_everybody_out_is_refused_by_name() {
+        let refused = |change: fn(&mut MasterSettings)| {
+            let mut settings = MasterSettings::default();
+            change(&mut settings);
+            settings.config().unwrap_err().to_string()
+        };
+        assert!(refused(|s| s.port.expected = 0).contains("port.expected must"));
+        assert!(refused(|s| s.port.silence = HumanDuration::from_secs(0)).contains("port.silence"));
+        assert!(refused(|s| s.limits.command_queue = 0).contains("limits.command_queue"));
+        // No strangers, and no limit on orders, are choices.
+        let mut settings = MasterSettings::default();
+        settings.port.strangers = 0;
+        settings.limits.orders_account = Rate { burst: 1, every: Duration::ZERO }.into();
+        let config = settings.config().unwrap();
+        assert_eq!(config.port, PortLimits { strangers: 0, ..PortLimits::default() });
+        assert_eq!(config.limits.orders_account.every, Duration::ZERO);
+    }
 }

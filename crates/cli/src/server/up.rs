@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Args;
-use papertrader_master::admin::message::NewWorker;
+use papertrader_master::admin::message::{NewWorker, WorkerBoot};
 use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
 use papertrader_node::config::{HumanDuration, load};
 use papertrader_node::link::Network;
@@ -21,12 +21,14 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::ServerError;
 use super::identity::{own_identity, write_new};
 use super::run::LOCK_WAIT;
 use super::settings::{
     MASTER_KEY, MasterSettings, Source, make_private_dir, toml_string, worker_user_id,
 };
+use super::{ServerError, remark, say};
+use crate::hint;
+use crate::output::time::Nanos;
 
 /// How the configurations begin that are written here.
 const WRITTEN: &str = "# Written by `papertrader up`";
@@ -101,14 +103,14 @@ pub(super) fn up(args: UpArgs) -> Result<(), ServerError> {
     };
     if args.advertise.is_some() && args.worker_port == 0 {
         let problem = "needs a --worker-port that is not 0".into();
-        return Err(ServerError::Value { key: "--advertise", problem });
+        return Err(ServerError::Option { name: "--advertise", problem });
     }
     if args.listen.is_unspecified() && args.advertise.is_none() {
-        eprintln!(
+        remark(&format!(
             "papertrader: clients elsewhere are told to come to {}: say --advertise HOST, the name \
              or address of this machine",
             args.listen
-        );
+        ));
     }
     // Before anything in it is touched: another `up` may be using it.
     let lock = lock_directory(&data, LOCK_WAIT)?;
@@ -158,7 +160,7 @@ impl Group {
             let uuid = group.worker_uuid(n)?;
             group.uuids.push(uuid);
         }
-        println!("data in {}", group.data.display());
+        say(&format!("data in {}", group.data.display()))?;
         group.start_master()?;
         let result = loop {
             let happened = tokio::select! {
@@ -167,30 +169,39 @@ impl Group {
                 _ = terminate.recv() => Happened::Told,
                 (part, status) = group.any_end() => Happened::Ended(part, status),
             };
-            match happened {
-                Happened::Said(part, line) => group.said(part, &line).await?,
-                Happened::Told => break Ok(()),
-                Happened::Ended(0, _) => {
-                    let log = group.data.join("master/master.log").display().to_string();
-                    break Err(ServerError::PartEnded("master".into(), log));
-                }
-                Happened::Ended(part, status) => {
-                    if group.ready[part].is_none() {
-                        let log = group.worker_dir(part).join("worker.log").display().to_string();
-                        break Err(ServerError::PartEnded(group.parts[part].name.clone(), log));
-                    }
-                    let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
-                    println!("{} has ended ({how}); starting it again", group.parts[part].name);
-                    tokio::time::sleep(RESTART).await;
-                    group.start_worker(part)?;
-                }
+            let goes_on = match happened {
+                Happened::Said(part, line) => group.said(part, &line).await,
+                Happened::Told => break say("ending"),
+                Happened::Ended(part, status) => group.ended(part, status).await,
+            };
+            // Whatever it was, what runs ends in its order.
+            if goes_on.is_err() {
+                break goes_on;
             }
         };
-        if result.is_ok() {
-            println!("ending");
-        }
         group.end(&mut lines).await;
         result
+    }
+
+    /// A part has ended by itself: a worker that had been ready is started again.
+    async fn ended(
+        &mut self,
+        part: usize,
+        status: std::io::Result<std::process::ExitStatus>,
+    ) -> Result<(), ServerError> {
+        let name = self.parts[part].name.clone();
+        if part == 0 {
+            let log = self.data.join("master/master.log").display().to_string();
+            return Err(ServerError::PartEnded(name, log));
+        }
+        if self.ready[part].is_none() {
+            let log = self.worker_dir(part).join("worker.log").display().to_string();
+            return Err(ServerError::PartEnded(name, log));
+        }
+        let how = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+        say(&format!("{name} has ended ({how}); starting it again"))?;
+        tokio::time::sleep(RESTART).await;
+        self.start_worker(part)
     }
 
     /// Ends the workers, then the master, and waits for each.
@@ -217,14 +228,14 @@ impl Group {
         let Some(address) =
             line.strip_prefix("master ready on ").or(line.strip_prefix("worker ready on "))
         else {
-            println!("{name}: {line}");
+            say(&format!("{name}: {line}"))?;
             return Ok(());
         };
         let process = self.parts[part].child.id();
         let process = process.map_or_else(String::new, |id| format!(" (process {id})"));
-        println!("{name} ready on {address}{process}");
+        say(&format!("{name} ready on {address}{process}"))?;
         if let (Some(fingerprint), true) = (self.fingerprint(part), self.ready[part].is_none()) {
-            println!("  certificate {fingerprint}");
+            say(&format!("  certificate {fingerprint}"))?;
         }
         let first = self.ready[part].is_none();
         self.ready[part] = Some(address.to_owned());
@@ -234,29 +245,23 @@ impl Group {
                 self.start_worker(n)?;
             }
         } else if first && self.ready.iter().all(Option::is_some) {
-            self.all_ready();
+            self.all_ready()?;
         }
         Ok(())
     }
 
-    fn all_ready(&self) {
+    fn all_ready(&self) -> Result<(), ServerError> {
         let addresses: Vec<&str> = self.ready.iter().flatten().map(String::as_str).collect();
-        let [master, workers @ ..] = addresses.as_slice() else { return };
-        println!("ready master={master} workers={}", workers.join(","));
+        let [master, workers @ ..] = addresses.as_slice() else { return Ok(()) };
+        say(&format!("ready master={master} workers={}", workers.join(",")))?;
         let usual = workers.first().is_some_and(|first| *first == "127.0.0.1:2049");
         let elsewhere = self.advertised(1);
         let server = match elsewhere.as_deref().or(workers.first().copied()) {
             Some(first) if !usual => format!(" --server {first}"),
             _ => String::new(),
         };
-        let data = match &self.args.data {
-            Some(data) => {
-                let data = std::path::absolute(data).unwrap_or_else(|_| data.clone());
-                format!(" --data {}", data.display())
-            }
-            None => String::new(),
-        };
-        println!(
+        let data = self.data_option();
+        say(&format!(
             "\nNext, in another terminal:\n\
              \x20 papertrader register alice --email alice@example.org{server}\n\
              \x20 papertrader login alice{server}\n\
@@ -266,7 +271,13 @@ impl Group {
              (papertrader is {}; `papertrader admin status{data}` shows how it is; Ctrl-C here ends \
              everything)",
             std::env::current_exe().map_or("this program".into(), |exe| exe.display().to_string()),
-        );
+        ))
+    }
+
+    /// What an operator's command needs to find the master.
+    fn data_option(&self) -> String {
+        let data = self.args.data.as_deref();
+        data.map(|data| format!(" --data {}", hint::path(data))).unwrap_or_default()
     }
 
     fn start_master(&mut self) -> Result<(), ServerError> {
@@ -331,15 +342,34 @@ impl Group {
         }
         let dir = self.data.join("master");
         // The client blocks while the master answers.
-        tokio::task::spawn_blocking(move || {
+        let registered = tokio::task::spawn_blocking(move || {
             let mut master = Client::connect(&dir)?;
-            for (worker, fingerprint) in wanted {
-                register(&mut master, worker, fingerprint)?;
+            let each = wanted.into_iter();
+            each.map(|(worker, key)| register(&mut master, worker, key)).collect()
+        });
+        let booted: Result<Vec<Option<WorkerBoot>>, ClientError> =
+            registered.await.map_err(std::io::Error::other)?;
+        for (n, boot) in (1..).zip(booted?) {
+            if let Some(boot) = boot {
+                say(&self.refused_text(n, boot))?;
             }
-            Ok(())
-        })
-        .await
-        .map_err(std::io::Error::other)?
+        }
+        Ok(())
+    }
+
+    /// That the master refuses a worker, and what brings it back.
+    fn refused_text(&self, n: usize, boot: WorkerBoot) -> String {
+        let name = format!("worker-{n}");
+        if boot.compromised {
+            let back = back_from_compromise(&self.worker_dir(n));
+            return format!("{name} is refused: it was booted as compromised; {back}");
+        }
+        let until = boot.until.map(|until| format!(" until {}", until.local())).unwrap_or_default();
+        let data = self.data_option();
+        format!(
+            "{name} is refused: it was booted{until}; to let it in: papertrader admin workers admit \
+             {name}{data}"
+        )
     }
 
     /// By which clients know a worker.
@@ -470,12 +500,28 @@ fn refuse_others(file: &Path) -> Result<(), ServerError> {
     }
 }
 
-/// Registers a worker, unless it is registered like this already.
+/// How a worker of `up` comes back whose key is stolen: its directory holds the key.
+pub(crate) fn back_from_compromise(dir: &Path) -> String {
+    format!(
+        "its key is never taken again; to have it back with a new one, end `papertrader up`, remove \
+         {}, and start it again",
+        hint::path(dir)
+    )
+}
+
+/// Where `up` keeps the worker of this name, if the master in `master` is one of `up`.
+pub(crate) fn dir_of_worker(master: &Path, name: &str) -> Option<PathBuf> {
+    let dir = master.parent()?.join(name);
+    let text = std::fs::read_to_string(dir.join("worker.toml")).ok()?;
+    text.starts_with(WRITTEN).then_some(dir)
+}
+
+/// Registers a worker, unless it is registered like this already. Says whether it is booted.
 fn register(
     master: &mut Client,
     worker: NewWorker,
     fingerprint: String,
-) -> Result<(), ClientError> {
+) -> Result<Option<WorkerBoot>, ClientError> {
     let known = match master.ask(&AdminRequest::ShowWorker { name: worker.name.clone() }) {
         Ok(AdminReply::Worker(known)) => Some(known),
         Ok(_) => return Err(ClientError::NotUnderstood),
@@ -489,14 +535,14 @@ fn register(
             texts.iter().map(|text| text.parse().ok()).collect()
         };
         if same_worker && same_key && networks(&known.addresses) == networks(&worker.addresses) {
-            return Ok(());
+            return Ok(known.booted);
         }
         if !same_worker {
             // Its directory was removed: the name is another worker's now.
             master.ask(&AdminRequest::RemoveWorker { name: worker.name.clone() })?;
         }
     }
-    master.ask(&AdminRequest::AddWorker(worker)).map(drop)
+    master.ask(&AdminRequest::AddWorker(worker)).map(|_| None)
 }
 
 /// The port of the n-th worker.

@@ -1,12 +1,14 @@
 //! `papertrader up`: the tour of a new user, signals, restarts, and parts that are killed.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 
 use papertrader_core::money::{Cash, Price, Quantity};
 use serde_json::{Value, json};
 
-use crate::cli::{Server, Up, User};
+use crate::cli::{Done, Server, Up, User, program};
 use crate::process::{Running, is_alive, signal, until_gone};
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -114,7 +116,12 @@ fn the_tour_of_a_new_user() {
     alice.run(&["portfolio"]).ended_with(4);
     let registered =
         alice.run(&["register", "alice", "--email", "a@example.org", "--password-stdin"]).good();
-    assert_eq!(registered.out, "registered alice; log in with: papertrader login alice\n");
+    let login = format!(
+        "papertrader login alice --server {} --config-dir {}\n",
+        alice.server,
+        alice.config.display()
+    );
+    assert_eq!(registered.out, format!("registered alice; log in with: {login}"));
     let taken = ["register", "ALICE", "--email", "b@example.org", "--password-stdin", "--json"];
     assert_eq!(alice.run(&taken).ended_with(1).error_code(), "nameTaken");
     alice.login();
@@ -413,4 +420,58 @@ fn when_the_master_dies_everything_ends_and_says_so() {
     assert_eq!(status.code(), Some(1), "{:?}", up.running);
     assert!(up.running.text("err").contains("master has ended by itself"), "{:?}", up.running);
     assert!(!up.processes().into_iter().any(is_alive));
+}
+
+#[test]
+fn when_nobody_reads_what_it_says_everything_ends_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut up = Up::command(&dir.path().join("data"), &[])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(up.stdout.take().unwrap());
+    let mut first = String::new();
+    said.read_line(&mut first).unwrap();
+    assert!(first.starts_with("data in "), "{first}");
+    drop(said);
+    // The servers hold its standard error open until they have ended.
+    let output = up.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_compromised_worker_comes_back_without_its_directory_as_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let worker = data.join("worker-1");
+    let back = format!("remove {}, and start it again", worker.display());
+    let admin = |words: &[&str]| {
+        Done::of(program().arg("admin").args(words).arg("--data").arg(&data), "").good().out
+    };
+    let mut up = Up::start(&data, &[], &[]);
+    let booted = admin(&["workers", "boot", "worker-1", "--compromised"]);
+    assert!(booted.contains(&back), "{booted}");
+    let shown = admin(&["workers", "show", "worker-1"]);
+    assert!(shown.contains(&back), "{shown}");
+    assert_eq!(up.running.end_by("TERM").code(), Some(0));
+
+    let mut up = Running::start(&mut Up::command(&data, &[]));
+    let refused = up.line_with("worker-1 is refused: it was booted as compromised");
+    assert!(refused.contains(&back), "{refused}");
+    assert_eq!(up.end_by("TERM").code(), Some(0), "{up:?}");
+    std::fs::remove_dir_all(&worker).unwrap();
+    let mut up = Up::start(&data, &[], &[]);
+
+    // A boot that is no more than that is lifted by a command.
+    admin(&["workers", "boot", "worker-1"]);
+    assert_eq!(up.running.end_by("TERM").code(), Some(0));
+    let mut up = Running::start(&mut Up::command(&data, &[]));
+    let refused = up.line_with("worker-1 is refused: it was booted; to let it in: ");
+    let (_, words) = refused.rsplit_once("papertrader ").unwrap();
+    Done::of(program().args(words.split(' ')), "").good();
+    up.line_with("worker-1 ready on ");
+    assert_eq!(up.end_by("TERM").code(), Some(0), "{up:?}");
 }

@@ -14,16 +14,25 @@ pub(crate) struct Ran {
 
 /// Runs the program with a config directory, against the server at `address`.
 pub(crate) async fn run(config: &Path, address: &str, arguments: &[&str], input: &str) -> Ran {
+    let mut command = program(config, address);
+    command.args(arguments);
+    finish(command, input).await
+}
+
+/// The program in an environment of its own.
+pub(crate) fn program(config: &Path, address: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_papertrader"));
     command
-        .args(arguments)
         .env_clear()
         .env("PAPERTRADER_CONFIG_DIR", config)
         .env("PAPERTRADER_SERVER", address)
-        .env("TZ", "UTC")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .env("TZ", "UTC");
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) async fn finish(mut command: Command, input: &str) -> Ran {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let input = input.to_owned();
     let run = move || {
         let mut child = command.spawn().unwrap();

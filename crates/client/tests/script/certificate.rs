@@ -82,6 +82,11 @@ impl Authority {
         self.0.der().to_vec()
     }
 
+    /// The same as systems keep it.
+    pub(crate) fn root_pem(&self) -> String {
+        self.0.pem()
+    }
+
     /// A new certificate for a host.
     pub(crate) fn vouch_for(&self, host: &str) -> Identity {
         let key = KeyPair::generate().unwrap();

@@ -7,10 +7,14 @@
 //! Invariant: no reply holds a session ID, a password's hash or a secret key, and no text of a
 //! worker or a key in a reply holds a control character or is longer than [`MAX_SHOWN`].
 
+mod limits;
+
 use std::fmt;
 
 use papertrader_core::time::{MarketTime, WallTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use limits::{BackoffLimit, LimitsInForce, PortPlaces, PortStatus, RateLimit};
 
 /// Longest request, in bytes, its line's end included.
 pub const MAX_REQUEST: usize = 64 * 1024;
@@ -344,11 +348,15 @@ pub struct Status {
     pub queue: u64,
     /// The number of the last stored batch.
     pub last_batch: u64,
-    /// Passwords that were tried, since the master's start.
+    /// Connections on the master's port.
+    pub port: PortStatus,
+    /// What the limits have counted, since the master's start.
     pub attempts: Attempts,
+    /// The limits in force.
+    pub limits: LimitsInForce,
 }
 
-/// What the limits on guessing have counted, since the master's start.
+/// What the limits on attempts have counted, since the master's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
     /// Passwords that were right, at log-ins and changes of passwords.
@@ -359,6 +367,8 @@ pub struct Attempts {
     pub refused: u64,
     /// Registrations that a limit refused.
     pub registrations_refused: u64,
+    /// Orders and cancellations that a limit refused.
+    pub orders_refused: u64,
 }
 
 /// Whether a worker is there, and if not, whether it could be.

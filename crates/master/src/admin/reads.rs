@@ -42,12 +42,15 @@ impl Driver {
             workers_registered: self.workers.registry().rows().count() as u64,
             queue: self.queue.len() as u64,
             last_batch: self.last_batch.0,
+            port: self.about.places.counts().into(),
             attempts: Attempts {
                 right: attempts.succeeded,
                 wrong: attempts.failed,
                 refused: attempts.refused,
                 registrations_refused: attempts.registrations_refused,
+                orders_refused: self.trading.rate.refused(),
             },
+            limits: (&self.config).into(),
         }))
     }
 

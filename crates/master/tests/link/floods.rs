@@ -1,5 +1,7 @@
 //! Floods of a hostile worker, of each kind: others are served all the same, and so is the operator.
 
+use std::time::Duration;
+
 use papertrader_core::bar::Resolution;
 use papertrader_core::time::MarketTime;
 use papertrader_master::admin::message::WorkerState;
@@ -54,6 +56,8 @@ async fn a_flood_of_frames_stops_nobody_and_the_operator_cuts_it() {
 async fn a_flood_of_commands_leaves_places_for_others_and_for_the_operator() {
     let mut setup = Setup::default();
     setup.config.command_queue = 64;
+    // The bound of the account would come before that of the queue.
+    setup.config.limits.orders_account.every = Duration::ZERO;
     let (master, dir, mut honest, mut hostile) = started(setup).await;
     let alice = honest.new_session("alice").await;
     let mallory = hostile.new_session("mallory").await;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
 mod events;
 mod floods;
 #[path = "../../../node/tests/openpgp/gpg.rs"]

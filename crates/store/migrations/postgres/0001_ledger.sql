@@ -11,11 +11,9 @@
 -- - a CHECK says what the program may rely on when it reads; it is no place for business rules.
 --
 -- Where rows are spread over machines (Citus, CockroachDB, YugabyteDB), a key has the column by which
--- they are spread. `order_`, `outcome` and `waiting` are asked for by the order's number and joined by
--- it, never by account: their key is that number alone, which spreads them evenly and keeps an order,
--- its outcome and its wait on one machine, without the account in two more tables. `order_key`,
--- `balance`, `position`, `journal`, `cancel_mark` and `exposure` are asked for by account and have it
--- in their keys. The rest are small.
+-- they are spread. `outcome`, `balance`, `position`, `journal`, `cancel_mark` and `exposure` are asked for
+-- by account and have it in their keys. `order_` and `waiting` are asked for by the order's number.
+-- The rest are small.
 --
 -- Tables that a settlement rewrites leave room in their pages (fillfactor), so that a new version of a
 -- row stays on its page and no index is touched. None of these columns is in a second index.
@@ -94,14 +92,21 @@ CREATE TABLE order_ (
     worker_sequence BIGINT NOT NULL,
     -- 0 buy, 1 sell.
     side SMALLINT NOT NULL,
+    -- Of the account and the client order ID (`index.rs`).
+    hash BIGINT NOT NULL,
     client_order_id TEXT NOT NULL,
     worker BYTEA NOT NULL
 );
 
 -- What became of an order. An order without a row here is open. Never changed.
 CREATE TABLE outcome (
+    -- The order's number divided by 2^18.
+    generation BIGINT NOT NULL,
+    -- The order's: it is found by its owner and the owner's name for it.
+    account BIGINT NOT NULL,
+    hash BIGINT NOT NULL,
     -- The order.
-    id BIGINT PRIMARY KEY,
+    id BIGINT NOT NULL,
     -- Of a filled order only. The quantity may differ from what was asked when a split came with the
     -- snapshot that filled it.
     quantity BIGINT,
@@ -119,18 +124,8 @@ CREATE TABLE outcome (
     state SMALLINT NOT NULL,
     -- Of a rejected order: why.
     reason SMALLINT,
+    PRIMARY KEY (generation, account, hash, id),
     CHECK ((snapshot IS NULL) = (wall IS NOT NULL))
-);
-
--- Finds decided orders by their owner and by the owner's name for them.
-CREATE TABLE order_key (
-    -- The order's number divided by 2^18.
-    generation BIGINT NOT NULL,
-    account BIGINT NOT NULL,
-    -- Of the account and the client order ID (`index.rs`).
-    hash BIGINT NOT NULL,
-    id BIGINT NOT NULL,
-    PRIMARY KEY (generation, account, hash, id)
 );
 
 -- Open orders that a settlement has left open, or a split has changed.
@@ -273,7 +268,7 @@ VALUES ('market', 0, '0'), ('grants', 0, '0'), ('fractions', 0, '0');
 -- zero in each asset. For reports and checks; the program itself never reads it.
 CREATE VIEW posting (source, source_id, account, named, instrument, amount) AS
 WITH fill AS (
-    SELECT order_.id AS id, account, instrument, outcome.quantity AS quantity, amount,
+    SELECT order_.id AS id, order_.account AS account, instrument, outcome.quantity AS quantity, amount,
            CASE side WHEN 0 THEN 1 ELSE -1 END AS sign
     FROM outcome JOIN order_ ON order_.id = outcome.id WHERE state = 1
 )

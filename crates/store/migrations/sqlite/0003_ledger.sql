@@ -24,13 +24,21 @@ CREATE TABLE order_new (
     day INTEGER NOT NULL,
     worker BLOB NOT NULL,
     worker_time INTEGER NOT NULL,
-    worker_sequence INTEGER NOT NULL
+    worker_sequence INTEGER NOT NULL,
+    -- Of the account and the client order ID, as the signed number with the same bits.
+    hash INTEGER NOT NULL
 ) STRICT;
 
 -- What became of an order. An order without a row here is open. Never changed.
 CREATE TABLE outcome (
+    -- The order's number divided by 2^18.
+    generation INTEGER NOT NULL,
+    -- The order's.
+    account INTEGER NOT NULL,
+    -- The order's: it is found by its owner and the owner's name for it.
+    hash INTEGER NOT NULL,
     -- The order.
-    id INTEGER PRIMARY KEY,
+    id INTEGER NOT NULL,
     -- 1 filled, 2 rejected, 3 cancelled, 4 expired.
     state INTEGER NOT NULL,
     -- Of a rejected order: why.
@@ -48,18 +56,8 @@ CREATE TABLE outcome (
     -- these two say when.
     wall INTEGER,
     market INTEGER,
+    PRIMARY KEY (generation, account, hash, id),
     CHECK ((snapshot IS NULL) = (wall IS NOT NULL))
-) STRICT;
-
--- Finds decided orders by their owner and by the owner's name for them.
-CREATE TABLE order_key (
-    -- The order's number divided by 2^18.
-    generation INTEGER NOT NULL,
-    account INTEGER NOT NULL,
-    -- Of the account and the client order ID, as the signed number with the same bits.
-    hash INTEGER NOT NULL,
-    id INTEGER NOT NULL,
-    PRIMARY KEY (generation, account, hash, id)
 ) STRICT, WITHOUT ROWID;
 
 -- Open orders that a settlement has left open, or a split has changed.
@@ -85,17 +83,14 @@ ALTER TABLE meta ADD COLUMN settled_order INTEGER NOT NULL DEFAULT 0 CHECK (sett
 
 INSERT INTO order_new
 SELECT id, account, client_order_id, side, instrument, asked, hold, received_wall, received_market,
-       seen, day, worker, worker_time, worker_sequence
+       seen, day, worker, worker_time, worker_sequence, order_hash(account, client_order_id)
 FROM order_ ORDER BY id;
 
 INSERT INTO outcome
-SELECT id, state, reason, iif(quantity <> asked, quantity, NULL), fill_quantity, fill_price,
-       fill_amount, fill_basis, fill_snapshot, iif(fill_snapshot IS NULL, decided_wall, NULL),
+SELECT id >> 18 AS generation, account, order_hash(account, client_order_id) AS hash, id, state,
+       reason, iif(quantity <> asked, quantity, NULL), fill_quantity, fill_price, fill_amount,
+       fill_basis, fill_snapshot, iif(fill_snapshot IS NULL, decided_wall, NULL),
        iif(fill_snapshot IS NULL, decided_market, NULL)
-FROM order_ WHERE state <> 0 ORDER BY id;
-
-INSERT INTO order_key
-SELECT id >> 18 AS generation, account, order_hash(account, client_order_id) AS hash, id
 FROM order_ WHERE state <> 0 ORDER BY generation, account, hash, id;
 
 INSERT INTO waiting
@@ -116,7 +111,7 @@ ALTER TABLE account DROP COLUMN granted;
 -- zero in each asset. For reports and checks; the program itself never reads it.
 CREATE VIEW posting (source, source_id, account, named, instrument, amount) AS
 WITH fill AS (
-    SELECT order_.id AS id, account, side, instrument, outcome.quantity AS quantity, amount
+    SELECT order_.id AS id, order_.account AS account, side, instrument, outcome.quantity AS quantity, amount
     FROM outcome JOIN order_ ON order_.id = outcome.id WHERE state = 1
 )
 SELECT 'order', id, account, NULL, NULL, iif(side = 0, -amount, amount) FROM fill

@@ -104,19 +104,19 @@ impl Ask for Client {
         let limit = sql_limit(limit);
         let mut orders = Vec::new();
         let mut each = |row: &dyn Cells| {
-            orders.push(OrderId(Reading::new(row, "order_key", 1).number(0)?));
+            orders.push(OrderId(Reading::new(row, "outcome", 1).number(0)?));
             Ok(())
         };
         match hash {
             Some(hash) => {
-                let sql = "SELECT id FROM order_key
+                let sql = "SELECT id FROM outcome
                            WHERE generation = ANY(?1) AND account = ?2 AND hash = ?3
                            ORDER BY id DESC LIMIT ?4";
                 let values: [&(dyn ToSql + Sync); 4] = [&generations, &account, &hash, &limit];
                 Client::for_each(self, sql, &values, &mut each)?;
             }
             None => {
-                let sql = "SELECT id FROM order_key WHERE generation = ANY(?1) AND account = ?2
+                let sql = "SELECT id FROM outcome WHERE generation = ANY(?1) AND account = ?2
                            ORDER BY id DESC LIMIT ?3";
                 let values: [&(dyn ToSql + Sync); 3] = [&generations, &account, &limit];
                 Client::for_each(self, sql, &values, &mut each)?;

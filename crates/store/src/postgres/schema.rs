@@ -20,7 +20,7 @@ use crate::rows::Reading;
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_ledger.sql")];
 
 /// The tables and views of all migrations, and the one that numbers them.
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 20] = [
     "account",
     "balance",
     "bar",
@@ -31,7 +31,6 @@ const TABLES: [&str; 21] = [
     "meta",
     "named_account",
     "order_",
-    "order_key",
     "outcome",
     "position",
     "posting",

@@ -99,7 +99,6 @@ fn may_come_again(rows: Rows) -> bool {
             | Rows::Account
             | Rows::Order
             | Rows::Outcome
-            | Rows::OrderKey
             | Rows::CancelMark
             | Rows::Journal
     )

@@ -75,11 +75,11 @@ impl Ask for Connection {
     ) -> Result<Vec<OrderId>, StoreError> {
         let sql = match hash {
             Some(_) => {
-                "SELECT id FROM order_key WHERE generation = ?1 AND account = ?2 AND hash = ?3
+                "SELECT id FROM outcome WHERE generation = ?1 AND account = ?2 AND hash = ?3
                  ORDER BY id DESC"
             }
             None => {
-                "SELECT id FROM order_key WHERE generation = ?1 AND account = ?2
+                "SELECT id FROM outcome WHERE generation = ?1 AND account = ?2
                  ORDER BY id DESC LIMIT ?3"
             }
         };
@@ -91,7 +91,7 @@ impl Ask for Connection {
             }
             let values = [generation.cast_signed().into(), account.0.into(), third];
             orders.extend(read::rows(self, sql, &values, |row| {
-                Reading::new(row, "order_key", 1).number(0).map(OrderId)
+                Reading::new(row, "outcome", 1).number(0).map(OrderId)
             })?);
         }
         orders.truncate(limit);
@@ -162,9 +162,23 @@ impl Tables for Writer<'_> {
         let shape = rows.shape();
         let statement = match &mut self.statements[rows as usize] {
             Some(statement) => statement,
-            unused => unused.insert(self.connection.prepare_cached(&statement(shape))?),
+            unused => {
+                // Nearly all positions are there already: changing one is half as dear as an insert
+                // that gives way.
+                let sql = match rows {
+                    Rows::Position => statement(&Shape { verb: Verb::Set, ..*shape }),
+                    _ => statement(shape),
+                };
+                unused.insert(self.connection.prepare_cached(&sql)?)
+            }
         };
         let changed = statement.execute(params_from_iter(values))?;
+        if changed == 0 && rows == Rows::Position {
+            let insert = "INSERT INTO position (account, instrument, quantity, cost)
+                          VALUES (?1, ?2, ?3, ?4)";
+            self.connection.prepare_cached(insert)?.execute(params_from_iter(values))?;
+            return Ok(());
+        }
         if changed != 1 && matches!(shape.verb, Verb::Set | Verb::Delete) {
             let key: Vec<String> =
                 values.iter().take(shape.key).map(|value| format!("{value:?}")).collect();

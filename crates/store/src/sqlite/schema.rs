@@ -61,8 +61,8 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
          PRAGMA foreign_keys = ON;
          PRAGMA trusted_schema = OFF;
          PRAGMA temp_store = MEMORY;
-         -- 64 MiB: a settlement touches the pages of many accounts.
-         PRAGMA cache_size = -65536;
+         -- 256 MiB at most: a settlement touches the pages of many accounts.
+         PRAGMA cache_size = -262144;
          -- Checkpoints are made after a commit, where their errors are seen: the automatic one
          -- would swallow a failed fsync.
          PRAGMA wal_autocheckpoint = 0;

@@ -125,7 +125,8 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (
         AtLoading,
         "the order is decided",
-        "INSERT INTO outcome (id, state, wall, market) VALUES ({waiting}, 3, 7, 7)",
+        "INSERT INTO outcome (generation, account, hash, id, state, wall, market) \
+         SELECT 0, account, hash, id, 3, 7, 7 FROM order_ WHERE id = {waiting}",
     ),
     (AtLoading, "settled_order", "UPDATE meta SET settled_order = -1"),
     (ByVerifying, "table waiting: it lacks order", "DELETE FROM waiting WHERE id = {waiting}"),
@@ -137,15 +138,17 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (
         ByVerifying,
         "table outcome, row 99999: it belongs to nothing",
-        "INSERT INTO outcome (id, state, wall, market) VALUES (99999, 3, 7, 7)",
+        "INSERT INTO outcome (generation, account, hash, id, state, wall, market) \
+         VALUES (0, 1, 2, 99999, 3, 7, 7)",
     ),
-    (ByVerifying, "it lacks order", "DELETE FROM order_key WHERE id = {filled}"),
-    (ByVerifying, "it lacks order", "UPDATE order_key SET hash = 1 + hash WHERE id = {filled}"),
+    (ByVerifying, "it lacks order", "DELETE FROM outcome WHERE id = {filled}"),
     (
         ByVerifying,
-        "table order_key, row 99999: it belongs to nothing",
-        "INSERT INTO order_key VALUES (0, 1, 1, 99999)",
+        "it belongs to nothing",
+        "UPDATE outcome SET hash = hash - 1 WHERE id = {filled}",
     ),
+    (ByVerifying, "it belongs to nothing", "UPDATE outcome SET generation = 7 WHERE id = {filled}"),
+    (ByVerifying, "hash is not", "UPDATE order_ SET hash = hash - 1 WHERE id = {filled}"),
     (AtLoading, "cash is missing", "DELETE FROM balance WHERE account = 1"),
     (ByVerifying, "table balance, row 99: it belongs", "INSERT INTO balance VALUES (99, 0, 0)"),
     (ByVerifying, "amount", "UPDATE outcome SET amount = NULL WHERE id = {filled}"),

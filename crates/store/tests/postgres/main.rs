@@ -14,12 +14,12 @@ mod server;
 mod tls;
 
 use contract::trading::Trading;
-use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId};
+use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId};
 use papertrader_core::money::Quantity;
 use papertrader_core::order::Side;
 use papertrader_core::time::SECOND;
 use papertrader_store::postgres::PostgresStore;
-use papertrader_store::{Batch, CommitError, Store, StoreError};
+use papertrader_store::{Batch, CommitError, Store, StoreError, order_hash};
 use server::Server;
 
 contract_tests!(Server::shared().database());
@@ -215,8 +215,11 @@ fn many_rows_are_copied_and_still_contradict() {
     let batch = trading.batch_of(changes);
 
     let mut raw = database.raw();
-    let sql = "INSERT INTO outcome (id, state, wall, market) VALUES (150, 3, 1, 1)";
-    assert_eq!(raw.execute(sql, &[]).unwrap(), 1);
+    let name = &trading.records[&OrderId(150)].order.request.client_order_id;
+    let hash = order_hash(account.0, name.as_str()).cast_signed();
+    let sql = "INSERT INTO outcome (generation, account, hash, id, state, wall, market)
+               VALUES (0, 1, $1, 150, 3, 1, 1)";
+    assert_eq!(raw.execute(sql, &[&hash]).unwrap(), 1);
     let result = store.commit(&batch);
     assert!(matches!(result, Err(CommitError::Contradiction(_))), "{result:?}");
     assert_eq!(raw.execute("DELETE FROM outcome", &[]).unwrap(), 1);

@@ -127,8 +127,8 @@ struct Attackers {
 impl Attackers {
     /// Starts them, and waits until all are connected.
     fn start(session: SessionId) -> Result<Attackers, Problem> {
-        let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(std::env::current_exe()?).arg("--attack");
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0"]).arg(std::env::current_exe()?).arg("--attack");
         command.args(std::env::args_os().skip(1));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         // The session is no argument: those are for everybody to see.

@@ -1,7 +1,8 @@
 //! One client's connection: moves bytes, keeps the state of 4.2, and bounds everything.
 //!
 //! What a frame means is decided in `judge` and `serve`. Invariants: all answers to what one read
-//! brought leave in one write; no client keeps the thread from the others for long; a client that
+//! brought leave in one write; no client keeps the thread from the others for long, nor do many that
+//! want much together; a client that
 //! does not read is not read from, nor is one that asks faster than it may; a client that stops in
 //! the middle of a message, takes nothing of what is sent, or uses no session, whatever else it
 //! says, is cut off after a time.
@@ -29,7 +30,6 @@ use papertrader_protocol::{Failure, FrameError, Reason};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::allowance::Allowance;
@@ -46,6 +46,9 @@ const PAUSE: usize = 16 * 1024;
 const LITTLE: usize = 64 * 1024;
 /// After so many bytes the other connections of the thread get their turn.
 const TURN: usize = 8 * 1024;
+/// After so many messages of one client the others get their turn: what one read brought may be ten
+/// times as many.
+const MESSAGES: usize = 32;
 /// How long the client's end of a closed connection is awaited, so that the last words arrive.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
@@ -250,10 +253,13 @@ pub(super) async fn run<R, W>(
     let mut throttled: Option<Instant> = None;
     let mut frame_deadline = None;
     let mut client_closed = false;
+    // Held by one that has had a turn already, and wants more.
+    let mut turn = None;
     loop {
         let now = Instant::now();
         let mut paused = writing.is_busy() && hub.shared.is_full();
         let mut wall = None;
+        let mut messages = 0;
         throttled = throttled.filter(|until| now < *until);
         allowance.refill(now);
         while connection.is_open() && !paused && throttled.is_none() {
@@ -272,6 +278,10 @@ pub(super) async fn run<R, W>(
                     allowance.spend();
                     let wall = *wall.get_or_insert_with(|| hub.shared.clock.now());
                     serve::handle(hub, connection, &frame, wall);
+                    messages += 1;
+                    if messages % MESSAGES == 0 {
+                        turn = hub.another_turn(turn).await;
+                    }
                 }
                 Ok(None) => break,
                 Err(error) => connection.refuse_bytes(error),
@@ -308,6 +318,7 @@ pub(super) async fn run<R, W>(
         let due = [frame_deadline, write_deadline, drain_deadline, throttled];
         let due = due.into_iter().flatten().min();
         let mut moved = 0;
+        drop(turn.take());
         tokio::select! {
             biased;
             result = writing.go_on(&mut writer), if writing.is_busy() => match result {
@@ -346,10 +357,10 @@ pub(super) async fn run<R, W>(
             }
         }
         if moved >= TURN {
-            yield_now().await;
+            turn = hub.another_turn(turn).await;
         }
     }
-    drop(own);
+    drop((own, turn));
     // The last words arrive only if the client's are read to their end: closing a socket with
     // unread bytes in it would take back what is still on its way.
     let _ = timeout(LINGER.min(config.drain), async {

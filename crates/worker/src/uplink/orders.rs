@@ -178,6 +178,7 @@ fn decides_the_order(reason: Reason) -> bool {
             | Reason::PasswordChangeRequired
             | Reason::NotAuthorized
             | Reason::TooManyRequests
+            | Reason::TooManyAttempts
             | Reason::Busy
             | Reason::Unavailable
             | Reason::ShuttingDown
@@ -248,6 +249,7 @@ mod tests {
         use Instruction as I;
         let unknown = Some(Reason::SessionUnknown);
         let password = Some(Reason::PasswordChangeRequired);
+        let rate = Some(Reason::TooManyAttempts);
         let cash = Some(Reason::InsufficientCash);
         let cases = [
             (1, false, unknown, Verdict::Pass(Step::Only)),
@@ -255,6 +257,9 @@ mod tests {
             (1, false, password, Verdict::Pass(Step::Only)),
             (2, false, password, Verdict::Instead(Step::Only, Reason::OutcomeUnknown)),
             (2, true, password, Verdict::Forget),
+            (1, false, rate, Verdict::Pass(Step::Only)),
+            (2, false, rate, Verdict::Instead(Step::Only, Reason::OutcomeUnknown)),
+            (2, true, rate, Verdict::Forget),
             (2, false, cash, Verdict::Pass(Step::Only)),
             (2, false, Some(Reason::DeadlinePassed), Verdict::Pass(Step::Only)),
             (2, true, unknown, Verdict::Forget),

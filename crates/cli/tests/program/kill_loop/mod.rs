@@ -202,10 +202,12 @@ impl Servers {
         let fingerprint =
             said.split("--fingerprint ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let fingerprint = fingerprint.expect("a fingerprint");
-        // A split comes after the first market day, which lasts 14 intervals.
+        // A split comes after the first market day, which lasts 14 intervals. The traders never rest,
+        // and in the end ask for all orders again.
         let text = format!(
             "listen = \"{}\"\ndata = \"{}\"\ninterval = \"1h\"\nstarting_cash = \"20000.00\"\n\
-             [prices]\nstart = \"2005-02-25\"\n",
+             [prices]\nstart = \"2005-02-25\"\n\
+             [limits]\norders_account = {{ burst = 1, every = \"0s\" }}\n",
             addresses[0],
             dir.join("data").display(),
         );

@@ -1,0 +1,213 @@
+//! The bare statements of a settlement, executed on a second database with the same content: what
+//! SQLite itself takes for it. The values are put together before the clock starts; nothing is
+//! looked up, checked or remembered.
+//!
+//! Invariant: after it the second database holds what the store's own holds; the benchmark compares
+//! both.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use papertrader_core::books::Books;
+use papertrader_core::order::OrderState;
+use papertrader_core::settle::Settlement;
+use papertrader_store::{Batch, order_hash};
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, params};
+
+use super::BenchError;
+
+/// Copies a database, page by page, while its store is open.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BenchError> {
+    if to.exists() {
+        std::fs::remove_file(to)?;
+    }
+    let source = Connection::open(from)?;
+    let mut copy = Connection::open(to)?;
+    Backup::new(&source, &mut copy)?.run_to_completion(-1, Duration::ZERO, None)?;
+    copy.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    Ok(())
+}
+
+/// Executes `settlement` on the database at `path`, which must hold the orders that it decides.
+pub(super) fn settle(
+    path: &Path,
+    books: &Books,
+    settlement: &Settlement,
+    batch: &Batch,
+) -> Result<Duration, BenchError> {
+    let rows = Rows::of(books, settlement)?;
+    let connection = Connection::open(path)?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -262144; PRAGMA wal_autocheckpoint = 0;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(32);
+    // What the store's own connection has in memory already.
+    connection.query_row("SELECT sum(cash) FROM balance", [], |_| Ok(()))?;
+    connection.query_row("SELECT sum(cost) FROM position", [], |_| Ok(()))?;
+    let generation = rows.outcomes.first().map_or(0, |row| row.generation);
+    let sql = "SELECT sum(price) FROM outcome WHERE generation >= ?1";
+    connection.query_row(sql, [generation], |_| Ok(()))?;
+    let begun = Instant::now();
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    rows.write(&connection, settlement, batch)?;
+    connection.execute_batch("COMMIT")?;
+    Ok(begun.elapsed())
+}
+
+/// What is written, in the order of the tables.
+struct Rows {
+    outcomes: Vec<Outcome>,
+    balances: Vec<(u32, i64)>,
+    positions: Vec<Position>,
+    last_order: i64,
+}
+
+struct Outcome {
+    generation: i64,
+    account: u32,
+    hash: i64,
+    id: i64,
+    quantity: i64,
+    price: i64,
+    amount: i64,
+    basis: i64,
+    snapshot: i64,
+}
+
+struct Position {
+    account: u32,
+    instrument: u32,
+    quantity: i64,
+    cost: i64,
+    is_new: bool,
+}
+
+impl Rows {
+    fn of(books: &Books, settlement: &Settlement) -> Result<Rows, BenchError> {
+        let mut outcomes = Vec::new();
+        for decision in &settlement.decisions {
+            let (Some(open), OrderState::Filled(fill)) =
+                (books.open_order(decision.order), decision.state)
+            else {
+                return Err(BenchError::Wrong("an order was not filled".into()));
+            };
+            let request = &open.order.request;
+            let account = request.account.0;
+            outcomes.push(Outcome {
+                generation: (decision.order.0 >> 18) as i64,
+                account,
+                hash: order_hash(account, request.client_order_id.as_str()) as i64,
+                id: decision.order.0 as i64,
+                quantity: fill.quantity.raw(),
+                price: fill.price.raw(),
+                amount: fill.amount.cents(),
+                basis: fill.basis.cents(),
+                snapshot: fill.snapshot.0 as i64,
+            });
+        }
+        outcomes.sort_unstable_by_key(|row| (row.generation, row.account, row.hash, row.id));
+        let (mut balances, mut positions) = (Vec::new(), Vec::new());
+        for change in &settlement.accounts {
+            balances.push((change.id.0, change.after.cash.cents()));
+            for instrument in &change.positions {
+                let Some(position) = change.after.position(*instrument) else {
+                    return Err(BenchError::Wrong("a position was sold out".into()));
+                };
+                let before = books.account(change.id).and_then(|a| a.position(*instrument));
+                positions.push(Position {
+                    account: change.id.0,
+                    instrument: instrument.0,
+                    quantity: position.quantity.raw(),
+                    cost: position.cost.cents(),
+                    is_new: before.is_none(),
+                });
+            }
+        }
+        let last_order = outcomes.iter().map(|row| row.id).max().unwrap_or(0);
+        Ok(Rows { outcomes, balances, positions, last_order })
+    }
+
+    fn write(
+        &self,
+        connection: &Connection,
+        settlement: &Settlement,
+        batch: &Batch,
+    ) -> rusqlite::Result<()> {
+        let (head, moment) = (&settlement.head, settlement.moment);
+        connection.execute(
+            "INSERT INTO snapshot (number, wall, market, day, last_action, ended)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                head.snapshot as i64,
+                moment.wall.0,
+                head.market.0,
+                head.day,
+                head.last_action as i64,
+                head.ended
+            ],
+        )?;
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO outcome
+                (generation, account, hash, id, state, reason, asked, quantity, price, amount, basis,
+                 snapshot, wall, market)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        )?;
+        let none = None::<i64>;
+        for row in &self.outcomes {
+            insert.execute(params![
+                row.generation,
+                row.account,
+                row.hash,
+                row.id,
+                1,
+                none,
+                none,
+                row.quantity,
+                row.price,
+                row.amount,
+                row.basis,
+                row.snapshot,
+                none,
+                none
+            ])?;
+        }
+        let mut update =
+            connection.prepare_cached("UPDATE balance SET cash = ?2 WHERE account = ?1")?;
+        for (account, cash) in &self.balances {
+            update.execute(params![account, cash])?;
+        }
+        let mut update = connection.prepare_cached(
+            "UPDATE position SET quantity = ?3, cost = ?4 WHERE account = ?1 AND instrument = ?2",
+        )?;
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO position (account, instrument, quantity, cost) VALUES (?1, ?2, ?3, ?4)",
+        )?;
+        for row in &self.positions {
+            let statement = if row.is_new { &mut insert } else { &mut update };
+            statement.execute(params![row.account, row.instrument, row.quantity, row.cost])?;
+        }
+        let mut put = connection.prepare_cached(
+            "INSERT INTO price (instrument, price, time) VALUES (?1, ?2, ?3)
+             ON CONFLICT (instrument) DO UPDATE SET price = excluded.price, time = excluded.time",
+        )?;
+        for (instrument, mark) in &settlement.marks {
+            put.execute(params![instrument.0, mark.price.raw(), mark.time.0])?;
+        }
+        let mut put = connection.prepare_cached(
+            "INSERT INTO named_account (name, instrument, amount) VALUES ('market', ?1, ?2)
+             ON CONFLICT (name, instrument) DO UPDATE SET amount = excluded.amount
+             WHERE amount <> excluded.amount",
+        )?;
+        put.execute(params![0, settlement.named.market.to_string()])?;
+        for (instrument, amount) in &settlement.named.market_units {
+            put.execute(params![instrument.0, amount.to_string()])?;
+        }
+        connection.execute(
+            "UPDATE meta SET last_batch = ?1, last_wall = ?2, settled_order = ?3",
+            params![batch.number.0 as i64, batch.wall.0, self.last_order],
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! `papertrader bench`: programs that measure. They print a table and, with `--json`, one object; what
+//! they measure is checked for being right, never for being fast.
+
+mod bare;
+mod market;
+mod settle;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use papertrader_core::books::BrokenBooks;
+use papertrader_store::{CommitError, StoreError};
+
+use crate::error::CliError;
+use crate::output::Output;
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Measure the settlement and its database, without a network
+    Settle(settle::SettleArgs),
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    /// An option has a value that means nothing.
+    #[error("{name} {problem}")]
+    Option {
+        /// Which one.
+        name: &'static str,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// The database could not be opened or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A batch could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The books contradict themselves.
+    #[error(transparent)]
+    Books(#[from] BrokenBooks),
+    /// The bare statements failed.
+    #[error("the bare statements failed: {0}")]
+    Bare(#[from] rusqlite::Error),
+    /// What was measured is not what should have been done.
+    #[error("what was measured is wrong: {0}")]
+    Wrong(String),
+    /// A file or directory could not be made.
+    #[error("the machine failed: {0}")]
+    Machine(#[from] std::io::Error),
+}
+
+pub(crate) fn run(args: BenchArgs, output: &Output) -> Result<(), CliError> {
+    match args.command {
+        BenchCommand::Settle(args) => settle::run(&args, output),
+    }
+}
+
+/// A directory for a database that is removed in the end, beside what else is on this disk.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes it in `parent`, or in the present directory: a temporary directory may be in memory.
+    fn new(parent: Option<&PathBuf>) -> Result<Scratch, BenchError> {
+        let parent = parent.cloned().unwrap_or_else(|| PathBuf::from("."));
+        let path = parent.join(format!("papertrader-bench-{}", std::process::id()));
+        std::fs::create_dir(&path)?;
+        Ok(Scratch(path))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("papertrader: {} could not be removed: {error}", self.0.display());
+        }
+    }
+}
+
+/// Durations, in microseconds.
+struct Times(Histogram<u64>);
+
+impl Times {
+    fn new() -> Times {
+        // Three digits, up to an hour: these bounds are valid.
+        let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
+        Times(histogram.unwrap_or_else(|_| unreachable!("the bounds are constants")))
+    }
+
+    fn add(&mut self, time: Duration) {
+        self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1));
+    }
+
+    /// The time that this part of all does not exceed, in milliseconds.
+    fn quantile(&self, part: f64) -> f64 {
+        self.0.value_at_quantile(part) as f64 / 1_000.0
+    }
+}
+
+/// A bar for a person who is looking.
+fn progress(output: &Output, what: &'static str, steps: u64) -> ProgressBar {
+    let is_seen = output.notes && !output.json;
+    let target = if is_seen { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(steps), target).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {human_pos}/{human_len} {eta}")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// The middle one.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
