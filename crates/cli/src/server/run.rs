@@ -12,9 +12,7 @@ use papertrader_node::config::load;
 use papertrader_node::log::EventLog;
 use papertrader_node::shutdown::{self, Trigger};
 use papertrader_node::{info, log, warn};
-use papertrader_store::Store;
 use papertrader_store::directory::lock_directory;
-use papertrader_store::sqlite::SqliteStore;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,8 +40,7 @@ pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let source = settings.prices.source()?;
     let deployment = uuid::Uuid::new_v4().to_string();
     let side = settings.side(base)?;
-    let store = SqliteStore::open(&data.join("papertrader.db"), &deployment)?;
-    let store: Box<dyn Store> = Box::new(store);
+    let store = settings.database.open(&data, &deployment)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {

@@ -18,6 +18,9 @@ use papertrader_node::config::{ByteSize, HumanDuration};
 use papertrader_node::link::{MasterKey, MasterSide, WorkerSide};
 use papertrader_node::log::LogConfig;
 use papertrader_node::tls;
+use papertrader_store::Store;
+use papertrader_store::postgres::PostgresStore;
+use papertrader_store::sqlite::SqliteStore;
 use serde::Deserialize;
 
 use super::ServerError;
@@ -29,6 +32,7 @@ use super::identity::{OpenPgpSettings, TlsSettings, public_key};
 pub(super) struct MasterSettings {
     pub(super) listen: SocketAddr,
     pub(super) data: PathBuf,
+    pub(super) database: DatabaseUrl,
     pub(super) interval: HumanDuration,
     pub(super) starting_cash: String,
     pub(super) session_lifetime: HumanDuration,
@@ -43,6 +47,36 @@ pub(super) struct MasterSettings {
     pub(super) openpgp: OpenPgpSettings,
     pub(super) tls: TlsSettings,
     pub(super) log: LogConfig,
+}
+
+/// Where the books are kept: nothing for a file in the data directory. It may hold a password and
+/// never prints itself.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct DatabaseUrl(String);
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabaseUrl(hidden)")
+    }
+}
+
+impl DatabaseUrl {
+    /// Opens the database. A new one gets the deployment ID `deployment`.
+    pub(super) fn open(&self, data: &Path, deployment: &str) -> Result<Box<dyn Store>, ServerError> {
+        if self.0.is_empty() {
+            let store = SqliteStore::open(&data.join("papertrader.db"), deployment)?;
+            return Ok(Box::new(store));
+        }
+        let is_postgres =
+            ["postgresql://", "postgres://"].iter().any(|scheme| self.0.starts_with(scheme));
+        if !is_postgres {
+            // It may be a password at the wrong place: it is not repeated.
+            let problem = "begins with postgresql://, or is left out for a file".into();
+            return Err(ServerError::Value { key: "database", problem });
+        }
+        Ok(Box::new(PostgresStore::open(&self.0, deployment)?))
+    }
 }
 
 /// `[trading]`
@@ -218,6 +252,7 @@ impl Default for MasterSettings {
         MasterSettings {
             listen: SocketAddr::from(([0, 0, 0, 0], 2048)),
             data: "data".into(),
+            database: DatabaseUrl::default(),
             interval: HumanDuration::from_secs(5),
             starting_cash: config.starting_cash.to_string(),
             session_lifetime: HumanDuration::from_secs(config.session_lifetime.as_secs()),
