@@ -24,7 +24,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BenchError> {
     }
     let source = Connection::open(from)?;
     let mut copy = Connection::open(to)?;
-    Backup::new(&source, &mut copy)?.run_to_completion(-1, Duration::ZERO, None)?;
+    Backup::new(&source, &mut copy)?.run_to_completion(i32::MAX, Duration::ZERO, None)?;
     copy.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     Ok(())
 }

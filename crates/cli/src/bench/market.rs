@@ -137,7 +137,11 @@ impl Market {
                     let most = Quantity::from_units(10).unwrap_or_default();
                     p.quantity.minus(p.held).is_some_and(|free| free > most)
                 });
-                let side = if (random >> 32) % 3 == 0 && can_sell { Side::Sell } else { Side::Buy };
+                let side = if (random >> 32).is_multiple_of(3) && can_sell {
+                    Side::Sell
+                } else {
+                    Side::Buy
+                };
                 changes.push(self.order(
                     account,
                     side,
@@ -178,8 +182,9 @@ impl Market {
             prices,
             splits: Vec::new(),
         };
+        let now = self.moment().wall;
         let begun = Instant::now();
-        let settlement = settle(&self.books, &snapshot, self.moment().wall, &self.rules)?;
+        let settlement = settle(&self.books, &snapshot, now, &self.rules)?;
         let judged = begun.elapsed();
         let filled = settlement.decisions.len() as u64;
         let batch = self.batch_of(vec![Change::Settle { settlement, bars: Vec::new() }]);

@@ -211,7 +211,7 @@ fn check(store: &mut SqliteStore, market: &Market) -> Result<(), BenchError> {
 }
 
 fn text(report: &Report) -> String {
-    let mut table = Table::new([
+    let mut table = Table::new(&[
         ("", Align::Left),
         ("p50 ms", Align::Right),
         ("p90 ms", Align::Right),

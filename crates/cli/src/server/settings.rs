@@ -63,7 +63,11 @@ impl std::fmt::Debug for DatabaseUrl {
 
 impl DatabaseUrl {
     /// Opens the database. A new one gets the deployment ID `deployment`.
-    pub(super) fn open(&self, data: &Path, deployment: &str) -> Result<Box<dyn Store>, ServerError> {
+    pub(super) fn open(
+        &self,
+        data: &Path,
+        deployment: &str,
+    ) -> Result<Box<dyn Store>, ServerError> {
         if self.0.is_empty() {
             let store = SqliteStore::open(&data.join("papertrader.db"), deployment)?;
             return Ok(Box::new(store));
