@@ -45,7 +45,11 @@ pub(super) async fn order(
         };
         context.output.note(&format!("order {} queued; {until}", queued.order));
     }
-    let fill = outcome(&mut order, wait).await?;
+    let fill = tokio::select! {
+        fill = outcome(&mut order, wait) => fill?,
+        // It ends the waiting, not the order: what stands is said as after `--no-wait`.
+        _ = tokio::signal::ctrl_c() => None,
+    };
     session.finish(context).await?;
     let output = context.output;
     if output.json {
