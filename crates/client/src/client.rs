@@ -85,6 +85,13 @@ pub(crate) struct First {
     pub(crate) connection: Arc<Connection>,
 }
 
+/// Whether this is a user's name, and that of `expected` if there is one: a server that says
+/// otherwise is not believed, as the name stands where people copy it from.
+fn is_name(said: &str, expected: Option<&UserName>) -> bool {
+    let said = said.parse::<UserName>();
+    said.is_ok_and(|said| expected.is_none_or(|expected| said.key() == expected.key()))
+}
+
 impl Client {
     /// Connects to the first of `servers` that answers `hello`: `HOST:PORT` with TLS,
     /// `tcp://HOST:PORT` without. They are tried in order, round after round, for
@@ -191,7 +198,7 @@ impl Client {
         let pass = self.hashed(name, password).await;
         let request = Request::Register { name: name.clone(), email: email.clone(), pass };
         match self.ask(&request, Again::Unsent).await? {
-            Return::Registered(name) => Ok(name),
+            Return::Registered(kept) if is_name(&kept, Some(name)) => Ok(kept),
             _ => Err(self.unexpected(&request)),
         }
     }
@@ -210,7 +217,7 @@ impl Client {
         let pass = self.hashed(name, password).await;
         let request = Request::Login { name: name.clone(), pass, expirable: !remember };
         match self.ask(&request, Again::Unsent).await? {
-            Return::Session(grant) => Ok(self.adopt(grant)),
+            Return::Session(grant) if is_name(&grant.name, Some(name)) => Ok(self.adopt(grant)),
             _ => Err(self.unexpected(&request)),
         }
     }
@@ -221,7 +228,7 @@ impl Client {
         let request = Request::LoginSession;
         // It comes before everything else: a master that is being started again is waited for.
         match self.ask(&request, Again::Unsettled).await {
-            Ok(Return::Session(grant)) => Ok(self.adopt(grant)),
+            Ok(Return::Session(grant)) if is_name(&grant.name, None) => Ok(self.adopt(grant)),
             Ok(_) => Err(self.unexpected(&request)),
             Err(error) => {
                 self.inner.known().session = before;

@@ -30,7 +30,7 @@ use crate::database::{Done, Job};
 use crate::driver::{Driver, Event, MasterError};
 use crate::hasher::Checked;
 use crate::trading::{Known, Placing};
-use crate::workers::{LinkId, Origin};
+use crate::workers::Origin;
 
 /// Commands that one batch holds at most.
 const BATCH: usize = 10_000;
@@ -225,14 +225,15 @@ impl Driver {
         Ok(())
     }
 
-    /// What a link that was cut has sent of orders, and is not judged yet, was not promised to
-    /// anybody and does not happen. Log-ins are judged: they say whose password a worker has seen.
-    pub(crate) fn drop_orders(&mut self, link: LinkId) {
+    /// What a worker that may not connect any more has sent of orders, over whichever link, and is
+    /// not judged yet, was not promised to anybody and does not happen. Log-ins are judged: they say
+    /// whose password a worker has seen.
+    pub(crate) fn drop_orders(&mut self, worker: WorkerId) {
         let mut left = Vec::new();
         self.queue.retain(|work| match work {
             Work::Command(
                 Command::Place(Placing { origin, .. }) | Command::Cancel { origin, .. },
-            ) if origin.link == link => {
+            ) if origin.worker == worker => {
                 left.push(origin.worker);
                 false
             }

@@ -627,14 +627,12 @@ impl Driver {
                 let side = if buy { Side::Buy } else { Side::Sell };
                 let received = Moment { wall: now, market: self.last_time };
                 self.room(origin.worker)?;
-                self.trading.rate.charge(account, now)?;
                 let placing = Placing { origin, account, side, args, received, link };
                 self.enqueue(Command::Place(placing));
             }
             Request::CancelOrder(client_order_id) => {
                 let account = account(self)?;
                 self.room(origin.worker)?;
-                self.trading.rate.charge(account, now)?;
                 self.enqueue(Command::Cancel { origin, account, client_order_id });
             }
             Request::Ping(text) => self.answer(origin, &Return::Pong(text)),

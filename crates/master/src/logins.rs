@@ -17,7 +17,7 @@ use papertrader_protocol::{Failure, Reason, SessionId};
 use crate::access::{Asker, NewPassword};
 use crate::batch::Command;
 use crate::driver::Driver;
-use crate::hasher::{PasswordDone, PasswordJob, PasswordResult, Task, Ticket};
+use crate::hasher::{Checked, PasswordDone, PasswordJob, PasswordResult, Task, Ticket};
 use crate::limits::{Attempt, Place, TooMany};
 use crate::workers::Origin;
 
@@ -160,7 +160,16 @@ impl Driver {
         match self.command_of(done) {
             Ok(command) => match self.room(origin.worker) {
                 Ok(()) => self.enqueue(command),
-                Err(busy) => self.refuse(origin, busy),
+                Err(busy) => {
+                    // The worker has seen the right password all the same. There is one such row
+                    // for an account and a worker, however often it is busy.
+                    if let Command::StartSession { checked: Checked { account, .. }, .. } = command
+                        && !self.accounts.is_exposed(account, origin.worker)
+                    {
+                        self.enqueue(Command::Expose { account, worker: origin.worker });
+                    }
+                    self.refuse(origin, busy);
+                }
             },
             Err(reason) => self.refuse(origin, reason),
         }

@@ -115,6 +115,11 @@ impl Driver {
             effects.push(Effect::Refuse(origin, Reason::UnknownAsset.into()));
             return;
         };
+        // What is known was charged when it was new: a worker asks again after a lost link.
+        if let Err(too_many) = self.trading.rate.charge(account, now) {
+            effects.push(Effect::Refuse(origin, too_many.into()));
+            return;
+        }
         let client_order_id = args.client_order_id;
         let request =
             OrderRequest { account, client_order_id, side, instrument, quantity: args.quantity };
@@ -166,6 +171,15 @@ impl Driver {
         let moment = Moment { wall: now, market: self.books.head().market };
         let key = (account, client_order_id.clone());
         let cancelled = Return::Cancelled(client_order_id.clone());
+        let is_written = match known.get(&key) {
+            Some(Found::Order(record)) => matches!(record.state, OrderState::Queued(_)),
+            Some(Found::Mark) => false,
+            None => true,
+        };
+        if is_written && let Err(too_many) = self.trading.rate.charge(account, now) {
+            effects.push(Effect::Refuse(origin, too_many.into()));
+            return;
+        }
         match known.get_mut(&key) {
             Some(Found::Order(record)) => match record.state {
                 OrderState::Queued(_) => {

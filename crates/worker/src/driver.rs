@@ -35,9 +35,6 @@ use crate::handshakes;
 use crate::seats::{Full, Seats};
 use crate::uplink::{self, Uplink};
 
-/// What the system may keep of what is sent to a client and not taken yet, in bytes. Linux takes
-/// twice as much, for its own records.
-const SEND_BUFFER: usize = 128 * 1024;
 /// Accepted sockets that wait for a client thread.
 const ARRIVALS: usize = 256;
 /// Answers that wait for a client thread.
@@ -328,8 +325,6 @@ async fn listen(
             }
         };
         let _ = stream.set_nodelay(true);
-        // Or the system would keep megabytes for each client that does not read.
-        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER);
         let Ok(socket) = stream.into_std() else { continue };
         turn = (turn + 1) % arrivals.len().max(1);
         if let Some(thread) = arrivals.get(turn) {

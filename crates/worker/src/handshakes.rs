@@ -18,9 +18,6 @@ use crate::clients::{Arrival, Socket, TlsStream};
 use crate::driver::Shared;
 use crate::records::Followed;
 
-/// How far the thread steps back, as `nice` counts it: about a tenth of what another gets beside it.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
 /// What TLS may hold of what is written: one record.
 pub(crate) const TLS_BUFFER: usize = 16 * 1024;
 
@@ -32,7 +29,6 @@ pub(crate) async fn run(
     threads: Vec<mpsc::Sender<Arrival>>,
     mut stop: Shutdown,
 ) {
-    step_back();
     let mut tasks = JoinSet::new();
     let threads = Rc::new(threads);
     let turn = Rc::new(Cell::new(0));
@@ -55,18 +51,6 @@ pub(crate) async fn run(
                     }
                 });
             }
-        }
-    }
-}
-
-/// Lets the threads go first that serve those who are in: strangers can make any number of
-/// handshakes. Where a thread has no priority of its own, all are as they were.
-fn step_back() {
-    #[cfg(target_os = "linux")]
-    {
-        let thread = rustix::thread::gettid();
-        if let Err(error) = rustix::process::setpriority_process(Some(thread), NICENESS) {
-            debug!(%error, "the thread of the handshakes keeps its priority");
         }
     }
 }

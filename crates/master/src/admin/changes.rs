@@ -125,6 +125,8 @@ impl Driver {
         let Administering { registry, effects, reply, answer } = done;
         let links = self.workers.links().filter(|(_, link)| registry.concerns(link.worker));
         let links: Vec<LinkId> = links.map(|(id, _)| id).collect();
+        let put = registry.put.as_ref().map(|row| row.id);
+        let concerned: Vec<WorkerId> = registry.remove.into_iter().chain(put).collect();
         if let Some(id) = registry.remove {
             self.workers.unregister(id);
         }
@@ -137,11 +139,11 @@ impl Driver {
             }
         }
         self.cut_forbidden();
-        let is_cut = |id: &LinkId| self.workers.link(*id).is_none();
-        let links: Vec<LinkId> = links.into_iter().filter(is_cut).collect();
-        let cut = !links.is_empty();
-        for link in links {
-            self.drop_orders(link);
+        let cut = links.into_iter().any(|id| self.workers.link(id).is_none());
+        for worker in concerned {
+            if self.workers.link_of(worker).is_none() {
+                self.drop_orders(worker);
+            }
         }
         self.take_effect(effects)?;
         let reply = reply(cut);

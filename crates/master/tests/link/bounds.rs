@@ -68,7 +68,7 @@ async fn a_user_who_orders_too_fast_is_refused_and_nobody_else_is() {
     let resumed = two.ask(alice, &Request::LoginSession).await;
     assert!(matches!(resumed, Return::Session(_)), "{resumed:?}");
     master.pass_time(3_600);
-    // Whatever becomes of it is charged, also what is known already.
+    // What is written is charged, whatever becomes of it.
     let first = one.ask(alice, &buy("AAPL", "1", "first")).await;
     assert!(matches!(first, Return::OrderQueued(_)), "{first:?}");
     let (_, poor) = refusal(&mut one, alice, &buy("AAPL", "100000", "poor")).await;
@@ -77,15 +77,18 @@ async fn a_user_who_orders_too_fast_is_refused_and_nobody_else_is() {
     assert_eq!(unknown.reason, Reason::UnknownAsset);
     let mark = one.ask(alice, &cancel("mark")).await;
     assert!(matches!(mark, Return::Cancelled(_)), "{mark:?}");
-    assert_eq!(two.ask(alice, &buy("AAPL", "1", "first")).await, first);
+    for id in ["second", "third"] {
+        let queued = one.ask(alice, &buy("AAPL", "1", id)).await;
+        assert!(matches!(queued, Return::OrderQueued(_)), "{queued:?}");
+    }
 
     // Through whichever worker.
     use Instruction as I;
     for (request, instruction) in [
         (buy("AAPL", "1", "late"), I::PurchaseFail),
         (sell("AAPL", "1", "late"), I::SellFail),
-        (buy("AAPL", "1", "first"), I::PurchaseFail),
         (cancel("late"), I::CancelFail),
+        (cancel("third"), I::CancelFail),
     ] {
         for worker in [&mut one, &mut two] {
             let (said, failure) = refusal(worker, alice, &request).await;
@@ -93,7 +96,13 @@ async fn a_user_who_orders_too_fast_is_refused_and_nobody_else_is() {
             assert_eq!(failure.text, "too many orders: try again in 2 s");
         }
     }
-    // What writes nothing is not charged, and others have their own.
+    // What writes nothing is not charged: a worker asks again for all its orders after a lost link.
+    // And others have their own.
+    for worker in [&mut one, &mut two] {
+        assert_eq!(worker.ask(alice, &buy("AAPL", "1", "first")).await, first);
+        let again = worker.ask(alice, &cancel("mark")).await;
+        assert!(matches!(again, Return::Cancelled(_)), "{again:?}");
+    }
     let known = one.send(alice, &Request::Order("first".parse().unwrap())).await;
     assert!(!one.data(known).await.is_empty());
     let other = one.ask(bob, &buy("AAPL", "1", "late")).await;
@@ -109,12 +118,12 @@ async fn a_user_who_orders_too_fast_is_refused_and_nobody_else_is() {
     assert!(matches!(late, Return::OrderQueued(_)), "{late:?}");
     let (dir, result) = master.end().await;
     result.unwrap();
-    let store = SqliteStore::open(&dir.path().join("test.db"), "other").unwrap();
+    let mut store = SqliteStore::open(&dir.path().join("test.db"), "other").unwrap();
     let stored = store.reader().unwrap().orders(AccountId(1), 1_000).unwrap();
     let mut ids: Vec<String> =
         stored.iter().map(|record| record.order.request.client_order_id.to_string()).collect();
     ids.sort();
-    assert_eq!(ids, ["first", "late", "poor"]);
+    assert_eq!(ids, ["first", "late", "poor", "second", "third"]);
 }
 
 #[tokio::test]

@@ -142,6 +142,12 @@ async fn with_store(
 
 #[tokio::test]
 async fn what_a_worker_sends_while_its_boot_is_written_does_not_happen() {
+    boot_while_it_sends(false).await;
+    // Also if it has hung up meanwhile.
+    boot_while_it_sends(true).await;
+}
+
+async fn boot_while_it_sends(hangs_up: bool) {
     let boots = |batch: &Batch| {
         let is_boot =
             |change: &Change| matches!(change, Change::PutWorker(row) if row.booted.is_some());
@@ -162,16 +168,28 @@ async fn what_a_worker_sends_while_its_boot_is_written_does_not_happen() {
     });
     tokio::task::spawn_blocking(move || arrived.recv().unwrap()).await.unwrap();
     bad.send(alice, &buy("AAPL", "1", "a")).await;
+    let mut bad = Some(bad);
+    let mut connected = 2;
     loop {
         match operator(&path, AdminRequest::Status {}).await.unwrap() {
-            AdminReply::Status(status) if status.queue == 1 => break,
+            AdminReply::Status(status)
+                if status.queue == 1 && status.workers_connected == connected =>
+            {
+                match hangs_up && bad.take().is_some() {
+                    true => connected = 1,
+                    false => break,
+                }
+            }
             AdminReply::Status(_) => {}
             other => panic!("{other:?}"),
         }
     }
     go.send(()).unwrap();
     let booted = booting.await.unwrap().unwrap();
-    assert!(matches!(&booted, AdminReply::WorkerBooted(done) if done.link_cut), "{booted:?}");
+    assert!(
+        matches!(&booted, AdminReply::WorkerBooted(done) if done.link_cut != hangs_up),
+        "{booted:?}"
+    );
     // The ID is free: its owner may use it for another order.
     assert!(matches!(good.ask(alice, &Request::LoginSession).await, Return::Session(_)));
     let bought = good.ask(alice, &buy("AAPL", "2", "a")).await;

@@ -287,6 +287,8 @@ pub(super) async fn run<R, W>(
                 Err(error) => connection.refuse_bytes(error),
             }
         }
+        // Waiting for a turn takes time, which is not the client's.
+        let now = Instant::now();
         let reads = !paused && throttled.is_none() && connection.is_open();
         if !reads || !(inbox.has_partial() || records.has_partial()) {
             frame_deadline = None;
