@@ -67,8 +67,12 @@ async fn answer(peer: &mut Peer, here: &(String, String)) -> Option<()> {
         Request::LoginSession if asked.session != script::SESSION => {
             peer.answer(&asked, refuse(Reason::SessionExpired)).await;
         }
-        Request::Login { .. } | Request::LoginSession => {
-            peer.answer(&asked, Return::Session(script::grant())).await;
+        request @ (Request::Login { .. } | Request::LoginSession) => {
+            let mut grant = script::grant();
+            if let Request::Login { name, .. } = request {
+                grant.name = name.to_string();
+            }
+            peer.answer(&asked, Return::Session(grant)).await;
             let list = script::listed(&[(&here.0, &here.1)]);
             peer.raw(&script::list_frames(asked.number, &list)).await;
         }

@@ -244,7 +244,7 @@ async fn a_login_in_the_data_transfer_state_uses_a_new_connection() {
     let (first, second) = (Worker::start().await, Worker::start().await);
     let (client, mut peer) = on_first(&first, &second, options()).await;
     tokio::join!(async { client.asset_list().await.unwrap() }, serve_list(&mut peer));
-    let name = "bob".parse().unwrap();
+    let name = "alice".parse().unwrap();
     let password = Password::new("pw");
     let (grant, ()) = tokio::join!(client.login(&name, &password, true), async {
         second.greet().await.log_in(&[]).await;
@@ -355,7 +355,7 @@ async fn a_worker_that_can_neither_know_nor_resume_a_session_is_left() {
 async fn a_login_that_a_worker_has_no_master_for_goes_to_another_when_it_is_repeated() {
     let (first, second) = (Worker::start().await, Worker::start().await);
     let (client, mut peer) = on_first(&first, &second, options()).await;
-    let (name, password) = ("bob".parse().unwrap(), Password::new("pw"));
+    let (name, password) = ("alice".parse().unwrap(), Password::new("pw"));
     let (refused, ()) = tokio::join!(client.login(&name, &password, true), async {
         let ask = peer.next().await;
         peer.refuse(&ask, Reason::Unavailable).await;

@@ -14,7 +14,7 @@ use papertrader_core::time::{MarketTime, WallTime};
 use papertrader_protocol::data::{AssetList, AssetValue, Bars, WorkerList};
 use papertrader_protocol::instruction::State;
 use papertrader_protocol::request::{OrderArgs, Span};
-use papertrader_protocol::returns::{FilledOrder, QueuedOrder, Return};
+use papertrader_protocol::returns::{FilledOrder, QueuedOrder, Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Frame, Instruction, Reason, Request};
 use script::{DEPLOYMENT, Peer, SESSION, Worker, data_frames};
@@ -523,4 +523,27 @@ async fn the_list_of_workers_is_kept_when_asked_for() {
     });
     assert_eq!(got.unwrap(), WorkerList { workers: script::list(&["w1:1"]).workers });
     assert_eq!(client.servers()[0], "tcp://w1:1");
+}
+
+#[tokio::test]
+async fn a_name_that_the_server_makes_up_is_not_believed() {
+    let worker = Worker::start().await;
+    let (client, mut peer) = logged_in(&worker).await;
+    let (name, email) = ("alice".parse().unwrap(), "a@example.org".parse().unwrap());
+    let password = Password::new("pw");
+    // It would stand where people copy a command from.
+    for said in ["alice; touch it #", "mallet", ""] {
+        let register = client.register(&name, &email, &password);
+        let (registered, ()) = tokio::join!(register, async {
+            let asked = peer.next().await;
+            peer.answer(&asked, Return::Registered(said.into())).await;
+        });
+        assert!(matches!(registered, Err(ClientError::Protocol { .. })), "{registered:?}");
+        let (granted, ()) = tokio::join!(client.login(&name, &password, true), async {
+            let asked = peer.next().await;
+            let grant = SessionGrant { name: said.into(), ..script::grant() };
+            peer.answer(&asked, Return::Session(grant)).await;
+        });
+        assert!(matches!(granted, Err(ClientError::Protocol { .. })), "{granted:?}");
+    }
 }
