@@ -50,8 +50,13 @@ impl OpenPgpSettings {
         home: &Path,
         user_id: &str,
     ) -> Result<Arc<Identity>, ServerError> {
-        let Some(file) = &self.key else { return own_identity(home, user_id) };
-        let file = base.join(file);
+        let own = home.join(SECRET);
+        let file = match &self.key {
+            Some(file) => base.join(file),
+            None if !own.exists() => return own_identity(home, user_id),
+            // It may be one of GnuPG's that was put there.
+            None => own,
+        };
         let text = read(&file)?;
         let failed = |error| ServerError::Key { path: file.display().to_string(), error };
         let passphrase = match &self.passphrase_file {
@@ -155,4 +160,30 @@ fn read(path: &Path) -> Result<Vec<u8>, ServerError> {
 fn first_line(path: &Path) -> Result<String, ServerError> {
     let text = String::from_utf8_lossy(&read(path)?).into_owned();
     Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locked_key_in_the_place_of_the_own_one_is_unlocked_by_the_passphrase_file() {
+        let home = tempfile::tempdir().unwrap();
+        let now = Clock::system(WallTime(0)).now();
+        let locked = Identity::generate("east", now).unwrap();
+        let passphrase = Passphrase::new("long pass");
+        let secret = locked.to_armored_secret(passphrase.as_ref()).unwrap();
+        write_new(&home.path().join(SECRET), secret.as_bytes(), false).unwrap();
+        std::fs::write(home.path().join("pass"), "long pass\n").unwrap();
+        let load = |file: Option<&str>| {
+            let passphrase_file = file.map(PathBuf::from);
+            let settings = OpenPgpSettings { passphrase_file, ..OpenPgpSettings::default() };
+            settings.identity(home.path(), home.path(), "another")
+        };
+        let loaded = load(Some("pass")).unwrap();
+        assert_eq!(loaded.certificate().fingerprint(), locked.certificate().fingerprint());
+        std::fs::write(home.path().join("pass"), "other\n").unwrap();
+        let wrong = load(Some("pass")).unwrap_err();
+        assert!(matches!(wrong, ServerError::Key { .. }), "{wrong}");
+    }
 }
