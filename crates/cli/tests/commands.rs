@@ -716,3 +716,22 @@ async fn a_log_out_everywhere_needs_a_session() {
     );
     assert!(!file.exists());
 }
+
+#[tokio::test]
+async fn a_benchmark_checks_what_it_measured_and_leaves_nothing_behind() {
+    let config = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_str().unwrap();
+    let size = ["--orders", "400", "--batch", "200", "--accounts", "30", "--symbols", "10"];
+    let bench = [&["bench", "settle", "--bare", "--json", "--dir", place][..], &size].concat();
+    let got = run(config.path(), "", &bench, "").await;
+    assert_eq!(got.code, 0, "{got:?}");
+    let report: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+    assert_eq!((&report["verified"], &report["batch"]), (&true.into(), &200.into()));
+    for rate in ["settled_per_second", "bare_per_second", "of_bare", "placed_per_second"] {
+        assert!(report[rate].as_f64().unwrap() > 0.0, "{got:?}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let got = run(config.path(), "", &["bench", "settle", "--batch", "0"], "").await;
+    assert_eq!((got.code, got.err.as_str()), (2, "--batch must be at least 1\n"));
+}

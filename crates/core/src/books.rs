@@ -187,6 +187,11 @@ impl Books {
         self.marks.get(&instrument).copied()
     }
 
+    /// How many orders are open.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
     /// The open orders in the order in which a settlement takes them.
     pub fn open_orders(&self) -> impl Iterator<Item = &OpenOrder> {
         self.open.values()

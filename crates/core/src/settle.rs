@@ -15,7 +15,7 @@
 
 use std::collections::hash_map::Entry;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::account::{Account, Position};
 use crate::books::{Books, BrokenBooks, Head, Rules, release};
@@ -108,10 +108,11 @@ pub fn settle(
         return Err(BrokenBooks::new("a snapshot that is not later than the one before"));
     }
     let new_day = before.day == 0 || snapshot.time.day_number() != before.market.day_number();
+    let open = books.open_count();
     let mut settling = Settling {
         books,
-        touched: FxHashMap::default(),
-        sums: Sums::default(),
+        touched: FxHashMap::with_capacity_and_hasher(open, FxBuildHasher),
+        sums: Sums::with_room(open),
         journal: Vec::new(),
         quantities: FxHashMap::default(),
         prices: snapshot
@@ -142,7 +143,7 @@ pub fn settle(
         settling.head.last_action = split.number;
     }
 
-    let mut decisions = Vec::new();
+    let mut decisions = Vec::with_capacity(open);
     let mut waiting = Vec::new();
     for open in books.open_orders() {
         let order = &open.order;

@@ -285,6 +285,11 @@ impl<'a> Staged<'a> {
         self.changes.placed_keys.entry(key).or_default().push(order);
     }
 
+    /// So many open orders will get an outcome.
+    pub(crate) fn expect_closed(&mut self, orders: usize) {
+        self.changes.closed.reserve(orders);
+    }
+
     /// An open order has an outcome now.
     pub(crate) fn close(&mut self, order: OrderId) {
         self.changes.closed.insert(order);

@@ -438,6 +438,7 @@ impl Writer<'_> {
             (generation(row.order), account, hash.cast_signed(), row.order)
         };
         rows.sort_unstable_by_key(place);
+        self.staged.expect_closed(rows.len());
         for row in &rows {
             self.outcome(row)?;
             if row.open.waits {
