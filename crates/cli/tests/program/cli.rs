@@ -70,7 +70,8 @@ impl Up {
     }
 
     fn until_ready(mut self) -> Up {
-        let line = self.running.line_with("ready ");
+        // Not any line with the word: a server's log on the other output has it too.
+        let line = self.running.line_with("ready master=");
         let workers: Vec<&str> =
             self.workers.iter().map(|server| server.address.as_str()).collect();
         let expected =
