@@ -18,9 +18,9 @@ use super::{failure, schema};
 /// The log is copied when it has grown by this many pages of 4 KiB (about 40 MiB). The larger, the
 /// more often a page is changed in the log before it is copied once.
 const PAGES: i64 = 10_000;
-/// From this length on (about 160 MiB) the writer waits for the copy, or the log would grow for as
+/// From this length on (about 47 MiB) the writer waits for the copy, or the log would grow for as
 /// long as it is busy: SQLite begins it anew only when it is copied whole.
-const MOST_PAGES: i64 = 4 * PAGES;
+const MOST_PAGES: i64 = PAGES * 6 / 5;
 
 /// The thread.
 #[derive(Debug)]
