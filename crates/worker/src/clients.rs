@@ -174,9 +174,11 @@ impl Hub {
     }
 
     /// Ends a connection's turn, and waits for its next one until all that came meanwhile was looked
-    /// at, and those who waited before it had theirs.
+    /// at, and those who waited before it had theirs. The processor is offered to whoever else waits
+    /// for it: the system lets a thread that was woken wait for milliseconds behind a busy one.
     async fn another_turn<'a>(&'a self, turn: Option<Turn<'a>>) -> Option<Turn<'a>> {
         drop(turn);
+        std::thread::yield_now();
         yield_now().await;
         // It is never closed.
         self.turns.acquire().await.ok()

@@ -64,6 +64,8 @@ async fn shake_hands(shared: &Shared, arrival: Arrival) -> Option<Arrival> {
         let mut socket = Followed::new(socket);
         socket.join()?;
         let mut stream: TlsStream = certificate.accept(socket).await?;
+        // Whoever waits for the processor waits for one handshake, and not for all that are ready.
+        std::thread::yield_now();
         let (socket, tls) = stream.get_mut();
         socket.leave()?;
         tls.set_buffer_limit(Some(TLS_BUFFER));
