@@ -85,6 +85,8 @@ pub(crate) enum Rows {
     Balance,
     Cash,
     Order,
+    /// Of an order that a settlement filled as it was asked: nearly all.
+    Fill,
     Outcome,
     CancelMark,
     /// Why an order waits, and what is asked now.
@@ -163,6 +165,23 @@ static SHAPES: [Shape; Rows::COUNT] = [
             ("worker_time", Big),
             ("worker_sequence", Big),
             ("hash", Big),
+        ],
+    ),
+    by_key(
+        "outcome",
+        Verb::Insert,
+        4,
+        &[
+            ("generation", Big),
+            ("account", Big),
+            ("hash", Big),
+            ("id", Big),
+            ("state", Small),
+            ("quantity", Big),
+            ("price", Big),
+            ("amount", Big),
+            ("basis", Big),
+            ("snapshot", Big),
         ],
     ),
     by_key(

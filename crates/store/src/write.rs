@@ -465,11 +465,29 @@ impl Writer<'_> {
             Decided::At(moment) => (None, Some(moment)),
         };
         let OrderKey { account, hash } = row.open.key;
+        let generation = generation(row.order).cast_signed().into();
+        let (account, hash) = (account.0.into(), hash.cast_signed().into());
+        let order = order_number(row.order)?;
+        if let (Some(fill), Some(snapshot), None) = (fill, snapshot, row.open.asked) {
+            let values = [
+                generation,
+                account,
+                hash,
+                order,
+                state.into(),
+                fill.quantity.raw().into(),
+                fill.price.raw().into(),
+                fill.amount.cents().into(),
+                fill.basis.cents().into(),
+                snapshot.into(),
+            ];
+            return self.write(Rows::Fill, &values);
+        }
         let values = [
-            generation(row.order).cast_signed().into(),
-            account.0.into(),
-            hash.cast_signed().into(),
-            order_number(row.order)?,
+            generation,
+            account,
+            hash,
+            order,
             state.into(),
             Value::optional(reason.map(i64::from)),
             Value::optional(row.open.asked.map(Quantity::raw)),

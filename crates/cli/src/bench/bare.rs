@@ -150,11 +150,9 @@ impl Rows {
         )?;
         let mut insert = connection.prepare_cached(
             "INSERT INTO outcome
-                (generation, account, hash, id, state, reason, asked, quantity, price, amount, basis,
-                 snapshot, wall, market)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                (generation, account, hash, id, state, quantity, price, amount, basis, snapshot)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?;
-        let none = None::<i64>;
         for row in &self.outcomes {
             insert.execute(params![
                 row.generation,
@@ -162,15 +160,11 @@ impl Rows {
                 row.hash,
                 row.id,
                 1,
-                none,
-                none,
                 row.quantity,
                 row.price,
                 row.amount,
                 row.basis,
-                row.snapshot,
-                none,
-                none
+                row.snapshot
             ])?;
         }
         let mut update =
