@@ -126,9 +126,15 @@ impl Exchange {
         std::mem::take(&mut self.deliveries)
     }
 
-    /// When [`Exchange::expire`] has something to do. Deadlines matter only without a link.
+    /// When [`Exchange::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<WallTime> {
-        if self.up { None } else { self.orders.next_deadline() }
+        Some(self.orders.next_deadline()?.plus_nanos(self.grace()))
+    }
+
+    /// How long after its deadline an order is answered here. With a link the master has the word: what
+    /// it was still asked in time may be on its way to the disk.
+    fn grace(&self) -> i64 {
+        if self.up { nanos(self.shared.config.order_wait / 5) } else { 0 }
     }
 
     /// A link was made: the first words on it.
@@ -181,12 +187,13 @@ impl Exchange {
         }
     }
 
-    /// Answers the orders whose time is over while there is no link.
+    /// Answers the orders whose time is over: there is no link, or the master says nothing of them.
     pub(super) fn expire(&mut self, now: WallTime) {
-        if !self.up {
-            let expired = self.orders.expire(now);
-            self.refuse_orders(expired);
+        let expired = self.orders.expire(now.plus_nanos(-self.grace()));
+        if self.up && !expired.is_empty() {
+            warn!(orders = expired.len(), "the master says nothing of orders whose time is over");
         }
+        self.refuse_orders(expired);
     }
 
     /// The end: orders without an answer are answered as far as it is known.

@@ -10,9 +10,11 @@
 //!   waiting ─────────▶ sent ─────────────────▶ queued ─────────────▶ gone
 //!      │ deadline,      │  ▲                     │  ▲
 //!      ▼ no link        │  └─ new link, send ────┘  └─ new link, send (to hear the outcome)
-//!  deadlinePassed       ▼ deadline, no link
+//!  deadlinePassed       ▼ deadline
 //!                  outcomeUnknown
 //! ```
+//!
+//! With a link the deadline is a little later, and an order is `sent` at once.
 //!
 //! When the master refuses this worker there is no deadline to wait for: `unavailable` stands then
 //! for `deadlinePassed`, and both are said at once.
@@ -90,13 +92,13 @@ impl Orders {
         self.by_sequence.retain(|_, order| !(order.queued && order.ask.route.is_dead()));
     }
 
-    /// The earliest deadline that has still a meaning without a link.
+    /// The earliest deadline of an order that has no answer.
     pub(super) fn next_deadline(&self) -> Option<WallTime> {
         // Deadlines ascend with the stamps, so the first is the earliest.
         self.by_sequence.values().find(|order| !order.queued).map(|order| order.deadline)
     }
 
-    /// Without a link: takes out the orders whose deadline has passed, with what to answer.
+    /// Takes out the orders without an answer whose deadline has passed, with what to answer.
     pub(super) fn expire(&mut self, now: WallTime) -> Vec<(Ask, Reason)> {
         let due: Vec<u64> = self
             .by_sequence

@@ -153,6 +153,26 @@ async fn an_order_that_was_sent_and_never_answered_has_an_unknown_outcome() {
 }
 
 #[tokio::test]
+async fn a_master_that_says_nothing_of_an_order_makes_nobody_wait_for_ever() {
+    let (scene, mut link) = Scene::ready(|c| c.order_wait = Duration::from_millis(200)).await;
+    let mut client = scene.logged_in(&mut link, 1).await;
+    let request = client.send(BUY, &["AAPL", "1", "x"]).await;
+    let silent = link.expect(BUY).await;
+    client.expect_refusal(request, Instruction::PurchaseFail, Reason::OutcomeUnknown).await;
+    // The same order again, on the same link: now the master is quick, and what it says of the first
+    // copy is not heard twice.
+    let request = client.send(BUY, &["AAPL", "1", "x"]).await;
+    let again = link.expect(BUY).await;
+    link.queue(&silent).await;
+    link.queue(&again).await;
+    client.expect(request, Instruction::OrderQueued).await;
+    link.fill(&silent).await;
+    link.fill(&again).await;
+    client.expect(request, Instruction::PurchaseSuccess).await;
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn a_second_copy_that_is_not_listened_to_says_nothing_of_the_first() {
     let (scene, mut link) = Scene::ready(|c| c.order_wait = Duration::from_secs(600)).await;
     let mut client = scene.logged_in(&mut link, 1).await;
