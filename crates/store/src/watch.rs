@@ -61,7 +61,8 @@ impl<'a, 'w> Watched<'a, 'w> {
     fn count(&self) -> Result<(), StoreError> {
         let (rows, watch) = &mut *self.seen.borrow_mut();
         *rows += 1;
-        if !rows.is_multiple_of(STEP) {
+        // The first row tells that it has begun.
+        if *rows % STEP != 1 {
             return Ok(());
         }
         tell(watch, Progress { doing: self.doing, done: *rows, of: None })

@@ -45,6 +45,7 @@ pub(crate) fn copy(source: &Path, copy: &Path, watch: &mut Watch<'_>) -> Result<
     let from = open_to_read(source)?;
     // Without it, each batch that is written meanwhile would begin the copy anew.
     from.execute_batch("BEGIN; SELECT one FROM meta").map_err(of_read)?;
+    tell(watch, Progress { doing: Doing::Copying, done: 0, of: None })?;
     let mut to = scratch(copy)?;
     let backup = Backup::new(&from, &mut to).map_err(of_read)?;
     loop {

@@ -5,6 +5,8 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "clippy takes only the test functions themselves for tests")]
 
+#[path = "../contract/whole.rs"]
+mod books;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod crash;
@@ -12,6 +14,7 @@ mod damage;
 mod proxy;
 mod server;
 mod tls;
+mod whole;
 
 use contract::trading::Trading;
 use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId};
@@ -23,6 +26,7 @@ use papertrader_store::{Batch, CommitError, Store, StoreError, order_hash};
 use server::Server;
 
 contract_tests!(Server::shared().database());
+whole_tests!(Server::shared().database());
 
 #[test]
 fn the_view_of_postings_is_the_double_entry() {
