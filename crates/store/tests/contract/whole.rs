@@ -4,9 +4,10 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use papertrader_core::ids::{AccountId, OrderId};
+use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::ledger::JournalEntry;
-use papertrader_core::order::{OrderRecord, OrderState};
+use papertrader_core::money::Quantity;
+use papertrader_core::order::{OrderRecord, OrderState, Side};
 use papertrader_core::time::Moment;
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{
@@ -36,6 +37,9 @@ macro_rules! whole_tests {
         }
     };
 }
+
+/// More than anybody can buy: refused at once.
+const TOO_MUCH: Quantity = Quantity::from_raw(i64::MAX);
 
 /// Wants to go on.
 pub(crate) fn patient(_: Progress) -> ControlFlow<()> {
@@ -265,4 +269,27 @@ pub(crate) fn an_export_has_all_that_an_account_did_once_and_in_order(backend: &
     let is_open = |record: &OrderRecord| matches!(record.state, OrderState::Queued(_));
     assert!(trading.records.values().any(is_open));
     assert!(trading.records.len() > 300 && trading.records.contains_key(&OrderId(1)));
+
+    // Of an account with many orders in one generation they are found in another way.
+    let account = AccountId(1);
+    for _ in 0..5 {
+        let place = |_| trading.place(account, Side::Buy, InstrumentId(1), TOO_MUCH);
+        let changes = (0..1_000).map(place).collect();
+        store.commit(&trading.batch_of(changes)).unwrap();
+    }
+    let (mut orders, mut after) = (Vec::new(), Cursor::default());
+    loop {
+        let page = exporter.page(account, after, 700).unwrap();
+        orders.extend(page.lines.iter().filter_map(|line| match line {
+            Activity::Order(record, _) => Some(record.order.id),
+            Activity::Entry(..) => None,
+        }));
+        after = page.next;
+        if !page.more {
+            break;
+        }
+    }
+    let of = |record: &&OrderRecord| record.order.request.account == account;
+    let all: Vec<OrderId> = trading.records.values().filter(of).map(|r| r.order.id).collect();
+    assert!(all.len() > 5_000 && orders == all);
 }

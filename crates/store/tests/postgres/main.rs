@@ -23,7 +23,13 @@ use papertrader_core::order::Side;
 use papertrader_core::time::SECOND;
 use papertrader_store::postgres::PostgresStore;
 use papertrader_store::{Batch, CommitError, Store, StoreError, order_hash};
-use server::Server;
+use server::{Database, Server};
+
+impl contract::Backend for Database<'_> {
+    fn open(&self, deployment: &str) -> Box<dyn Store> {
+        Box::new(PostgresStore::open(&self.url(), deployment).unwrap())
+    }
+}
 
 contract_tests!(Server::shared().database());
 whole_tests!(Server::shared().database());
