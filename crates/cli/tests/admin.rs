@@ -168,7 +168,7 @@ fn page(after: ExportCursor) -> ExportPage {
         received_wall_time: None,
         received_market_time: None,
     };
-    let lines = vec![
+    let lines = [
         ExportLine { amount: "100000.00".into(), ..line("grant", 0) },
         ExportLine {
             symbol: Some("AAPL".into()),

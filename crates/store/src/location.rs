@@ -89,7 +89,7 @@ pub enum CopyError {
     },
     /// What was copied contradicts itself.
     #[error("the books contradict themselves; nothing was kept of the copy")]
-    Wrong(Report),
+    Wrong(Box<Report>),
 }
 
 /// What was restored.
@@ -237,7 +237,9 @@ impl Location {
     pub fn exporter(&self) -> Result<Exporter, StoreError> {
         Ok(Exporter(match &self.0 {
             Place::File(path) => Source::File(sqlite::whole::open_to_read(path)?),
-            Place::Server(address) => Source::Server(postgres::whole::open_to_read(address)?),
+            Place::Server(address) => {
+                Source::Server(postgres::whole::open_to_read(address)?.into())
+            }
         }))
     }
 }
@@ -247,7 +249,7 @@ pub struct Exporter(Source);
 
 enum Source {
     File(Connection),
-    Server(WholeReader),
+    Server(Box<WholeReader>),
 }
 
 impl std::fmt::Debug for Exporter {
@@ -288,7 +290,7 @@ impl Exporter {
 
 /// The report, if nothing in it is wrong.
 fn right(report: Report) -> Result<Report, CopyError> {
-    if report.mismatches.is_empty() { Ok(report) } else { Err(CopyError::Wrong(report)) }
+    if report.mismatches.is_empty() { Ok(report) } else { Err(CopyError::Wrong(report.into())) }
 }
 
 /// Refuses a place where somebody has an account.
