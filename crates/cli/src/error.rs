@@ -11,6 +11,7 @@ use papertrader_protocol::{Failure, Reason};
 
 use crate::bench::BenchError;
 use crate::hint::Hints;
+use crate::server::ServerError;
 
 /// The exit code of a command that Ctrl-C has ended.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -133,6 +134,24 @@ pub(crate) enum CliError {
     /// There is no place where the data could be.
     #[error("there is no home directory: say where the master's data is with --data DIR")]
     NoDataDir,
+    /// What was to be done to whole books without a master failed.
+    #[error(transparent)]
+    Books(#[from] admin::AdminError),
+    /// The books contradict themselves, as was said in full.
+    #[error("the books are wrong")]
+    BooksWrong,
+    /// There is nothing to read.
+    #[error(
+        "no master is running with {}, and there are no books in it; if they are in PostgreSQL, name \
+         the master's configuration (--config FILE)", .0.display()
+    )]
+    NoBooks(PathBuf),
+    /// What must not happen beside a master.
+    #[error("a master is running with {}: stop it first", .0.display())]
+    MasterRuns(PathBuf),
+    /// The master's configuration cannot be used.
+    #[error(transparent)]
+    Config(Box<ServerError>),
     /// The file of a key could not be read.
     #[error("{path}: {problem}")]
     KeyFile {
@@ -177,9 +196,13 @@ impl CliError {
             | CliError::SessionEnded { .. } => 4,
             CliError::Client(ClientError::Address { .. }) => 2,
             CliError::Client(_) | CliError::FingerprintDiffers { .. } => 3,
-            CliError::NotTrusted { .. } | CliError::Admin(admin::ClientError::Refused(_)) => 1,
+            CliError::NotTrusted { .. }
+            | CliError::Admin(admin::ClientError::Refused(_))
+            | CliError::Books(_)
+            | CliError::BooksWrong
+            | CliError::MasterRuns(_) => 1,
             CliError::Admin(admin::ClientError::NotYours(_)) => 5,
-            CliError::Admin(_) => 3,
+            CliError::Admin(_) | CliError::NoBooks(_) => 3,
             CliError::Bench(BenchError::Option { .. })
             | CliError::Input(_)
             | CliError::NotAKey { .. }
@@ -199,6 +222,7 @@ impl CliError {
             | CliError::KnownServersFull { .. }
             | CliError::Answer(_)
             | CliError::NoDataDir
+            | CliError::Config(_)
             | CliError::KeyFile { .. }
             | CliError::Bench(_)
             | CliError::Output(_)
@@ -237,6 +261,11 @@ impl CliError {
             CliError::Answer(_) => "answer",
             CliError::Admin(error) => error.code(),
             CliError::NoDataDir => "noDataDir",
+            CliError::Books(error) => error.code(),
+            CliError::BooksWrong => "booksWrong",
+            CliError::NoBooks(_) => "noBooks",
+            CliError::MasterRuns(_) => "masterRuns",
+            CliError::Config(_) => "configuration",
             CliError::KeyFile { .. } => "keyFile",
             CliError::NotAKey { .. } => "badKey",
             CliError::Bench(_) => "bench",
@@ -254,6 +283,7 @@ impl CliError {
             CliError::Admin(error @ admin::ClientError::Refused(_)) => {
                 format!("refused: {error} ({})", error.code())
             }
+            CliError::Books(error) => format!("refused: {error} ({})", error.code()),
             CliError::Input(_) => self.to_string(),
             _ => self.text(hints),
         }

@@ -13,10 +13,11 @@ use std::process::Command;
 use papertrader_core::time::{SECOND, WallTime};
 use papertrader_master::Config;
 use papertrader_master::admin::message::{
-    Attempts, LimitsInForce, LiveWorker, PortStatus, SessionLine, SessionLines, SessionsRevoked,
-    Stamp, Status, UserDetail, UserDisabled, UserEnabled, UserLine, UserLines, WorkerAdded,
-    WorkerAdmitted, WorkerBoot, WorkerBooted, WorkerConduct, WorkerDetail, WorkerKey, WorkerLine,
-    WorkerLines, WorkerRemoved, WorkerReport, WorkerState,
+    Attempts, BackedUp, Checked, ExportCursor, ExportLine, ExportPage, LimitsInForce, LiveWorker,
+    PortStatus, SessionLine, SessionLines, SessionsRevoked, Stamp, Status, UserDetail,
+    UserDisabled, UserEnabled, UserLine, UserLines, Verified, WorkerAdded, WorkerAdmitted,
+    WorkerBoot, WorkerBooted, WorkerConduct, WorkerDetail, WorkerKey, WorkerLine, WorkerLines,
+    WorkerRemoved, WorkerReport, WorkerState,
 };
 use papertrader_master::admin::{AdminError, AdminReply, AdminRequest, SOCKET};
 use papertrader_node::openpgp::{Certificate, Identity};
@@ -104,7 +105,99 @@ fn answer(request: AdminRequest) -> AdminReply {
         AdminRequest::EnableUser { name } => {
             AdminReply::UserEnabled(UserEnabled { was_disabled: name == "alice", user: name })
         }
+        AdminRequest::Verify {} => AdminReply::Verified(Verified {
+            right: true,
+            checked: checked(),
+            contradictions: Vec::new(),
+            more: 0,
+        }),
+        AdminRequest::BackUp { file, .. } if file.ends_with("tuesday.db") => {
+            AdminError::FileExists("/var/lib/papertrader/tuesday.db is there already".into()).into()
+        }
+        AdminRequest::BackUp { file, device, inode } => {
+            assert!(file.starts_with('/') && file.ends_with("/monday.db"), "{file}");
+            assert!(device > 0 && inode > 0);
+            AdminReply::BackedUp(BackedUp {
+                file: "/var/lib/papertrader/monday.db".into(),
+                bytes: 12_910_592,
+                checked: checked(),
+            })
+        }
+        AdminRequest::Export { user, after } => match user.as_str() {
+            "alice" => AdminReply::Exported(page(after)),
+            name => AdminError::UnknownUser(name.into()).into(),
+        },
     }
+}
+
+fn checked() -> Checked {
+    Checked {
+        accounts: 31,
+        positions: 58,
+        orders: 4_711,
+        outcomes: 4_707,
+        fills: 4_412,
+        entries: 43,
+        snapshots: 4_711,
+        bars: 60_210,
+        cash: "2310448.17".into(),
+        market: "789551.83".into(),
+        grants: "-3100000.00".into(),
+        fractions: "0.00".into(),
+        sum: "0.00".into(),
+    }
+}
+
+/// In two parts.
+fn page(after: ExportCursor) -> ExportPage {
+    let line = |kind: &str, wall| ExportLine {
+        kind: kind.into(),
+        wall_time: Some(after_start(wall)),
+        market_time: Some(Stamp(1_109_691_000 * SECOND)),
+        symbol: None,
+        side: None,
+        quantity: "0".into(),
+        price: None,
+        amount: "0.00".into(),
+        units: "0".into(),
+        basis: None,
+        reason: None,
+        order: None,
+        client_order_id: None,
+        asked: None,
+        received_wall_time: None,
+        received_market_time: None,
+    };
+    let lines = [
+        ExportLine { amount: "100000.00".into(), ..line("grant", 0) },
+        ExportLine {
+            symbol: Some("AAPL".into()),
+            side: Some("buy".into()),
+            quantity: "10".into(),
+            price: Some("64.78".into()),
+            amount: "-647.80".into(),
+            units: "10".into(),
+            basis: Some("647.80".into()),
+            order: Some(17),
+            client_order_id: Some("=first,one".into()),
+            asked: Some("10".into()),
+            received_wall_time: Some(after_start(60)),
+            received_market_time: Some(Stamp(1_109_689_200 * SECOND)),
+            ..line("buy", 62)
+        },
+    ];
+    let at = usize::from(after.entry > 0);
+    ExportPage {
+        user: "alice".into(),
+        account: 1,
+        lines: vec![lines[at].clone()],
+        next: ExportCursor { order: 0, entry: 1 },
+        more: at == 0,
+    }
+}
+
+fn after_start(seconds: i64) -> Stamp {
+    after(seconds - 864_000)
 }
 
 fn revoked(sessions_ended: u64) -> AdminReply {
@@ -377,7 +470,8 @@ fn every_example_of_the_page_prints_what_the_page_says() {
         let arguments: Vec<&str> =
             first.strip_prefix("$ papertrader ").unwrap().split(' ').collect();
         let (_, out, err) = home.run(&arguments);
-        let printed = out + &err;
+        // A table for a spreadsheet has ends of lines of its own.
+        let printed = (out + &err).replace("\r\n", "\n");
         if arguments.contains(&"--json") {
             let json = |text: &str| -> serde_json::Value {
                 serde_json::from_str(text).unwrap_or_else(|e| panic!("{first}: {e}: {text}"))
@@ -402,6 +496,9 @@ fn every_example_of_the_page_prints_what_the_page_says() {
         "users show",
         "users disable",
         "users enable",
+        "verify",
+        "backup",
+        "export",
     ] {
         assert!(ran.iter().any(|ran| ran.starts_with(command)), "{command} has no example");
     }
@@ -426,6 +523,17 @@ fn what_goes_wrong_has_its_exit_code_and_says_what_to_do() {
     refused(&add("none.asc"), 5, "keyFile", "none.asc");
     std::fs::write(home.0.path().join("text.asc"), "no key").unwrap();
     refused(&add("text.asc"), 2, "badKey", "text.asc");
+    refused(&["admin", "backup", "tuesday.db"], 1, "fileExists", "is there already");
+    refused(&["admin", "backup", "nowhere/monday.db"], 1, "file", "nowhere: No such file");
+    refused(&["admin", "restore", "monday.db"], 1, "masterRuns", "stop it first");
+    refused(&["admin", "export", "--user", "nobody"], 1, "unknownUser", "users list");
+    let taken = ["admin", "export", "--user", "alice", "--output", "text.asc"];
+    refused(&taken, 1, "fileExists", "text.asc is there already");
+    for command in [&["verify"][..], &["backup", "monday.db"], &["export", "--user", "alice"]] {
+        let arguments = [&["admin"][..], command, &["--data", "nowhere"]].concat();
+        refused(&arguments, 3, "noBooks", "name the master's configuration (--config FILE)");
+    }
+    refused(&["admin", "verify", "--config", "none.toml"], 5, "configuration", "none.toml");
     let elsewhere = ["admin", "status", "--data", "nowhere"];
     refused(&elsewhere, 3, "noMaster", "no master is running with nowhere");
     // What the parser does not take.

@@ -2,12 +2,14 @@
 //! for a request and one for the answer.
 //!
 //! Here are the socket and its connections. What is said over it stands in [`message`], the
-//! program's end in [`client`]; the driver answers (`reads`, `changes`).
+//! program's end in [`client`]; the driver answers (`reads`, `changes`), but for what concerns whole
+//! books ([`books`]).
 //!
 //! Invariants: the socket exists only in a directory that nobody else may enter; only the master's
 //! own user and root are listened to; a connection holds at most one request and one answer, and
 //! there are at most [`CONNECTIONS`] of them.
 
+pub mod books;
 pub(crate) mod changes;
 pub mod client;
 pub mod message;
@@ -28,6 +30,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::driver::{Event, Events};
+use books::Asked;
+pub(crate) use books::Books;
 
 pub use client::{Client, ClientError};
 pub use message::{AdminError, AdminReply, AdminRequest};
@@ -126,7 +130,7 @@ impl AdminSocket {
     }
 
     /// Takes connections until it is aborted.
-    pub(crate) async fn accept(&self, events: Events) {
+    pub(crate) async fn accept(&self, events: Events, books: Arc<Books>) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let stream = match self.listener.accept().await {
@@ -153,9 +157,9 @@ impl AdminSocket {
                 refuse_at_once(stream);
                 continue;
             };
-            let events = events.clone();
+            let (events, books) = (events.clone(), Arc::clone(&books));
             tokio::spawn(async move {
-                serve(stream, &events, PATIENCE).await;
+                serve(stream, &events, &books, PATIENCE).await;
                 drop(place);
             });
         }
@@ -217,13 +221,17 @@ fn refuse_at_once(stream: UnixStream) {
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     events: &Events,
+    books: &Books,
     patience: Patience,
 ) {
     let mut buffer = Vec::new();
     loop {
         let (reply, close) = match line(&mut stream, &mut buffer, patience).await {
             Line::Request(line) => match serde_json::from_slice(&line) {
-                Ok(request) => (ask(request, events).await, false),
+                Ok(request) => match Asked::of(request) {
+                    Ok(asked) => (books.answer(asked, &mut stream, patience).await, false),
+                    Err(request) => (ask(request, events).await, false),
+                },
                 Err(error) => (AdminError::BadRequest(error.to_string()).into(), false),
             },
             // Where the next line begins is anybody's guess.
@@ -310,6 +318,10 @@ mod tests {
         dir
     }
 
+    fn no_books() -> Arc<Books> {
+        Arc::new(Books::new(papertrader_store::Location::file(Path::new("none"))))
+    }
+
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
@@ -367,7 +379,7 @@ mod tests {
                 move || Client::connect(&dir)?.ask(&AdminRequest::Status {})
             });
             tokio::select! {
-                () = socket.accept(events) => {}
+                () = socket.accept(events, no_books()) => {}
                 Some(Event::Admin(_, answer)) = inbox.recv() => {
                     answer.send(AdminError::Unavailable.into()).unwrap();
                     // The connection is a task of its own.
@@ -387,7 +399,7 @@ mod tests {
                 answer.send(AdminError::Unavailable.into()).unwrap();
             }
         });
-        tokio::spawn(async move { serve(theirs, &events, patience).await });
+        tokio::spawn(async move { serve(theirs, &events, &no_books(), patience).await });
         ours
     }
     const MOST: usize = 2 * message::MAX_REQUEST;
@@ -450,7 +462,7 @@ mod tests {
         let path = dir.path().join(SOCKET);
         let socket = AdminSocket::open(dir.path()).unwrap().unwrap();
         let (events, _inbox) = mpsc::channel(1);
-        let accepting = tokio::spawn(async move { socket.accept(events).await });
+        let accepting = tokio::spawn(async move { socket.accept(events, no_books()).await });
         let mut held = Vec::new();
         for _ in 0..CONNECTIONS {
             held.push(UnixStream::connect(&path).await.unwrap());
@@ -489,7 +501,7 @@ mod tests {
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
         let (events, mut inbox) = mpsc::channel(1);
-        let accepting = tokio::spawn(async move { socket.accept(events).await });
+        let accepting = tokio::spawn(async move { socket.accept(events, no_books()).await });
         tokio::spawn(async move {
             while let Some(Event::Admin(_, answer)) = inbox.recv().await {
                 answer.send(AdminError::Unavailable.into()).unwrap();

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::accounts::Accounts;
-use crate::admin::{AdminRequest, AdminSocket, Answer, SocketError};
+use crate::admin::{self, AdminRequest, AdminSocket, Answer, SocketError};
 use crate::assets::{Assets, preparation};
 use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
@@ -112,6 +112,7 @@ impl Master {
     ) -> Result<Master, MasterError> {
         let Entrance { listener, side } = entrance;
         let admin = config.admin.as_deref().map(AdminSocket::open).transpose()?.flatten();
+        let books = Arc::new(admin::Books::new(store.location()));
         let limits = config.port;
         let places = Arc::new(Places::new(limits));
         let about = About {
@@ -145,8 +146,8 @@ impl Master {
         }
         let admin = admin.map(|socket| {
             let (socket, events) = (Arc::new(socket), events.clone());
-            let accepting = Arc::clone(&socket);
-            (socket, tokio::spawn(async move { accepting.accept(events).await }))
+            let (accepting, whole) = (Arc::clone(&socket), Arc::clone(&books));
+            (socket, tokio::spawn(async move { accepting.accept(events, whole).await }))
         });
         let (clock, refusals) = (port_clock, Mutex::new(Refusals::default()));
         let port = Port { side, registry, view, clock, events, places, limits, refusals };
@@ -154,6 +155,7 @@ impl Master {
         let running = tokio::spawn(async move {
             let result = running.await;
             accepting.abort();
+            books.end();
             if let Some((socket, accepting)) = admin {
                 accepting.abort();
                 socket.remove();

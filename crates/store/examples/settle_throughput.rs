@@ -1,11 +1,14 @@
-//! Measures what durable orders cost: places orders in batches, settles all of them in one, and
-//! prints the times. It judges nothing and belongs to no test.
+//! Measures what durable orders cost: places orders in batches, settles all of them in one, then
+//! verifies, backs up and restores all of them while more are placed, and prints the times. It judges
+//! nothing and belongs to no test.
 //!
 //! `cargo run --release -p papertrader-store --example settle_throughput -- [orders] [accounts] [URL]`
 //!
 //! Without the URL of an empty PostgreSQL database it measures SQLite.
 
 use std::error::Error;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use papertrader_core::bar::Bar;
@@ -20,10 +23,13 @@ use papertrader_core::snapshot::{Mark, PricePoint, Snapshot};
 use papertrader_core::time::{MarketTime, Moment, SECOND, WallTime};
 use papertrader_store::postgres::PostgresStore;
 use papertrader_store::sqlite::SqliteStore;
-use papertrader_store::{Batch, Change, InstrumentRow, NewAccount, Profile, Store};
+use papertrader_store::{
+    Batch, Change, Cursor, InstrumentRow, Location, NewAccount, Profile, Store,
+};
 
 const INSTRUMENTS: u32 = 500;
 const ORDERS_A_BATCH: u64 = 10_000;
+const SMALL_BATCH: u64 = 200;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -54,6 +60,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     if loaded.books != measured.books {
         return Err("what was loaded is not what was written".into());
     }
+    let location = measured.store.location();
+    let next = 2 * orders;
+    let next = measured.place_beside("nothing", next, accounts, || {
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        Ok(())
+    })?;
+    let next = measured.place_beside("verify", next, accounts, || {
+        Ok(location.verify(&mut |_| ControlFlow::Continue(())).map(drop)?)
+    })?;
+    let backup = dir.path().join("backup");
+    measured.place_beside("back up", next, accounts, || {
+        Ok(location.back_up(&backup, &mut |_| ControlFlow::Continue(())).map(drop)?)
+    })?;
+    println!("the backup has {} bytes", std::fs::metadata(&backup)?.len());
+    let begun = Instant::now();
+    let new = dir.path().join("new");
+    std::fs::create_dir(&new)?;
+    let restored = Location::file(&new.join("books.sqlite"));
+    restored.restore(&backup, &new, &mut |_| ControlFlow::Continue(()))?;
+    println!("{:<28} {:>8.1?}", "restore into a file", begun.elapsed());
+    let begun = Instant::now();
+    let (mut exporter, mut after, mut lines) = (location.exporter()?, Cursor::default(), 0);
+    loop {
+        let page = exporter.page(AccountId(1), after, 2_000)?;
+        (lines, after) = (lines + page.lines.len(), page.next);
+        if !page.more {
+            break;
+        }
+    }
+    println!("{:<28} {:>8.1?}  ({lines} lines)", "export one account", begun.elapsed());
     Ok(())
 }
 
@@ -111,6 +147,21 @@ impl Measured {
     }
 
     fn place(&mut self, first: u64, orders: u64, accounts: u64) -> Result<(), Box<dyn Error>> {
+        let end = first + orders;
+        for from in (first..end).step_by(ORDERS_A_BATCH as usize) {
+            let rows = ORDERS_A_BATCH.min(end - from);
+            let changes = self.orders(from, rows, accounts)?;
+            self.commit("place orders", changes, rows)?;
+        }
+        Ok(())
+    }
+
+    fn orders(
+        &mut self,
+        first: u64,
+        orders: u64,
+        accounts: u64,
+    ) -> Result<Vec<Change>, Box<dyn Error>> {
         let rules = Rules { max_open_orders: u32::MAX, ..Rules::default() };
         let mut changes = Vec::new();
         for n in first..first + orders {
@@ -140,13 +191,53 @@ impl Measured {
             self.books.accept(order.clone(), None)?;
             let state = OrderState::Queued(None);
             changes.push(Change::PlaceOrder(OrderRecord { order, state, decided: None }));
-            if changes.len() as u64 == ORDERS_A_BATCH || n + 1 == first + orders {
-                let changes = std::mem::take(&mut changes);
-                let rows = changes.len() as u64;
-                self.commit("place orders", changes, rows)?;
-            }
         }
-        Ok(())
+        Ok(changes)
+    }
+
+    /// Places orders in small batches for as long as something goes on beside, and prints how long that
+    /// took and the slowest commits.
+    fn place_beside(
+        &mut self,
+        what: &str,
+        mut next: u64,
+        accounts: u64,
+        work: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send,
+    ) -> Result<u64, Box<dyn Error>> {
+        let ended = AtomicBool::new(false);
+        let mut commits = Vec::new();
+        let took = std::thread::scope(|scope| {
+            let working = scope.spawn(|| {
+                let begun = Instant::now();
+                let worked = work();
+                ended.store(true, Ordering::Relaxed);
+                worked.map(|()| begun.elapsed())
+            });
+            // Some more, after which what was kept for it is caught up with.
+            let mut after = 20;
+            while after > 0 {
+                after -= u32::from(ended.load(Ordering::Relaxed));
+                let changes = self.orders(next, SMALL_BATCH, accounts)?;
+                next += SMALL_BATCH;
+                self.batch += 1;
+                let (number, wall) = (BatchNumber(self.batch), WallTime(self.batch as i64 * 10));
+                let begun = Instant::now();
+                self.store.commit(&Batch { number, wall, changes })?;
+                commits.push(begun.elapsed());
+            }
+            let worked = working.join().map_err(|_| "it panicked")?;
+            worked.map_err(|error| -> Box<dyn Error> { error })
+        })?;
+        commits.sort_unstable();
+        let slowest: Vec<_> = commits.iter().rev().take(3).collect();
+        let middle = commits.get(commits.len() / 2);
+        println!(
+            "{:<28} {took:>8.1?}  beside it {} commits of {SMALL_BATCH} orders: {middle:.1?} the \
+             middle one, {slowest:.1?} the slowest",
+            what,
+            commits.len()
+        );
+        Ok(next)
     }
 
     fn settle(&mut self, what: &str) -> Result<(), Box<dyn Error>> {

@@ -7,18 +7,27 @@
 //! Invariant: after any crash, each batch is stored entirely or not at all, and
 //! [`Store::last_batch`] tells which.
 
+mod copy;
 pub mod directory;
+mod export;
 mod fold;
 mod index;
+pub mod location;
 pub mod postgres;
 mod read;
+pub mod report;
 mod rows;
 mod shape;
 pub mod sqlite;
-
-pub use index::order_hash;
 mod verify;
+mod watch;
 mod write;
+
+pub use export::{Activity, Cursor, Page};
+pub use index::order_hash;
+pub use location::{CopyError, Exporter, Location, Restored};
+pub use report::{Mismatch, Report};
+pub use watch::{Doing, Progress, Watch};
 
 use std::net::IpAddr;
 
@@ -282,13 +291,6 @@ pub enum HistoryRow {
     Journal(JournalEntry, Moment),
 }
 
-/// A stored balance that is not what the stored entries add up to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mismatch {
-    /// What does not agree, in words that name the row.
-    pub what: String,
-}
-
 /// Reading or opening failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -308,6 +310,20 @@ pub enum StoreError {
         /// The newest version that this program knows.
         known: u32,
     },
+    /// The database was written by an older version, and only reading is asked for.
+    #[error(
+        "the database has schema version {found}, older than this program's {known}: start the \
+         master with this program once, which brings it forward"
+    )]
+    TooOld {
+        /// The version found.
+        found: u32,
+        /// The version that this program reads.
+        known: u32,
+    },
+    /// Whoever watched it did not want it to go on.
+    #[error("it was stopped")]
+    Stopped,
     /// The directory is in use, or cannot be used.
     #[error("{0}")]
     Directory(String),
@@ -365,6 +381,9 @@ pub trait Store: Send {
     /// Folds every stored grant, fill and journal entry, and compares with the stored cash,
     /// positions, cost bases and named accounts. Empty means that the books are right.
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError>;
+
+    /// Where the books are, for whoever reads all of them beside this.
+    fn location(&self) -> Location;
 }
 
 /// Reads beside the writer; sees everything that was committed before the call.

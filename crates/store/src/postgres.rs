@@ -16,6 +16,7 @@ mod client;
 mod failure;
 mod rows;
 mod schema;
+pub(crate) mod whole;
 mod write;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,7 +24,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::names::ClientOrderId;
 
-use address::Address;
+pub(crate) use address::Address;
 use client::Client;
 use failure::{Failure, Phase, of_batch};
 use schema::Session;
@@ -31,7 +32,9 @@ use schema::Session;
 use crate::index::{Changes, Index};
 use crate::read::{self, Ask, Consistent, Reader, SharedIndex, read_index};
 use crate::verify;
-use crate::{Batch, CommitError, Found, Loaded, Mismatch, Store, StoreError, StoreReader};
+use crate::{
+    Batch, CommitError, Found, Loaded, Location, Mismatch, Store, StoreError, StoreReader,
+};
 
 /// A database that this process writes, it alone.
 ///
@@ -245,7 +248,11 @@ impl Store for PostgresStore {
     }
 
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
-        self.read_all(verify::verify)
+        Ok(self.read_all(verify::verify)?.mismatches)
+    }
+
+    fn location(&self) -> Location {
+        Location::at(Arc::clone(&self.address))
     }
 }
 

@@ -142,7 +142,7 @@ pub(crate) fn load(ask: &dyn Ask) -> Result<Loaded, StoreError> {
 
 /// The row of `meta`.
 pub(crate) struct Meta {
-    deployment: String,
+    pub(crate) deployment: String,
     pub(crate) last_batch: BatchNumber,
     pub(crate) last_wall: WallTime,
     pub(crate) settled_order: OrderId,
@@ -153,6 +153,9 @@ pub(crate) fn meta(ask: &dyn Ask) -> Result<Meta, StoreError> {
     let sql = "SELECT one, deployment, last_batch, last_wall, settled_order FROM meta";
     first(ask, sql, &[], |row| {
         let row = Reading::new(row, "meta", 1);
+        if row.integer(0)? != 1 {
+            return Err(row.corrupt("one is not 1"));
+        }
         Ok(Meta {
             deployment: row.text(1)?.to_owned(),
             last_batch: BatchNumber(row.number(2)?),
@@ -469,7 +472,7 @@ pub(crate) fn is_marked(
 }
 
 /// How many generations of keys there may be.
-fn generations(ask: &dyn Ask) -> Result<u64, StoreError> {
+pub(crate) fn generations(ask: &dyn Ask) -> Result<u64, StoreError> {
     Ok(generation(OrderId(next_order(ask)?.0 - 1)) + 1)
 }
 

@@ -12,6 +12,7 @@ mod checkpoint;
 mod failure;
 mod rows;
 mod schema;
+pub(crate) mod whole;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,7 +26,9 @@ use failure::{Phase, of_batch, of_read};
 
 use crate::index::{Changes, Index};
 use crate::read::{self, Reader, SharedIndex, read_index};
-use crate::{Batch, CommitError, Found, Loaded, Mismatch, Store, StoreError, StoreReader};
+use crate::{
+    Batch, CommitError, Found, Loaded, Location, Mismatch, Store, StoreError, StoreReader,
+};
 use crate::{verify, write};
 
 /// A database file that this process writes. Lock its directory first
@@ -196,7 +199,11 @@ impl Store for SqliteStore {
     }
 
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
-        self.read(|connection| verify::verify(connection))
+        self.read(|connection| Ok(verify::verify(connection)?.mismatches))
+    }
+
+    fn location(&self) -> Location {
+        Location::file(&self.path)
     }
 }
 

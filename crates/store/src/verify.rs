@@ -7,31 +7,55 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use papertrader_core::ids::{InstrumentId, OrderId};
+use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::order::{OrderRecord, OrderState, Side};
 
 use crate::fold::Fold;
 use crate::index::{GENERATION_BITS, OrderKey};
 use crate::read::{self, Ask, rows};
 use crate::rows::{self, BAR_COLUMNS, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
-use crate::{Mismatch, StoreError};
+use crate::{Mismatch, Report, StoreError};
 
-/// Everything that is wrong. Expects to run inside one read transaction.
-pub(crate) fn verify(ask: &dyn Ask) -> Result<Vec<Mismatch>, StoreError> {
+/// Contradictions that are kept in full; more are counted.
+const MOST: usize = 1_000;
+
+/// Each column that names a row of another table, and that table, with the key of the row. Foreign
+/// keys keep some of them right as long as nobody switches them off.
+const REFERENCES: [(&str, &str, &str, &str); 11] = [
+    ("position", "account, instrument", "account", "account"),
+    ("position", "account, instrument", "instrument", "instrument"),
+    ("order_", "id", "account", "account"),
+    ("order_", "id", "instrument", "instrument"),
+    ("cancel_mark", "account, client_order_id", "account", "account"),
+    ("journal", "id", "account", "account"),
+    ("journal", "id", "instrument", "instrument"),
+    ("session", "key", "account", "account"),
+    ("price", "instrument", "instrument", "instrument"),
+    ("bar", "instrument, resolution, start", "instrument", "instrument"),
+    ("exposure", "account, worker", "account", "account"),
+];
+
+/// Everything that is wrong, and what there is. Expects to run inside one read transaction.
+pub(crate) fn verify(ask: &dyn Ask) -> Result<Report, StoreError> {
     let mut check = Check {
         ask,
-        found: Vec::new(),
+        report: Report::default(),
         fold: Fold::default(),
         open: HashMap::new(),
+        disabled: HashSet::new(),
         marks: HashSet::new(),
+        acted: HashSet::new(),
+        market: i64::MAX,
     };
     for what in ask.structure()? {
         check.wrong(what);
     }
     let loaded = read::load(ask).map(|_| ());
     check.keep(loaded)?;
+    check.references()?;
     check.snapshots()?;
     check.journal()?;
+    check.disabled()?;
     check.orders()?;
     check.order_tables()?;
     check.marks_and_bars()?;
@@ -40,23 +64,43 @@ pub(crate) fn verify(ask: &dyn Ask) -> Result<Vec<Mismatch>, StoreError> {
     check.accounts()?;
     check.positions()?;
     check.named_accounts()?;
+    check.sessions_and_prices()?;
     check.meta()?;
-    Ok(check.found)
+    Ok(check.report)
 }
 
 struct Check<'c> {
     ask: &'c dyn Ask,
-    found: Vec<Mismatch>,
+    report: Report,
     fold: Fold,
     /// The open orders by their keys.
     open: HashMap<OrderKey, OrderId>,
+    /// The accounts that may have no open order.
+    disabled: HashSet<AccountId>,
     /// The keys of the marks.
     marks: HashSet<OrderKey>,
+    /// The snapshots that brought corporate actions.
+    acted: HashSet<u64>,
+    /// The market's time; before the first snapshot anything goes.
+    market: i64,
 }
 
 impl Check<'_> {
     fn wrong(&mut self, what: String) {
-        self.found.push(Mismatch { what });
+        self.mismatch(Mismatch::new(what));
+    }
+
+    /// Something about an order, whose owner is named too.
+    fn wrong_order(&mut self, record: &OrderRecord, what: &str) {
+        let (id, account) = (record.order.id, record.order.request.account.0);
+        self.mismatch(Mismatch::new(format!("table order_, row {id}: {what}")).of(account));
+    }
+
+    fn mismatch(&mut self, mismatch: Mismatch) {
+        match self.report.mismatches.len() {
+            ..MOST => self.report.mismatches.push(mismatch),
+            _ => self.report.more += 1,
+        }
     }
 
     /// Notes a row that cannot be read, and goes on; other errors end the verification.
@@ -64,7 +108,7 @@ impl Check<'_> {
         match result {
             Err(StoreError::Corrupt(what)) => {
                 // The same row may be read twice.
-                if !self.found.iter().any(|mismatch| mismatch.what == what) {
+                if !self.report.mismatches.iter().any(|mismatch| mismatch.what == what) {
                     self.wrong(what);
                 }
                 Ok(())
@@ -81,39 +125,101 @@ impl Check<'_> {
 
     fn snapshots(&mut self) -> Result<(), StoreError> {
         let ask = self.ask;
-        let mut market = i64::MIN;
+        let (mut wall, mut market, mut day) = (i64::MIN, i64::MIN, 0);
+        let mut action = None;
         let sql = "SELECT number, wall, market, day, last_action, ended FROM snapshot
                    ORDER BY number";
         ask.for_each(sql, &[], &mut |row| {
+            self.report.snapshots += 1;
             let row = Reading::new(row, "snapshot", 1);
             let result = row.number(0).and_then(|number| {
                 self.fold.snapshots.insert(number);
                 self.fold.seen(row.wall(1)?);
-                let before = std::mem::replace(&mut market, row.market(2)?.0);
-                row.number::<u32>(3)?;
+                let wall_before = std::mem::replace(&mut wall, row.wall(1)?.0);
+                let market_before = std::mem::replace(&mut market, row.market(2)?.0);
+                let day_before = std::mem::replace(&mut day, row.number::<u32>(3)?);
+                let last_action = row.integer(4)?;
+                if action.replace(last_action) != Some(last_action) {
+                    self.acted.insert(number);
+                }
                 row.flag(5)?;
-                if before > market {
+                if market_before > market {
                     return Err(row.corrupt("market time goes back"));
+                }
+                if wall_before >= wall {
+                    return Err(row.corrupt("wall time goes back"));
+                }
+                if day_before > day {
+                    return Err(row.corrupt("days go back"));
                 }
                 Ok(())
             });
             self.keep(result)
-        })
+        })?;
+        if self.report.snapshots > 0 {
+            self.market = market;
+        }
+        Ok(())
+    }
+
+    /// That no row names one that is missing.
+    fn references(&mut self) -> Result<(), StoreError> {
+        let ask = self.ask;
+        for (table, key, column, parent) in REFERENCES {
+            let sql = format!(
+                "SELECT {key} FROM {table} AS t WHERE t.{column} IS NOT NULL
+                 AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE p.id = t.{column})"
+            );
+            let columns = key.split(',').count();
+            ask.for_each(&sql, &[], &mut |row| {
+                let row = Reading::new(row, table, columns);
+                self.wrong(row.says(format_args!("it names a row of {parent} that is missing")));
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     fn journal(&mut self) -> Result<(), StoreError> {
         let ask = self.ask;
         let sql = format!("SELECT {JOURNAL_COLUMNS} FROM journal ORDER BY id");
+        let mut before = i64::MIN;
         ask.for_each(&sql, &[], &mut |row| {
+            self.report.entries += 1;
             let result = rows::journal(row).map(|row| {
                 self.fold.seen(row.moment.wall);
                 self.fold.entry(&row);
-                if row.snapshot != 0 && !self.fold.snapshots.contains(&row.snapshot) {
-                    let (id, snapshot) = (row.id, row.snapshot);
-                    self.wrong(format!("table journal, row {id}: snapshot {snapshot} is missing"));
+                let snapshot = row.snapshot;
+                let mut wrong = Vec::new();
+                if std::mem::replace(&mut before, row.moment.wall.0) > row.moment.wall.0 {
+                    wrong.push("it is earlier than the one before".to_owned());
+                }
+                if row.moment.market.0 > self.market {
+                    wrong.push("it is later than the market's time".to_owned());
+                }
+                if snapshot != 0 && !self.fold.snapshots.contains(&snapshot) {
+                    wrong.push(format!("snapshot {snapshot} is missing"));
+                } else if snapshot != 0 && !self.acted.contains(&snapshot) {
+                    wrong.push(format!("snapshot {snapshot} brought no corporate action"));
+                }
+                let (id, account) = (row.id, row.entry.account().0);
+                for what in wrong {
+                    let what = format!("table journal, row {id}: {what}");
+                    self.mismatch(Mismatch::new(what).of(account));
                 }
             });
             self.keep(result)
+        })
+    }
+
+    fn disabled(&mut self) -> Result<(), StoreError> {
+        let ask = self.ask;
+        ask.for_each("SELECT id FROM account WHERE disabled <> 0", &[], &mut |row| {
+            let account = Reading::new(row, "account", 1).account(0);
+            let account = account.map(|account| {
+                self.disabled.insert(account);
+            });
+            self.keep(account)
         })
     }
 
@@ -131,6 +237,7 @@ impl Check<'_> {
             let last = first.max(0) | ((1 << GENERATION_BITS) - 1);
             let sql = format!("{SELECT_ORDER} WHERE o.id >= ?1 AND o.id <= ?2 ORDER BY o.id");
             ask.for_each(&sql, &[first.into(), last.into()], &mut |row| {
+                self.report.orders += 1;
                 let result = rows::order(row).and_then(|record| {
                     let waits = row.cell(14)? != Value::Null;
                     self.order(&record);
@@ -150,14 +257,18 @@ impl Check<'_> {
         let (id, request) = (record.order.id, &record.order.request);
         let key = OrderKey::new(request.account, &request.client_order_id);
         if hash != key.hash.cast_signed() {
-            self.wrong(format!("table order_, row {id}: hash is not that of its owner's name"));
+            self.wrong_order(record, "hash is not that of its owner's name");
         }
         // Its outcome was found by it.
         if record.decided.is_some() {
             return;
         }
+        if self.disabled.contains(&request.account) {
+            self.wrong_order(record, "it is open, but its owner is disabled");
+        }
         if !is_loaded {
-            self.wrong(format!("table waiting: it lacks order {id}, which is open"));
+            let what = format!("table waiting, row {id}: it lacks this order, which is open");
+            self.mismatch(Mismatch::new(what).of(request.account.0));
         }
         if self.open.insert(key, id).is_some() {
             self.is_there_twice(id);
@@ -180,7 +291,7 @@ impl Check<'_> {
             );
             ask.for_each(&sql, &[], &mut |row| {
                 let row = Reading::new(row, table, 1);
-                self.found.push(Mismatch { what: row.says("it belongs to nothing") });
+                self.wrong(row.says("it belongs to nothing"));
                 Ok(())
             })?;
         }
@@ -188,8 +299,7 @@ impl Check<'_> {
                    (SELECT 1 FROM order_ AS o WHERE o.id = c.id AND o.account = c.account
                     AND o.hash = c.hash AND o.id >> 18 = c.generation)";
         ask.for_each(sql, &[], &mut |row| {
-            let what = Reading::new(row, "outcome", 1).says("it belongs to nothing");
-            self.found.push(Mismatch { what });
+            self.wrong(Reading::new(row, "outcome", 1).says("it belongs to nothing"));
             Ok(())
         })?;
         // Of equal hashes the names may still differ.
@@ -212,6 +322,7 @@ impl Check<'_> {
         let ask = self.ask;
         let mut decided = Vec::new();
         ask.for_each("SELECT account, hash, id FROM outcome", &[], &mut |row| {
+            self.report.outcomes += 1;
             let row = Reading::new(row, "outcome", 3);
             let result = (|| {
                 let hash = row.integer(1)?.cast_unsigned();
@@ -251,28 +362,40 @@ impl Check<'_> {
 
     fn order(&mut self, record: &OrderRecord) {
         let order = &record.order;
-        let id = order.id;
         self.fold.seen(order.received.wall);
         if let Some(decided) = record.decided {
             self.fold.seen(decided.wall);
+            if decided.wall < order.received.wall {
+                self.wrong_order(record, "it was decided before it was received");
+            }
         }
         if order.request.side == Side::Sell && order.hold.cents() != 0 {
-            self.wrong(format!("table order_, row {id}: a sale holds cash"));
+            self.wrong_order(record, "a sale holds cash");
         }
         let OrderState::Filled(fill) = &record.state else { return };
+        self.report.fills += 1;
         self.fold.fill(record, fill);
-        if !self.fold.snapshots.contains(&fill.snapshot.0) {
-            self.wrong(format!("table order_, row {id}: snapshot {} is missing", fill.snapshot));
+        let snapshot = fill.snapshot.0;
+        if !self.fold.snapshots.contains(&snapshot) {
+            self.wrong_order(record, &format!("snapshot {snapshot} is missing"));
+        }
+        // What had been taken when it came need not be stored: then its number is used again.
+        let market = record.decided.map_or(i64::MIN, |decided| decided.market.0);
+        if snapshot <= order.seen.0 || market <= order.received.market.0 {
+            self.wrong_order(record, "it was filled by a snapshot that it had seen");
+        }
+        if fill.quantity != order.request.quantity && !self.acted.contains(&snapshot) {
+            self.wrong_order(record, "what was filled is not what was asked");
         }
         let (amount, basis_fits) = match order.request.side {
             Side::Buy => (fill.price.cost_of(fill.quantity), fill.basis == fill.amount),
             Side::Sell => (fill.price.proceeds_of(fill.quantity), true),
         };
         if amount != Some(fill.amount) {
-            self.wrong(format!("table order_, row {id}: amount is not price times quantity"));
+            self.wrong_order(record, "amount is not price times quantity");
         }
         if !basis_fits {
-            self.wrong(format!("table order_, row {id}: basis is not what the purchase cost"));
+            self.wrong_order(record, "basis is not what the purchase cost");
         }
     }
 
@@ -281,12 +404,14 @@ impl Check<'_> {
         let sql = "SELECT a.id, b.cash, b.granted, a.since
                    FROM account a LEFT JOIN balance b ON b.account = a.id";
         ask.for_each(sql, &[], &mut |row| {
+            self.report.accounts += 1;
             let row = Reading::new(row, "account", 1);
             let result = (|| {
                 let id = row.account(0)?;
                 let cash = self.fold.cash.remove(&id).unwrap_or(0);
                 let granted = self.fold.granted.remove(&id).unwrap_or(0);
-                let name = |column| format!("account {id}: {column}");
+                self.report.cash += cash;
+                let name = |column| format!("table balance, row {id}: {column}");
                 self.differs(&name("cash"), i128::from(row.integer(1)?), cash);
                 self.differs(&name("granted"), i128::from(row.integer(2)?), granted);
                 self.fold.seen(row.wall(3)?);
@@ -295,7 +420,9 @@ impl Check<'_> {
             self.keep(result)
         })?;
         for (id, cash) in std::mem::take(&mut self.fold.cash) {
-            self.wrong(format!("account {id} is missing, but its entries add up to {cash}"));
+            self.report.cash += cash;
+            let what = format!("it is missing, but its entries add up to {cash}");
+            self.wrong(format!("table account, row {id}: {what}"));
         }
         Ok(())
     }
@@ -305,11 +432,12 @@ impl Check<'_> {
         let mut left = self.fold.positions.clone();
         let sql = "SELECT account, instrument, quantity, cost FROM position";
         ask.for_each(sql, &[], &mut |row| {
+            self.report.positions += 1;
             let row = Reading::new(row, "position", 2);
             let result = (|| {
                 let key = (row.account(0)?, row.instrument(1)?);
                 let folded = left.remove(&key).unwrap_or_default();
-                let name = |column| format!("account {}, instrument {}: {column}", key.0, key.1);
+                let name = |column| format!("table position, row {}, {}: {column}", key.0, key.1);
                 self.differs(&name("quantity"), i128::from(row.integer(2)?), folded.units);
                 self.differs(&name("cost"), i128::from(row.integer(3)?), folded.cost);
                 Ok(())
@@ -319,7 +447,7 @@ impl Check<'_> {
         for ((account, instrument), folded) in left {
             if folded.units != 0 || folded.cost != 0 {
                 self.wrong(format!(
-                    "account {account}, instrument {instrument}: there is no position, but its \
+                    "table position, row {account}, {instrument}: there is no position, but its \
                      entries add up to {} units that cost {}",
                     folded.units, folded.cost
                 ));
@@ -341,9 +469,16 @@ impl Check<'_> {
             granted += i128::from(Reading::new(row, "journal", 0).integer(0)?);
             Ok(())
         })?;
-        self.differs("named account market: cash", stored.market, self.fold.market);
-        self.differs("named account grants: cash", stored.grants, -granted);
-        self.differs("named account fractions: cash", stored.fractions, self.fold.fractions);
+        let report = &mut self.report;
+        (report.market, report.grants) = (self.fold.market, -granted);
+        report.fractions = self.fold.fractions;
+        for (name, stored, folded) in [
+            ("market", stored.market, self.fold.market),
+            ("grants", stored.grants, -granted),
+            ("fractions", stored.fractions, self.fold.fractions),
+        ] {
+            self.differs(&format!("table named_account, row {name}, 0: cash"), stored, folded);
+        }
         let mut units: BTreeMap<InstrumentId, i128> = BTreeMap::new();
         for ((_, instrument), folded) in &self.fold.positions {
             *units.entry(*instrument).or_default() -= folded.units;
@@ -353,7 +488,7 @@ impl Check<'_> {
         }
         for (instrument, folded) in units {
             let stored = stored.market_units.get(&instrument).copied().unwrap_or(0);
-            let what = format!("named account market: units of instrument {instrument}");
+            let what = format!("table named_account, row market, {instrument}: units");
             self.differs(&what, stored, folded);
         }
         Ok(())
@@ -363,6 +498,7 @@ impl Check<'_> {
         let ask = self.ask;
         let sql = format!("SELECT {BAR_COLUMNS} FROM bar");
         ask.for_each(&sql, &[], &mut |row| {
+            self.report.bars += 1;
             let result = rows::bar(row).map(|_| ());
             self.keep(result)
         })?;
@@ -382,6 +518,31 @@ impl Check<'_> {
         })
     }
 
+    fn sessions_and_prices(&mut self) -> Result<(), StoreError> {
+        let ask = self.ask;
+        let sql = "SELECT key, started, used FROM session";
+        ask.for_each(sql, &[], &mut |row| {
+            let row = Reading::new(row, "session", 1);
+            let result = (|| {
+                let (started, used) = (row.wall(1)?, row.wall(2)?);
+                self.fold.seen(started);
+                if used < started {
+                    return Err(row.corrupt("it was used before it was started"));
+                }
+                Ok(())
+            })();
+            self.keep(result)
+        })?;
+        ask.for_each("SELECT instrument, time FROM price", &[], &mut |row| {
+            let row = Reading::new(row, "price", 1);
+            let result = row.integer(1).and_then(|time| match time > self.market {
+                true => Err(row.corrupt("it is later than the market's time")),
+                false => Ok(()),
+            });
+            self.keep(result)
+        })
+    }
+
     fn meta(&mut self) -> Result<(), StoreError> {
         let meta = match read::meta(self.ask) {
             Ok(meta) => meta,
@@ -393,6 +554,9 @@ impl Check<'_> {
         if self.fold.last_wall > meta.last_wall {
             let (stored, seen) = (meta.last_wall.0, self.fold.last_wall.0);
             self.wrong(format!("table meta: last_wall is {stored}, but a row has {seen}"));
+        }
+        if meta.deployment.is_empty() {
+            self.wrong("table meta: deployment is empty".to_owned());
         }
         Ok(())
     }

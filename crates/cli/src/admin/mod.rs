@@ -1,9 +1,11 @@
 //! `papertrader admin`: the operator's commands, over the socket in the master's data directory.
 //!
 //! Each group of commands has its file. What `--json` prints is the master's own answer
-//! ([`papertrader_master::admin::message`]); what people see is made of it here. Nothing here reads
-//! the database: without a running master there is nothing to ask.
+//! ([`papertrader_master::admin::message`]); what people see is made of it here. Only what
+//! concerns whole books ([`books`], [`export`]) is done without a running master too.
 
+mod books;
+mod export;
 mod limits;
 mod text;
 mod users;
@@ -20,7 +22,7 @@ use crate::error::CliError;
 use crate::hint;
 use crate::output::Output;
 use crate::output::time::Nanos;
-use crate::server::default_data;
+use crate::server::{Configured, default_data};
 use text::{Fields, span};
 
 /// `papertrader admin`
@@ -29,6 +31,9 @@ pub(crate) struct AdminArgs {
     /// The data directory of the master, or of `up` [default: papertrader in the user's data directory]
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// The master's configuration instead: it says where its data is, and its books
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "data")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: AdminCommand,
 }
@@ -47,6 +52,20 @@ enum AdminCommand {
     /// The users
     #[command(subcommand)]
     Users(UsersCommand),
+    /// Add up everything that is stored and compare it with cash and positions, while trading goes on
+    Verify,
+    /// Copy the books into a new file, while trading goes on
+    Backup {
+        /// The file; there must be none yet
+        file: PathBuf,
+    },
+    /// Put the books of a backup where there are none; no master may be running
+    Restore {
+        /// What `admin backup` has made
+        file: PathBuf,
+    },
+    /// Write all that a user ever did: orders with what became of them, grants, splits
+    Export(export::ExportArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,15 +157,28 @@ enum UsersCommand {
 
 /// Runs an operator's command to its end.
 pub(crate) fn run(args: AdminArgs, output: &Output) -> Result<(), CliError> {
-    let option = |data: &PathBuf| format!(" --data {}", hint::path(data));
-    let option = args.data.as_ref().map(option).unwrap_or_default();
-    let data = args.data.or_else(default_data).ok_or(CliError::NoDataDir)?;
-    let master = Master { dir: directory(&data), output: *output, option };
+    let option = |name: &str, path: &PathBuf| format!(" --{name} {}", hint::path(path));
+    let data = args.data.as_ref().map(|path| option("data", path));
+    let config = args.config.as_ref().map(|path| option("config", path));
+    let option = data.or(config).unwrap_or_default();
+    let configured = match &args.config {
+        Some(file) => Some(Configured::read(file).map_err(|error| CliError::Config(error.into()))?),
+        None => None,
+    };
+    let dir = match &configured {
+        Some(configured) => configured.data.clone(),
+        None => directory(&args.data.or_else(default_data).ok_or(CliError::NoDataDir)?),
+    };
+    let master = Master { dir, output: *output, option, configured };
     match args.command {
         AdminCommand::Status => master.status(),
         AdminCommand::Workers(command) => workers::run(&master, command),
         AdminCommand::Sessions(command) => users::sessions(&master, command),
         AdminCommand::Users(command) => users::users(&master, command),
+        AdminCommand::Verify => books::verify(&master),
+        AdminCommand::Backup { file } => books::backup(&master, &file),
+        AdminCommand::Restore { file } => books::restore(&master, &file),
+        AdminCommand::Export(args) => export::run(&master, &args),
     }
 }
 
@@ -165,6 +197,8 @@ struct Master {
     output: Output,
     /// What the next command needs to find it.
     option: String,
+    /// What its configuration says, if that was named.
+    configured: Option<Configured>,
 }
 
 impl Master {

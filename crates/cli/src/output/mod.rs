@@ -90,6 +90,10 @@ impl Output {
         if error.exit_code() == 0 {
             return;
         }
+        // The one object was the report.
+        if self.json && matches!(error, CliError::BooksWrong) {
+            return;
+        }
         if self.json {
             let object = ErrorObject::new(error.code(), error.text(hints));
             if self.object(&object).is_ok() {

@@ -17,6 +17,7 @@ use clap::{Args, Subcommand};
 
 use crate::error::INTERRUPTED;
 
+pub(crate) use settings::Configured;
 pub(crate) use up::{UpArgs, back_from_compromise, default_data, dir_of_worker};
 
 /// The server commands.

@@ -121,7 +121,7 @@ pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
 }
 
 /// Where a configuration stands.
-fn directory_of(file: &Path) -> &Path {
+pub(super) fn directory_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

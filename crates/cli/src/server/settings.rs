@@ -14,17 +14,20 @@ use papertrader_core::time::Date;
 use papertrader_market::{PriceSource, Replay, ReplayConfig, Synthetic, SyntheticConfig};
 use papertrader_master::PortLimits;
 use papertrader_master::limits::{Backoff, Limits, Rate};
-use papertrader_node::config::{ByteSize, HumanDuration};
+use papertrader_node::config::{ByteSize, HumanDuration, load};
 use papertrader_node::link::{MasterKey, MasterSide, WorkerSide};
 use papertrader_node::log::LogConfig;
 use papertrader_node::tls;
-use papertrader_store::Store;
 use papertrader_store::postgres::PostgresStore;
 use papertrader_store::sqlite::SqliteStore;
+use papertrader_store::{Location, Store};
 use serde::Deserialize;
 
 use super::ServerError;
 use super::identity::{OpenPgpSettings, TlsSettings, public_key};
+
+/// The file with the books in a data directory.
+const BOOKS: &str = "papertrader.db";
 
 /// `master.toml`.
 #[derive(Debug, Deserialize)]
@@ -69,9 +72,23 @@ impl DatabaseUrl {
         deployment: &str,
     ) -> Result<Box<dyn Store>, ServerError> {
         if self.0.is_empty() {
-            let store = SqliteStore::open(&data.join("papertrader.db"), deployment)?;
+            let store = SqliteStore::open(&data.join(BOOKS), deployment)?;
             return Ok(Box::new(store));
         }
+        self.check()?;
+        Ok(Box::new(PostgresStore::open(&self.0, deployment)?))
+    }
+
+    /// Where the books are, opened or not.
+    fn location(&self, data: &Path) -> Result<Location, ServerError> {
+        if self.0.is_empty() {
+            return Ok(Location::file(&data.join(BOOKS)));
+        }
+        self.check()?;
+        Ok(Location::server(&self.0)?)
+    }
+
+    fn check(&self) -> Result<(), ServerError> {
         let is_postgres =
             ["postgresql://", "postgres://"].iter().any(|scheme| self.0.starts_with(scheme));
         if !is_postgres {
@@ -79,7 +96,42 @@ impl DatabaseUrl {
             let problem = "begins with postgresql://, or is left out for a file".into();
             return Err(ServerError::Value { key: "database", problem });
         }
-        Ok(Box::new(PostgresStore::open(&self.0, deployment)?))
+        Ok(())
+    }
+}
+
+/// What a master's configuration says of its books.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    /// The data directory.
+    pub(crate) data: PathBuf,
+    /// Where the books are.
+    pub(crate) location: Location,
+    /// They are not in the data directory.
+    pub(crate) is_server: bool,
+    /// The master makes its keys in the data directory.
+    pub(crate) own_keys: bool,
+}
+
+impl Configured {
+    /// Reads a `master.toml`.
+    pub(crate) fn read(file: &Path) -> Result<Configured, ServerError> {
+        let settings: MasterSettings = load(Some(file), "PAPERTRADER_MASTER_", ())?;
+        let data = settings.data(super::run::directory_of(file));
+        Ok(Configured {
+            location: settings.database.location(&data)?,
+            is_server: !settings.database.0.is_empty(),
+            own_keys: settings.openpgp.key.is_none() && settings.tls.key.is_none(),
+            data,
+        })
+    }
+
+    /// Where the books are, in words without a password.
+    pub(crate) fn place(&self) -> String {
+        match self.is_server {
+            true => "postgresql".to_owned(),
+            false => self.data.join(BOOKS).display().to_string(),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apart;
+mod books;
 mod boot;
 mod capture;
 mod cli;
@@ -13,6 +14,9 @@ mod crash;
 mod kill_loop;
 mod logs;
 mod place;
+#[path = "../../../store/tests/postgres/server.rs"]
+#[allow(dead_code, reason = "the store's own tests use all of it")]
+mod postgres_server;
 mod process;
 mod secrets;
 mod up;

@@ -221,6 +221,9 @@ impl Driver {
             }
             // Answered at once, never queued.
             AdminRequest::Status {}
+            | AdminRequest::Verify {}
+            | AdminRequest::BackUp { .. }
+            | AdminRequest::Export { .. }
             | AdminRequest::ListWorkers {}
             | AdminRequest::ShowWorker { .. }
             | AdminRequest::ListSessions { .. }

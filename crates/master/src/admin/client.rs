@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::message::{AdminRefusal, AdminReply, AdminRequest, MAX_REPLY};
+use super::message::{AdminRefusal, AdminReply, AdminRequest, MAX_REPLY, Progress};
 use super::{SOCKET, reach};
 
 /// How long the master may take for an answer: a change waits for the disk.
@@ -74,21 +74,34 @@ impl Client {
 
     /// Asks, and waits for the answer; a refusal is an error.
     pub fn ask(&mut self, request: &AdminRequest) -> Result<AdminReply, ClientError> {
+        self.ask_watching(request, &mut |_| {})
+    }
+
+    /// The same; is told meanwhile how far it is.
+    pub fn ask_watching(
+        &mut self,
+        request: &AdminRequest,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<AdminReply, ClientError> {
         let mut line = serde_json::to_vec(request).map_err(|_| ClientError::NotUnderstood)?;
         line.push(b'\n');
         // Where the master says why it closes, it has said so before this fails.
-        let sent = self.stream.get_mut().write_all(&line);
-        let mut answer = Vec::new();
-        let mut limited = (&mut self.stream).take(MAX_REPLY as u64 + 1);
-        let read = limited.read_until(b'\n', &mut answer);
-        if answer.last() != Some(&b'\n') {
-            let closed = || io::ErrorKind::UnexpectedEof.into();
-            return Err(ClientError::NoAnswer(sent.and(read).err().unwrap_or_else(closed)));
-        }
-        match serde_json::from_slice(&answer) {
-            Ok(AdminReply::Refused(refusal)) => Err(refusal.into()),
-            Ok(reply) => Ok(reply),
-            Err(_) => Err(ClientError::NotUnderstood),
+        let mut sent = self.stream.get_mut().write_all(&line);
+        loop {
+            let mut answer = Vec::new();
+            let mut limited = (&mut self.stream).take(MAX_REPLY as u64 + 1);
+            let read = limited.read_until(b'\n', &mut answer);
+            if answer.last() != Some(&b'\n') {
+                let closed = || io::ErrorKind::UnexpectedEof.into();
+                let sent = std::mem::replace(&mut sent, Ok(()));
+                return Err(ClientError::NoAnswer(sent.and(read).err().unwrap_or_else(closed)));
+            }
+            match serde_json::from_slice(&answer) {
+                Ok(AdminReply::Progress(progress)) => watch(progress),
+                Ok(AdminReply::Refused(refusal)) => return Err(refusal.into()),
+                Ok(reply) => return Ok(reply),
+                Err(_) => return Err(ClientError::NotUnderstood),
+            }
         }
     }
 }

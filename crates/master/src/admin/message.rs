@@ -7,6 +7,8 @@
 //! Invariant: no reply holds a session ID, a password's hash or a secret key, and no text of a
 //! worker or a key in a reply holds a control character or is longer than [`MAX_SHOWN`].
 
+mod books;
+mod error;
 mod limits;
 
 use std::fmt;
@@ -14,6 +16,11 @@ use std::fmt;
 use papertrader_core::time::{MarketTime, WallTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use books::{
+    BackedUp, BooksRestored, Checked, Contradiction, ExportCursor, ExportLine, ExportPage, LINES,
+    Progress, Verified,
+};
+pub use error::AdminError;
 pub use limits::{BackoffLimit, LimitsInForce, PortPlaces, PortStatus, RateLimit};
 
 /// Longest request, in bytes, its line's end included.
@@ -102,6 +109,26 @@ pub enum AdminRequest {
         /// The name.
         name: String,
     },
+    /// Folds all that is stored and compares. Answer: [`AdminReply::Verified`], after any number of
+    /// [`AdminReply::Progress`].
+    Verify {},
+    /// Copies the books into a new file. Answer: [`AdminReply::BackedUp`], after any number of
+    /// [`AdminReply::Progress`].
+    BackUp {
+        /// Its path, absolute.
+        file: String,
+        /// The device of the directory that it is to be in, as whoever asks sees it.
+        device: u64,
+        /// The directory's number on that device.
+        inode: u64,
+    },
+    /// What an account ever did, oldest first, a part at a time. Answer: [`AdminReply::Exported`].
+    Export {
+        /// Whose.
+        user: String,
+        /// Where it begins.
+        after: ExportCursor,
+    },
 }
 
 /// A worker to register.
@@ -149,6 +176,14 @@ pub enum AdminReply {
     UserDisabled(UserDisabled),
     /// See [`AdminRequest::EnableUser`].
     UserEnabled(UserEnabled),
+    /// How far something is; the answer follows.
+    Progress(Progress),
+    /// See [`AdminRequest::Verify`].
+    Verified(Verified),
+    /// See [`AdminRequest::BackUp`].
+    BackedUp(BackedUp),
+    /// See [`AdminRequest::Export`].
+    Exported(ExportPage),
     /// Nothing was done, or nothing can be said.
     Refused(AdminRefusal),
 }
@@ -161,119 +196,6 @@ pub struct AdminRefusal {
     pub code: String,
     /// The words for people.
     pub text: String,
-}
-
-/// Why the master does not do what it is asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AdminError {
-    /// The line is no request.
-    #[error("this is no request: {0}")]
-    BadRequest(String),
-    /// The line is longer than [`MAX_REQUEST`].
-    #[error("a request has at most {MAX_REQUEST} bytes")]
-    RequestTooLong,
-    /// The answer would be longer than [`MAX_REPLY`].
-    #[error("the answer has more than {MAX_REPLY} bytes")]
-    ReplyTooLong,
-    /// Too many connections on the admin socket.
-    #[error("too many operator commands are running: wait until some have ended")]
-    TooManyConnections,
-    /// The database did not take the change.
-    #[error("the change could not be stored; the master's log says why")]
-    Unavailable,
-    /// The master is on its way out.
-    #[error("the master is shutting down")]
-    ShuttingDown,
-    /// No worker has this name.
-    #[error("no worker is called '{0}': `papertrader admin workers list` shows them all")]
-    UnknownWorker(String),
-    /// Not a name.
-    #[error("'{0}' is no name for a worker: 1 to 32 letters, digits, '-', '_' and '.'")]
-    BadWorkerName(String),
-    /// Another worker has the name.
-    #[error(
-        "the worker with UUID {uuid} is called '{name}': take it off the registry first \
-         (`papertrader admin workers remove {name}`), or choose another name"
-    )]
-    WorkerNameTaken {
-        /// The name.
-        name: String,
-        /// Whose it is.
-        uuid: String,
-    },
-    /// Not a UUID.
-    #[error("'{0}' is not the UUID of a worker: it stands in the worker's worker.toml")]
-    BadUuid(String),
-    /// Not an address or network.
-    #[error("{0}")]
-    BadAddress(String),
-    /// No address, or too many.
-    #[error("say where the worker connects from: 1 to {MAX_ADDRESSES} addresses or networks")]
-    AddressesNeeded,
-    /// Not an OpenPGP public key.
-    #[error("the key cannot be taken: {0}")]
-    BadKey(String),
-    /// A key that may not be used.
-    #[error("the key cannot be used: {0}")]
-    UnusableKey(String),
-    /// Somebody else has the key.
-    #[error("the key is already that of {0}: each needs its own")]
-    KeyTaken(String),
-    /// Its key is in wrong hands.
-    #[error(
-        "worker '{0}' was booted as compromised: make it a new key and add it again \
-         (`papertrader admin workers add`)"
-    )]
-    Compromised(String),
-    /// The key to register is one that a worker had when it was compromised.
-    #[error(
-        "this key was in a worker that was compromised: whoever broke in has it. Make a new one \
-         (`papertrader init worker`)"
-    )]
-    CompromisedKey,
-    /// Nobody has this name.
-    #[error("no user is called '{0}': `papertrader admin users list` shows them all")]
-    UnknownUser(String),
-    /// No session has this handle.
-    #[error("no session has the handle '{0}': `papertrader admin sessions list` shows them")]
-    UnknownSession(String),
-    /// A boot must last.
-    #[error("a boot lasts at least one second")]
-    BadDuration,
-}
-
-impl AdminError {
-    /// The stable word for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            AdminError::BadRequest(_) => "badRequest",
-            AdminError::RequestTooLong => "requestTooLong",
-            AdminError::ReplyTooLong => "replyTooLong",
-            AdminError::TooManyConnections => "tooManyConnections",
-            AdminError::Unavailable => "unavailable",
-            AdminError::ShuttingDown => "shuttingDown",
-            AdminError::UnknownWorker(_) => "unknownWorker",
-            AdminError::BadWorkerName(_) => "badWorkerName",
-            AdminError::WorkerNameTaken { .. } => "workerNameTaken",
-            AdminError::BadUuid(_) => "badUuid",
-            AdminError::BadAddress(_) => "badAddress",
-            AdminError::AddressesNeeded => "addressesNeeded",
-            AdminError::BadKey(_) => "badKey",
-            AdminError::UnusableKey(_) => "unusableKey",
-            AdminError::KeyTaken(_) => "keyTaken",
-            AdminError::Compromised(_) => "compromised",
-            AdminError::CompromisedKey => "compromisedKey",
-            AdminError::UnknownUser(_) => "unknownUser",
-            AdminError::UnknownSession(_) => "unknownSession",
-            AdminError::BadDuration => "badDuration",
-        }
-    }
-}
-
-impl From<AdminError> for AdminReply {
-    fn from(error: AdminError) -> AdminReply {
-        AdminReply::Refused(AdminRefusal { code: error.code().into(), text: error.to_string() })
-    }
 }
 
 /// A time on either clock, in nanoseconds since 1970. In JSON it is RFC 3339 in UTC.

@@ -18,7 +18,7 @@ use papertrader_protocol::Request;
 use papertrader_protocol::returns::Return;
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{
-    Batch, Change, CommitError, Found, Loaded, Mismatch, Store, StoreError, StoreReader,
+    Batch, Change, CommitError, Found, Loaded, Location, Mismatch, Store, StoreError, StoreReader,
 };
 
 use crate::events;
@@ -116,6 +116,9 @@ impl Store for Unwilling {
     }
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
         self.store.verify()
+    }
+    fn location(&self) -> Location {
+        self.store.location()
     }
 }
 

@@ -38,7 +38,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const PROBE: Duration = Duration::from_secs(10);
 
 /// A database server and how to reach it.
-pub(super) struct Address {
+pub(crate) struct Address {
     pub(super) config: Config,
     pub(super) tls: MakeRustlsConnect,
     /// How long the server may take for a statement.
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Address {
 
 impl Address {
     /// Reads a URL.
-    pub(super) fn new(url: &str) -> Result<Address, StoreError> {
+    pub(crate) fn new(url: &str) -> Result<Address, StoreError> {
         let (url, own) = take_own(url)?;
         let unreadable = || {
             wrong(

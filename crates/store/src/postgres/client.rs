@@ -170,7 +170,8 @@ impl Client {
         self.inner.as_ref().filter(|_| !self.is_lost.get()).ok_or_else(Failure::lost)
     }
 
-    fn prepare(&self, sql: &str) -> Result<Statement, Failure> {
+    /// A statement, prepared once.
+    pub(super) fn prepare(&self, sql: &str) -> Result<Statement, Failure> {
         if let Some(statement) = self.statements.borrow().get(sql) {
             return Ok(statement.clone());
         }

@@ -140,6 +140,17 @@ fn lock(client: &Client) -> Result<(), StoreError> {
     }
 }
 
+/// That the database has the newest version.
+pub(super) fn check(client: &Client) -> Result<(), StoreError> {
+    let known = MIGRATIONS.len() as u32;
+    match version(client)? {
+        0 => Err(StoreError::Corrupt("there are no books in it yet".to_owned())),
+        found if found > known => Err(StoreError::TooNew { found, known }),
+        found if found < known => Err(StoreError::TooOld { found, known }),
+        _ => Ok(()),
+    }
+}
+
 fn migrate(client: &Client, deployment: &str) -> Result<(), StoreError> {
     let known = MIGRATIONS.len() as u32;
     let found = version(client)?;

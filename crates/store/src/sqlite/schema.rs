@@ -83,8 +83,23 @@ pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn migrate(connection: &mut Connection, deployment: &str) -> Result<(), StoreError> {
-    let known = MIGRATIONS.len();
+/// Brings a file to the newest version. A new one gets the deployment ID given.
+pub(super) fn migrate(connection: &mut Connection, deployment: &str) -> Result<(), StoreError> {
+    let found = version_of_ours(connection)?;
+    let (version, known) = (found as usize, MIGRATIONS.len());
+    if version < known {
+        add_functions(connection).map_err(of_read)?;
+    }
+    for (done, sql) in MIGRATIONS.iter().enumerate().skip(version) {
+        apply(connection, done + 1, sql, deployment).map_err(of_read)?;
+        tracing::info!(version = done + 1, "the database schema was brought forward");
+    }
+    Ok(())
+}
+
+/// The version of a file of ours, 0 of an empty one. It is none that this program does not know.
+pub(super) fn version_of_ours(connection: &Connection) -> Result<u32, StoreError> {
+    let known = MIGRATIONS.len() as u32;
     let found: u32 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(of_read)?;
     let owner: i32 =
@@ -97,18 +112,19 @@ fn migrate(connection: &mut Connection, deployment: &str) -> Result<(), StoreErr
         let what = "the file is a database of another program";
         return Err(StoreError::Corrupt(what.to_owned()));
     }
-    let version = found as usize;
-    if version > known {
-        return Err(StoreError::TooNew { found, known: known as u32 });
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
     }
-    if version < known {
-        add_functions(connection).map_err(of_read)?;
+    Ok(found)
+}
+
+/// That a file has the newest version.
+pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
+    let known = MIGRATIONS.len() as u32;
+    match version_of_ours(connection)? {
+        found if found < known => Err(StoreError::TooOld { found, known }),
+        _ => Ok(()),
     }
-    for (done, sql) in MIGRATIONS.iter().enumerate().skip(version) {
-        apply(connection, done + 1, sql, deployment).map_err(of_read)?;
-        tracing::info!(version = done + 1, "the database schema was brought forward");
-    }
-    Ok(())
 }
 
 fn apply(

@@ -43,7 +43,11 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     ),
     (AtLoading, "table instrument, row 2", "DELETE FROM instrument WHERE id = 1"),
     (AtLoading, "table instrument, row 1: kind", "UPDATE instrument SET kind = 256 WHERE id = 1"),
-    (AtLoading, "account 1: cash is", "UPDATE balance SET cash = cash + 1 WHERE account = 1"),
+    (
+        AtLoading,
+        "table balance, row 1: cash is",
+        "UPDATE balance SET cash = cash + 1 WHERE account = 1",
+    ),
     (
         AtLoading,
         "table account, row 1: cash is negative",
@@ -51,7 +55,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     ),
     (
         ByVerifying,
-        "account 1: granted is",
+        "table balance, row 1: granted is",
         "UPDATE balance SET granted = granted + 1 WHERE account = 1",
     ),
     (AtLoading, "table account, row 1: name", "UPDATE account SET name = '' WHERE id = 1"),
@@ -77,11 +81,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     ),
     (ByVerifying, "price is not a price", "UPDATE outcome SET price = 0 WHERE id = {filled}"),
     (ByVerifying, "quantity is", "UPDATE outcome SET quantity = quantity + 1 WHERE id = {filled}"),
-    (
-        ByVerifying,
-        "units of instrument",
-        "UPDATE outcome SET quantity = quantity + 1 WHERE id = {filled}",
-    ),
+    (ByVerifying, "units is", "UPDATE outcome SET quantity = quantity + 1 WHERE id = {filled}"),
     (ByVerifying, "cost", "UPDATE outcome SET basis = basis + 1 WHERE id = {sale}"),
     (
         ByVerifying,
@@ -129,7 +129,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
          SELECT 0, account, hash, id, 3, 7, 7 FROM order_ WHERE id = {waiting}",
     ),
     (AtLoading, "settled_order", "UPDATE meta SET settled_order = -1"),
-    (ByVerifying, "table waiting: it lacks order", "DELETE FROM waiting WHERE id = {waiting}"),
+    (ByVerifying, "it lacks this order", "DELETE FROM waiting WHERE id = {waiting}"),
     (
         ByVerifying,
         "table waiting, row 99999: it belongs to nothing",
@@ -141,7 +141,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
         "INSERT INTO outcome (generation, account, hash, id, state, wall, market) \
          VALUES (0, 1, 2, 99999, 3, 7, 7)",
     ),
-    (ByVerifying, "it lacks order", "DELETE FROM outcome WHERE id = {filled}"),
+    (ByVerifying, "it lacks this order", "DELETE FROM outcome WHERE id = {filled}"),
     (
         ByVerifying,
         "it belongs to nothing",
@@ -165,10 +165,14 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
         "INSERT INTO cancel_mark SELECT account, client_order_id, 0, 0 FROM order_ WHERE id = {filled}",
     ),
     (ByVerifying, "cash is", "UPDATE journal SET cash = cash + 1 WHERE id = {grant}"),
-    (ByVerifying, "named account grants", "UPDATE journal SET cash = cash + 1 WHERE id = {grant}"),
     (
         ByVerifying,
-        "named account fractions",
+        "table named_account, row grants, 0: cash",
+        "UPDATE journal SET cash = cash + 1 WHERE id = {grant}",
+    ),
+    (
+        ByVerifying,
+        "table named_account, row fractions, 0: cash",
         "UPDATE journal SET cash = cash + 1 WHERE id = {split}",
     ),
     (
@@ -242,12 +246,12 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     ),
     (
         AtLoading,
-        "named account market: cash",
+        "table named_account, row market, 0: cash",
         "UPDATE named_account SET amount = '7' WHERE name = 'market' AND instrument = 0",
     ),
     (
         AtLoading,
-        "named account market: units of instrument 1",
+        "table named_account, row market, 1: units",
         "UPDATE named_account SET amount = '7' WHERE name = 'market' AND instrument = 1",
     ),
     (
@@ -258,8 +262,80 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (AtLoading, "table named_account", "DELETE FROM named_account WHERE name = 'fractions'"),
 ];
 
+/// Columns that may hold anything of their kind, without a contradiction to anything else that is
+/// stored, each with the reason. All others are damaged by [`any_changed_column_is_named`].
+const FREE: &[(&str, &str, &str)] = &[
+    ("meta", "deployment", "any text is one; what it salts is a hash of a hash"),
+    ("meta", "last_batch", "batches are not stored as such: only that there were any"),
+    ("meta", "settled_order", "more than it was: then `waiting` has all open orders just the same"),
+    ("instrument", "symbol", "a name"),
+    ("instrument", "name", "a name"),
+    ("instrument", "kind", "a property of its own"),
+    ("account", "name", "a name; its copy in lower case is compared"),
+    ("account", "email", "a name"),
+    ("account", "pass_hash", "what it is the hash of is not stored"),
+    ("account", "since", "a time of its own, earlier than the last one"),
+    ("account", "password_due", "a decision of its own"),
+    ("order_", "client_order_id", "a name; its hash is compared"),
+    ("order_", "received_wall", "the only record of it, earlier than its outcome"),
+    ("order_", "received_market", "the only record of it, earlier than its fill"),
+    ("order_", "seen", "the only record of it, before its fill"),
+    ("order_", "day", "the only record of it"),
+    ("order_", "hold", "the price that it was made of is not stored"),
+    ("order_", "worker", "a name"),
+    ("order_", "worker_time", "what the worker said"),
+    ("order_", "worker_sequence", "what the worker said"),
+    ("outcome", "wall", "a time of its own, between others"),
+    ("outcome", "market", "a time of its own, between others"),
+    ("waiting", "reason", "the only record of it"),
+    ("waiting", "quantity", "what splits made of it while it was open is not stored otherwise"),
+    ("cancel_mark", "client_order_id", "a name"),
+    ("cancel_mark", "wall", "a time of its own, earlier than the last one"),
+    ("cancel_mark", "market", "a time of its own"),
+    ("cancel_mark", "account", "whose name it marks is not stored otherwise"),
+    ("journal", "id", "a number that only orders"),
+    ("journal", "action", "a number of the price source's"),
+    ("journal", "wall", "a time of its own, between others"),
+    ("journal", "market", "a time of its own, earlier than the last one"),
+    ("session", "key", "the hash of a secret"),
+    ("session", "account", "the only record of it"),
+    ("session", "expires", "a time of its own"),
+    ("session", "expirable", "a decision of its own"),
+    ("session", "client", "any address"),
+    ("session", "started", "a time of its own"),
+    ("session", "used", "a time of its own, later than its start"),
+    ("snapshot", "wall", "a time of its own, between others"),
+    ("snapshot", "market", "a time of its own, between others"),
+    ("snapshot", "day", "a count of its own, between others"),
+    ("snapshot", "last_action", "a number of the price source's"),
+    ("snapshot", "ended", "what the price source said"),
+    ("price", "price", "the price source's, until it says another"),
+    ("price", "time", "the price source's, earlier than the last one"),
+    ("price", "instrument", "a price of one instrument as good as of another"),
+    ("bar", "start", "the price source's"),
+    ("bar", "resolution", "the price source's"),
+    ("bar", "open", "the price source's, between low and high"),
+    ("bar", "high", "the price source's, above the others"),
+    ("bar", "low", "the price source's, below the others"),
+    ("bar", "close", "the price source's, between low and high"),
+    ("bar", "volume", "the price source's"),
+    ("worker", "id", "a name"),
+    ("worker", "name", "a name"),
+    ("worker", "allowed", "the operator's decision"),
+    ("worker", "key", "opaque here: the registry reads it at each start"),
+    ("worker", "booted", "the operator's decision"),
+    ("worker", "booted_until", "the operator's decision"),
+    ("worker", "compromised", "the operator's decision"),
+    ("exposure", "worker", "it outlives the worker's registration"),
+    ("exposure", "account", "the only record of it"),
+    ("stolen_key", "fingerprint", "the only record of it"),
+];
+
 /// A database that can be damaged.
 pub(crate) trait Damaged {
+    /// Its tables with their columns, but for what numbers the schema: from its own list.
+    fn columns(&self) -> Vec<(String, String)>;
+
     /// Opens a copy of what [`prepare`] made, after a statement that no constraint hindered. Returns how
     /// many rows it changed, too.
     fn damage(&self, case: usize, sql: &str) -> (u64, Box<dyn Store>);
@@ -311,5 +387,71 @@ pub(crate) fn any_changed_row_is_named(database: &dyn Damaged) {
             (_, Err(error)) => panic!("{sql}\n{seen:?}, but loading says: {error}"),
             (_, Ok(_)) => panic!("{sql}\n{seen:?}, but loading says nothing"),
         }
+    }
+}
+
+/// That each table is damaged above, and each of its columns below or known to be free: a new one
+/// cannot be forgotten.
+pub(crate) fn any_changed_column_is_named(database: &dyn Damaged) {
+    let columns = database.columns();
+    assert!(columns.len() > 100, "{columns:?}");
+    for (table, column, reason) in FREE {
+        let is_there = columns.iter().any(|(t, c)| (t.as_str(), c.as_str()) == (*table, *column));
+        assert!(is_there, "{table}.{column} is free ({reason}), but there is none");
+    }
+    let mut cases = DAMAGE.len();
+    for (table, column) in &columns {
+        let verbs = ["UPDATE", "DELETE FROM", "INSERT INTO"].map(|verb| format!("{verb} {table} "));
+        let is_damage = |sql: &str| {
+            verbs.iter().any(|verb| {
+                sql.starts_with(verb.trim_end()) && {
+                    let rest = &sql[verb.len() - 1..];
+                    rest.is_empty() || rest.starts_with(' ')
+                }
+            })
+        };
+        assert!(
+            DAMAGE.iter().any(|(_, _, sql)| is_damage(sql)) || table == "stolen_key",
+            "table {table} is never damaged; say how verification sees it, or why it cannot"
+        );
+        if FREE.iter().any(|(t, c, _)| (*t, *c) == (table.as_str(), column.as_str())) {
+            continue;
+        }
+        // One row of which the column says something: a filled order's, where there are such.
+        let last = match table.as_str() {
+            "order_" | "outcome" => format!("id = {FILLED}"),
+            "waiting" => format!("id = {WAITING}"),
+            "journal" => format!("id = {SPLIT}"),
+            "position" => HELD.to_owned(),
+            "named_account" => "name = 'market' AND instrument = 1".to_owned(),
+            "snapshot" => {
+                format!("number = (SELECT snapshot FROM outcome WHERE id = {FILLED})")
+            }
+            "bar" => "instrument = (SELECT max(instrument) FROM bar)".to_owned(),
+            "meta" => "one = 1".to_owned(),
+            "balance" => "account = 1".to_owned(),
+            "price" => "instrument = 1".to_owned(),
+            _ => "id = 1".to_owned(),
+        };
+        let is_text = matches!(
+            (table.as_str(), column.as_str()),
+            ("account", "name_key") | ("named_account", "name" | "amount")
+        );
+        let changed = if is_text { format!("{column} || '-7'") } else { format!("{column} + 97") };
+        let changed = match column.as_str() {
+            "worker" | "key" => database.bytes("01"),
+            "state" => "3".to_owned(),
+            "reason" | "asked" | "side" | "disabled" => format!("coalesce({column}, 0) + 1"),
+            "last_wall" => "1".to_owned(),
+            _ => changed,
+        };
+        let sql = format!("UPDATE {table} SET {column} = {changed} WHERE {last}");
+        let (rows, mut store) = database.damage(cases, &sql);
+        cases += 1;
+        assert!(rows > 0, "{sql} changes nothing");
+        let found = store.verify().unwrap();
+        assert!(!found.is_empty(), "{sql}: nothing is found; is {table}.{column} free?");
+        // It says where: the row, or one that contradicts it.
+        assert!(found.iter().any(|mismatch| mismatch.table.is_some()), "{sql}: {found:#?}");
     }
 }

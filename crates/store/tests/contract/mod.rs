@@ -62,13 +62,13 @@ macro_rules! contract_tests {
 }
 
 /// Commits `batches` batches of a seed's story.
-fn trade(store: &mut dyn Store, seed: u64, batches: u64) -> Trading {
+pub(crate) fn trade(store: &mut dyn Store, seed: u64, batches: u64) -> Trading {
     let mut trading = Trading::new(seed);
     go_on(store, &mut trading, batches);
     trading
 }
 
-fn go_on(store: &mut dyn Store, trading: &mut Trading, batches: u64) {
+pub(crate) fn go_on(store: &mut dyn Store, trading: &mut Trading, batches: u64) {
     for _ in 0..batches {
         let batch = trading.next_batch();
         store.commit(&batch).unwrap();

@@ -33,6 +33,15 @@ impl<'s> Kept<'s> {
 }
 
 impl damage::Damaged for Kept<'_> {
+    fn columns(&self) -> Vec<(String, String)> {
+        let sql = "SELECT table_name::text, column_name::text
+                   FROM information_schema.columns JOIN pg_tables
+                   ON tablename = table_name AND schemaname = table_schema
+                   WHERE table_schema = 'public' AND table_name <> 'schema_version'";
+        let rows = self.database.raw().query(sql, &[]).unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
     fn damage(&self, _: usize, sql: &str) -> (u64, Box<dyn Store>) {
         let mut raw = self.database.raw();
         let mut restore = String::new();
@@ -56,5 +65,7 @@ impl damage::Damaged for Kept<'_> {
 fn any_changed_row_is_named() {
     let database = Server::shared().database();
     damage::prepare(&mut database.store());
-    damage::any_changed_row_is_named(&Kept::new(database));
+    let kept = Kept::new(database);
+    damage::any_changed_row_is_named(&kept);
+    damage::any_changed_column_is_named(&kept);
 }

@@ -5,6 +5,8 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "clippy takes only the test functions themselves for tests")]
 
+#[path = "../contract/whole.rs"]
+mod books;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod crash;
@@ -12,6 +14,7 @@ mod damage;
 mod proxy;
 mod server;
 mod tls;
+mod whole;
 
 use contract::trading::Trading;
 use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId};
@@ -20,9 +23,16 @@ use papertrader_core::order::Side;
 use papertrader_core::time::SECOND;
 use papertrader_store::postgres::PostgresStore;
 use papertrader_store::{Batch, CommitError, Store, StoreError, order_hash};
-use server::Server;
+use server::{Database, Server};
+
+impl contract::Backend for Database<'_> {
+    fn open(&self, deployment: &str) -> Box<dyn Store> {
+        Box::new(PostgresStore::open(&self.url(), deployment).unwrap())
+    }
+}
 
 contract_tests!(Server::shared().database());
+whole_tests!(Server::shared().database());
 
 #[test]
 fn the_view_of_postings_is_the_double_entry() {

@@ -23,6 +23,15 @@ fn open(path: &Path) -> SqliteStore {
 }
 
 impl damage::Damaged for Files {
+    fn columns(&self) -> Vec<(String, String)> {
+        let raw = Connection::open(self.path("whole.sqlite")).unwrap();
+        let sql = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c
+                   WHERE t.type = 'table'";
+        let mut statement = raw.prepare(sql).unwrap();
+        let columns = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        columns.collect::<Result<_, _>>().unwrap()
+    }
+
     fn damage(&self, case: usize, sql: &str) -> (u64, Box<dyn Store>) {
         let path = self.path(&format!("{case}.sqlite"));
         std::fs::copy(self.path("whole.sqlite"), &path).unwrap();
@@ -44,4 +53,5 @@ fn any_changed_row_is_named() {
     // Closing it leaves one file.
     damage::prepare(&mut open(&files.path("whole.sqlite")));
     damage::any_changed_row_is_named(&files);
+    damage::any_changed_column_is_named(&files);
 }

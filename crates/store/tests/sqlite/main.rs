@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy takes only the test functions themselves for tests")]
 
+#[path = "../contract/whole.rs"]
+mod books;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod crash;
@@ -47,6 +49,7 @@ impl contract::Backend for File {
 }
 
 contract_tests!(File::new());
+whole_tests!(File::new());
 
 #[test]
 fn the_view_of_postings_is_the_double_entry() {

@@ -76,7 +76,7 @@ fn a_database_of_version_1_is_brought_forward_with_its_rows() {
 const ORDERS_OF_2: &str = "
     INSERT INTO instrument (id, symbol, name, kind) VALUES (1, 'AAPL', 'Apple', 1);
     INSERT INTO snapshot (number, wall, market, day, last_action, ended)
-    VALUES (1, 1100, 100, 1, 0, 0), (2, 1200, 200, 1, 0, 0);
+    VALUES (1, 1100, 100, 1, 0, 0), (2, 1200, 200, 1, 1, 0);
     INSERT INTO price (instrument, price, time) VALUES (1, 100000000, 200);
     INSERT INTO order_ (id, account, client_order_id, side, instrument, quantity, asked, hold,
         received_wall, received_market, seen, day, worker, worker_time, worker_sequence, state,
@@ -110,7 +110,7 @@ fn the_orders_of_version_2_are_all_there() {
     raw.execute_batch(include_str!("../../migrations/sqlite/0001_books.sql")).unwrap();
     raw.execute_batch(include_str!("../../migrations/sqlite/0002_lock.sql")).unwrap();
     raw.execute_batch(
-        &ROWS_OF_1.replace(", started)", ", started, used)").replace("1500)", "1500, 0)"),
+        &ROWS_OF_1.replace(", started)", ", started, used)").replace("1500)", "1500, 1500)"),
     )
     .unwrap();
     raw.execute_batch(ORDERS_OF_2).unwrap();
