@@ -26,7 +26,7 @@ use papertrader_protocol::link::{LinkPing, LinkPong, LinkWelcome, SessionPresenc
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Header, Instruction, Reason, Request};
-use papertrader_store::{Batch, Store, StoreError};
+use papertrader_store::{Batch, CommitError, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -36,8 +36,9 @@ use crate::admin::{AdminRequest, AdminSocket, Answer, SocketError};
 use crate::assets::{Assets, preparation};
 use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
-use crate::database::{Done, Readers, Writer};
+use crate::database::{Database, Done, Readers, Writer};
 use crate::hasher::{Hasher, PasswordDone};
+use crate::lease::{Tenure, Turn};
 use crate::limits::OrderRate;
 use crate::port::{self, OwnedFrame, Places, Port, Refusals};
 use crate::registry::Registry;
@@ -52,10 +53,17 @@ const TURN: usize = 4_096;
 pub enum MasterError {
     /// The store cannot be read.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The store cannot be written to any more, or a thread that the master needs has failed.
     #[error("nothing more can be written: {0}")]
     Writing(String),
+    /// Another process is the master now.
+    #[error(
+        "another master has taken over ({0}): this one has stored nothing since, and must not go on. \
+         With `standby = true` in its configuration it waits for that one's end when it is started \
+         again"
+    )]
+    TakenOver(String),
     /// The price source cannot be used.
     #[error("the price source failed: {0}")]
     Source(#[from] SourceError),
@@ -71,6 +79,15 @@ pub enum MasterError {
     /// A thread, a socket or the machine's randomness failed.
     #[error("the machine failed: {0}")]
     Machine(#[from] std::io::Error),
+}
+
+impl From<StoreError> for MasterError {
+    fn from(error: StoreError) -> MasterError {
+        match error {
+            StoreError::TakenOver(by) => MasterError::TakenOver(by),
+            error => MasterError::Store(error),
+        }
+    }
 }
 
 /// When snapshots are taken.
@@ -124,13 +141,17 @@ impl Master {
         let port_clock = clock.clone();
         let (events, inbox) = mpsc::channel(TURN);
         let sender = events.clone();
+        // Loading may take longer than the lease lasts.
+        let tenure = Tenure::begin(store.lease(), &events)?;
+        let held = tenure.held();
         let interval = match &ticks {
             Ticks::Every(interval) => i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX),
             Ticks::Manual(_) => 0,
         };
         let driver = tokio::task::spawn_blocking(move || {
             prepare(store.as_mut(), source.as_ref(), &clock)?;
-            Driver::new(config, store, source, clock, interval, about, sender)
+            let database = Database { store, tenure };
+            Driver::new(config, database, source, clock, interval, about, sender)
         })
         .await
         .map_err(std::io::Error::other)??;
@@ -149,7 +170,7 @@ impl Master {
             (socket, tokio::spawn(async move { accepting.accept(events).await }))
         });
         let (clock, refusals) = (port_clock, Mutex::new(Refusals::default()));
-        let port = Port { side, registry, view, clock, events, places, limits, refusals };
+        let port = Port { side, registry, view, clock, events, places, held, limits, refusals };
         let accepting = tokio::spawn(port::accept(listener, Arc::new(port)));
         let running = tokio::spawn(async move {
             let result = running.await;
@@ -187,9 +208,10 @@ fn prepare(
         return Ok(());
     }
     let number = BatchNumber(loaded.last_batch.0 + 1);
-    store
-        .commit(&Batch { number, wall: clock.now(), changes })
-        .map_err(|error| MasterError::Writing(error.to_string()))
+    store.commit(&Batch { number, wall: clock.now(), changes }).map_err(|error| match error {
+        CommitError::TakenOver(by) => MasterError::TakenOver(by),
+        error => MasterError::Writing(error.to_string()),
+    })
 }
 
 /// What reports to the driver.
@@ -243,6 +265,8 @@ pub(crate) struct Driver {
     pub(crate) events: Events,
     pub(crate) writer: Writer,
     pub(crate) about: About,
+    /// The right to be the master.
+    pub(crate) tenure: Tenure,
     pub(crate) deployment: String,
     pub(crate) interval: i64,
     pub(crate) last_batch: BatchNumber,
@@ -259,13 +283,14 @@ pub(crate) struct Driver {
 impl Driver {
     fn new(
         config: Config,
-        mut store: Box<dyn Store>,
+        database: Database,
         source: Arc<dyn PriceSource>,
         clock: Clock,
         interval: i64,
         about: About,
         events: Events,
     ) -> Result<Driver, MasterError> {
+        let Database { mut store, tenure } = database;
         let loaded = store.load()?;
         let mut readers = Vec::new();
         for _ in 0..config.read_threads.max(1) {
@@ -313,6 +338,7 @@ impl Driver {
             readers: Readers::start(readers, &events)?,
             writer: Writer::start(store, events.clone())?,
             about,
+            tenure,
             deployment: loaded.deployment,
             last_batch: loaded.last_batch,
             last_taken: head.snapshot,
@@ -351,12 +377,17 @@ impl Driver {
         loop {
             tokio::select! {
                 event = inbox.recv() => match event {
-                    Some(event) => self.handle(event, draining)?,
+                    Some(event) => {
+                        // Before anything is answered: this process may have been stopped for long.
+                        self.tend_lease();
+                        self.handle(event, draining)?;
+                    }
                     // The driver itself holds a sender.
                     None => return Ok(()),
                 },
                 () = ticks.next(&mut timer), if !draining => self.poll(),
                 _ = housekeeping.tick() => {
+                    self.tend_lease();
                     self.tend_sessions();
                     self.cut_forbidden();
                 }
@@ -427,6 +458,10 @@ impl Driver {
     // Links.
 
     fn open_link(&mut self, id: LinkId, arrival: Arrival) {
+        if !self.tenure.is_held() {
+            // Dropping it closes the connection: there may be another master by now.
+            return;
+        }
         let (refusal, peer) = (arrival.queue.clone(), arrival.peer);
         match self.workers.admit(id, arrival, self.clock.now()) {
             Ok(older) => {
@@ -473,6 +508,25 @@ impl Driver {
             warn!(%why, "a link is cut");
             self.workers.cut(id);
             self.close_link(id);
+        }
+    }
+
+    /// Whoever does not know whether there is another master by now must answer nobody: the workers
+    /// are sent to look for the other.
+    fn tend_lease(&mut self) {
+        match self.tenure.turn() {
+            Some(Turn::Lapsed) => {
+                error!(
+                    "the lease on the database could not be renewed: no worker is served until it is"
+                );
+                let links: Vec<LinkId> = self.workers.links().map(|(id, _)| id).collect();
+                for id in links {
+                    self.workers.cut(id);
+                    self.close_link(id);
+                }
+            }
+            Some(Turn::Renewed) => info!("the lease on the database is held: workers are served"),
+            None => {}
         }
     }
 

@@ -10,6 +10,7 @@
 pub mod directory;
 mod fold;
 mod index;
+pub mod lease;
 pub mod postgres;
 mod read;
 mod rows;
@@ -31,6 +32,8 @@ use papertrader_core::names::{ClientOrderId, Email, Symbol, UserName};
 use papertrader_core::order::OrderRecord;
 use papertrader_core::settle::Settlement;
 use papertrader_core::time::{MarketTime, Moment, WallTime};
+
+use lease::Lease;
 
 /// Changes that are made durable together, in one SQL transaction.
 #[derive(Debug, Clone)]
@@ -311,6 +314,9 @@ pub enum StoreError {
     /// The directory is in use, or cannot be used.
     #[error("{0}")]
     Directory(String),
+    /// Another process is the master now. Nothing of this one is stored any more, for ever.
+    #[error("another master has taken over ({0})")]
+    TakenOver(String),
 }
 
 /// Committing a batch failed.
@@ -329,6 +335,9 @@ pub enum CommitError {
     /// The disk failed to make data durable. Stop: what was written before may be gone.
     #[error("the disk failed: {0}")]
     Disk(String),
+    /// Nothing of the batch is stored, and nothing will be: another process is the master now. Stop.
+    #[error("the batch was not stored: another master has taken over ({0})")]
+    TakenOver(String),
 }
 
 /// A database that can hold a deployment. One process uses it at a time.
@@ -365,6 +374,12 @@ pub trait Store: Send {
     /// Folds every stored grant, fill and journal entry, and compares with the stored cash,
     /// positions, cost bases and named accounts. Empty means that the books are right.
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError>;
+
+    /// The lease to renew, of a database that other masters may wait for. Without one nobody else can
+    /// ever take it over while this process lives.
+    fn lease(&mut self) -> Option<Box<dyn Lease>> {
+        None
+    }
 }
 
 /// Reads beside the writer; sees everything that was committed before the call.

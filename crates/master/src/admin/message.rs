@@ -33,7 +33,7 @@ pub const MAX_SHOWN: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "camelCase", deny_unknown_fields)]
 pub enum AdminRequest {
-    /// How the master is. Answer: [`AdminReply::Status`].
+    /// How the master is. Answer: [`AdminReply::Status`], or [`AdminReply::Standby`] of one that waits.
     Status {},
     /// All registered workers. Answer: [`AdminReply::Workers`].
     ListWorkers {},
@@ -125,6 +125,8 @@ pub struct NewWorker {
 pub enum AdminReply {
     /// See [`AdminRequest::Status`].
     Status(Box<Status>),
+    /// See [`AdminRequest::Status`].
+    Standby(StandbyStatus),
     /// See [`AdminRequest::ListWorkers`].
     Workers(WorkerLines),
     /// See [`AdminRequest::ShowWorker`].
@@ -184,6 +186,9 @@ pub enum AdminError {
     /// The master is on its way out.
     #[error("the master is shutting down")]
     ShuttingDown,
+    /// This master waits for another's end.
+    #[error("this master is a standby, and waits: ask the one that is active ({0})")]
+    Standby(String),
     /// No worker has this name.
     #[error("no worker is called '{0}': `papertrader admin workers list` shows them all")]
     UnknownWorker(String),
@@ -252,6 +257,7 @@ impl AdminError {
             AdminError::TooManyConnections => "tooManyConnections",
             AdminError::Unavailable => "unavailable",
             AdminError::ShuttingDown => "shuttingDown",
+            AdminError::Standby(_) => "standby",
             AdminError::UnknownWorker(_) => "unknownWorker",
             AdminError::BadWorkerName(_) => "badWorkerName",
             AdminError::WorkerNameTaken { .. } => "workerNameTaken",
@@ -354,6 +360,25 @@ pub struct Status {
     pub attempts: Attempts,
     /// The limits in force.
     pub limits: LimitsInForce,
+}
+
+/// How a master is that waits for another's end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// Its software version.
+    pub version: String,
+    /// Always `standby`.
+    pub role: String,
+    /// When it was started.
+    pub started: Stamp,
+    /// How long ago that is.
+    pub uptime_seconds: i64,
+    /// Where the active master runs; `None` if the database does not say, or cannot be asked.
+    pub active: Option<String>,
+    /// How long ago the active master last said that it lives, by the database's clock.
+    pub renewed_ms_ago: Option<u64>,
+    /// Why the database cannot be asked, if it cannot.
+    pub problem: Option<String>,
 }
 
 /// What the limits on attempts have counted, since the master's start.

@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use papertrader_store::Store;
 use papertrader_store::postgres::PostgresStore;
 use tempfile::TempDir;
 
@@ -219,12 +218,6 @@ impl Database<'_> {
     /// A connection past the store.
     pub(crate) fn raw(&self) -> postgres::Client {
         self.server.raw(&self.name)
-    }
-}
-
-impl crate::contract::Backend for Database<'_> {
-    fn open(&self, deployment: &str) -> Box<dyn Store> {
-        Box::new(PostgresStore::open(&self.url(), deployment).unwrap())
     }
 }
 
