@@ -15,4 +15,5 @@ mod logs;
 mod place;
 mod process;
 mod secrets;
+mod standby;
 mod up;
