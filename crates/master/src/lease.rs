@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use papertrader_node::warn;
 use papertrader_store::StoreError;
-use papertrader_store::lease::{LEASE, Lease, RENEWAL};
+use papertrader_store::lease::{Lease, RENEWAL};
 
 use crate::database::{Done, Guard};
 use crate::driver::{Event, Events};
@@ -36,10 +36,10 @@ impl Held {
             .is_none_or(|until| millis(Instant::now()) < until.load(Ordering::Acquire))
     }
 
-    /// It was renewed, at `asked` or later.
-    fn renewed(&self, asked: Instant) {
-        if let Some(until) = &self.until {
-            until.fetch_max(millis(asked + LEASE), Ordering::Release);
+    /// It lasts until then.
+    fn lasts(&self, until: Instant) {
+        if let Some(held) = &self.until {
+            held.store(millis(until), Ordering::Release);
         }
     }
 }
@@ -120,7 +120,7 @@ fn renew(mut lease: Box<dyn Lease>, held: &Held, events: &Events, wait: impl Fn(
         let asked = Instant::now();
         match lease.renew() {
             Ok(()) => {
-                held.renewed(asked);
+                held.lasts(asked + lease.length());
                 failed = false;
             }
             Err(StoreError::TakenOver(by)) => {

@@ -26,7 +26,7 @@ const EVERY: Duration = Duration::from_millis(500);
 const REQUESTS: usize = 16;
 
 /// Waits until this process is the master; `None` if it is told to end before. `admin` is its data
-/// directory, which it has locked. `waits` is told once that it begins to wait, and for whom.
+/// directory, which it has locked. `waits` is told when it begins to wait, and for whom.
 pub async fn wait(
     standby: Standby,
     admin: Option<&Path>,
@@ -58,7 +58,7 @@ pub async fn wait(
                 match found {
                     Ok(Look::Taken(store)) => break Ok(Some(*store)),
                     Ok(Look::Waiting(waiting)) => state.waits(waiting, &mut waits),
-                    Err(StoreError::Database(why)) => state.fails(why),
+                    Err(StoreError::Database(why)) => state.fails(why, &mut waits),
                     Err(error) => break Err(error.into()),
                 }
                 looking = Box::pin(look(standby, EVERY));
@@ -115,9 +115,13 @@ impl<'c> State<'c> {
         self.waiting = Some(waiting);
     }
 
-    fn fails(&mut self, why: String) {
+    fn fails(&mut self, why: String, waits: &mut impl FnMut(&str)) {
         if self.problem.is_none() {
             warn!(%why, "a standby cannot ask the database; trying again");
+            if self.waiting.is_none() {
+                // From the beginning, perhaps for an error in the configuration.
+                waits(&format!("{}: {why}", shown("")));
+            }
         }
         self.problem = Some(why);
     }

@@ -19,6 +19,11 @@ pub const RENEWAL: Duration = Duration::from_secs(2);
 
 /// A lease that this process has.
 pub trait Lease: Send {
+    /// How long it lasts after a renewal was asked for.
+    fn length(&self) -> Duration {
+        LEASE
+    }
+
     /// Says that this process lives. It takes little more than [`RENEWAL`], whatever the network does.
     ///
     /// [`StoreError::TakenOver`] says that it is another's now, for ever; after any other error it

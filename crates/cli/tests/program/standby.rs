@@ -8,11 +8,14 @@
 #[allow(dead_code, reason = "the store's tests use more of it")]
 mod server;
 
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use papertrader_store::postgres::PostgresStore;
@@ -44,6 +47,12 @@ impl Pair {
     /// The pair, and its processes: the active master, and the standby.
     fn start() -> (Pair, Running, Running) {
         let database = Server::shared().database();
+        let url = database.url();
+        Pair::start_on(database, &url)
+    }
+
+    /// The same; the active master reaches the database at a URL of its own.
+    fn start_on(database: Database<'static>, url: &str) -> (Pair, Running, Running) {
         let place = Place::new();
         place.edit_master("#database = \"\"", &format!("database = \"{}\"", database.url()));
         place.edit_master("#standby = false", "standby = true");
@@ -58,6 +67,7 @@ impl Pair {
         let second = second.join("master.toml");
         let elsewhere = free_address();
         edit(&second, &place.master_address(), &elsewhere);
+        edit(&place.master, &database.url(), url);
         let masters = [place.master.clone(), second];
         let mut active = serve("master", &masters[0]);
         active.line_with("master ready on ");
@@ -88,7 +98,7 @@ impl Pair {
 }
 
 /// Starts a master that finds another one.
-fn wait_beside(master: &std::path::Path, active: &Running) -> Running {
+fn wait_beside(master: &Path, active: &Running) -> Running {
     let mut standby = serve("master", master);
     let line = standby.line_with("master waits as a standby");
     assert!(line.contains(&format!("process {}", active.id())), "{line}");
@@ -160,6 +170,54 @@ impl Traders {
     }
 }
 
+/// A line to the database's server that can be cut: then nothing passes, and nobody is told.
+struct Line {
+    address: String,
+    cut: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Line {
+    fn to(server: &Server) -> Line {
+        let socket = server.socket().join(".s.PGSQL.5432");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let cut = Arc::<(Mutex<bool>, Condvar)>::default();
+        let own = Arc::clone(&cut);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (near, far) = (stream.unwrap(), UnixStream::connect(&socket).unwrap());
+                let (from_near, from_far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                let ended = near.try_clone().unwrap();
+                let (there, here) = (Arc::clone(&own), Arc::clone(&own));
+                std::thread::spawn(move || pass(from_near, far, &there));
+                std::thread::spawn(move || {
+                    pass(from_far, near, &here);
+                    // The server has closed it. The other end may be gone already.
+                    let _ = ended.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Line { address, cut }
+    }
+
+    fn set(&self, cut: bool) {
+        *self.cut.0.lock().unwrap() = cut;
+        self.cut.1.notify_all();
+    }
+}
+
+/// Passes bytes on, while the line is whole.
+fn pass(mut from: impl Read, mut to: impl Write, cut: &(Mutex<bool>, Condvar)) {
+    let mut bytes = [0; 8_192];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        let whole = cut.1.wait_while(cut.0.lock().unwrap(), |cut| *cut);
+        drop(whole.unwrap());
+        if to.write_all(&bytes[..count]).is_err() {
+            return;
+        }
+    }
+}
+
 #[test]
 fn what_was_answered_outlives_the_active_master_and_nothing_is_done_twice() {
     let (pair, mut first, mut second) = Pair::start();
@@ -198,6 +256,25 @@ fn a_master_that_was_stopped_for_long_writes_nothing_more_and_ends() {
 }
 
 #[test]
+fn a_master_that_is_cut_off_from_the_database_sends_its_workers_away_and_ends() {
+    let database = Server::shared().database();
+    let line = Line::to(Server::shared());
+    let url = format!("postgresql://papertrader@{}/{}", line.address, database.name);
+    let (pair, mut first, mut second) = Pair::start_on(database, &url);
+    let traders = Traders::start(&pair.worker_address);
+    traders.until(Event::Decided, 30);
+    traders.interrupted_by("cut off from the database", || line.set(true));
+    first.line_ever("no worker is served until it is");
+    second.line_ever("master ready on ");
+    traders.until(Event::Decided, 30);
+    line.set(false);
+    assert_eq!(first.wait().code(), Some(1));
+    assert!(first.text("err").contains("another master has taken over ("), "{first:?}");
+    let (known, counts) = traders.end();
+    pair.end(second, &known, counts);
+}
+
+#[test]
 fn a_standby_says_that_it_waits_and_for_whom() {
     let (mut pair, mut first, mut second) = Pair::start();
     let data = pair.masters[1].with_file_name("data");
@@ -218,7 +295,7 @@ fn a_standby_says_that_it_waits_and_for_whom() {
     // It has no port: the second address of the worker is nobody's.
     let text = std::fs::read_to_string(&pair.masters[1]).unwrap();
     let listen = text.lines().find(|line| line.starts_with("listen")).unwrap();
-    std::net::TcpStream::connect(listen.split('"').nth(1).unwrap()).unwrap_err();
+    TcpStream::connect(listen.split('"').nth(1).unwrap()).unwrap_err();
     for running in [&mut second, &mut pair.worker, &mut first] {
         assert_eq!(running.end_by("TERM").code(), Some(0), "{running:?}");
     }
