@@ -38,7 +38,7 @@ use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
 use crate::database::{Database, Done, Readers, Writer};
 use crate::hasher::{Hasher, PasswordDone};
-use crate::lease::{Tenure, Turn};
+use crate::lease::Tenure;
 use crate::limits::OrderRate;
 use crate::port::{self, OwnedFrame, Places, Port, Refusals};
 use crate::registry::Registry;
@@ -511,26 +511,7 @@ impl Driver {
         }
     }
 
-    /// Whoever does not know whether there is another master by now must answer nobody: the workers
-    /// are sent to look for the other.
-    fn tend_lease(&mut self) {
-        match self.tenure.turn() {
-            Some(Turn::Lapsed) => {
-                error!(
-                    "the lease on the database could not be renewed: no worker is served until it is"
-                );
-                let links: Vec<LinkId> = self.workers.links().map(|(id, _)| id).collect();
-                for id in links {
-                    self.workers.cut(id);
-                    self.close_link(id);
-                }
-            }
-            Some(Turn::Renewed) => info!("the lease on the database is held: workers are served"),
-            None => {}
-        }
-    }
-
-    fn close_link(&mut self, id: LinkId) {
+    pub(crate) fn close_link(&mut self, id: LinkId) {
         if self.forget_link(id) {
             self.announce_workers();
         }

@@ -1,5 +1,5 @@
-//! The right to be the master: a thread that renews the lease, and until when the master may believe
-//! that nobody else has it.
+//! The right to be the master: a thread that renews the lease, until when the master may believe that
+//! nobody else has it, and what it does when that time is over.
 //!
 //! Nothing here keeps anybody from writing: the store does that. What depends on the lease are answers
 //! from memory, which would be old if another master had written meanwhile.
@@ -14,12 +14,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use papertrader_node::warn;
+use papertrader_node::{error, info, warn};
 use papertrader_store::StoreError;
 use papertrader_store::lease::{Lease, RENEWAL};
 
 use crate::database::{Done, Guard};
-use crate::driver::{Event, Events};
+use crate::driver::{Driver, Event, Events};
+use crate::workers::LinkId;
 
 /// Until when the lease is held. Clones speak of the same.
 #[derive(Debug, Clone)]
@@ -109,6 +110,27 @@ impl Drop for Tenure {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+impl Driver {
+    /// Whoever does not know whether there is another master by now must answer nobody: the workers
+    /// are sent to look for the other.
+    pub(crate) fn tend_lease(&mut self) {
+        match self.tenure.turn() {
+            Some(Turn::Lapsed) => {
+                error!(
+                    "the lease on the database could not be renewed: no worker is served until it is"
+                );
+                let links: Vec<LinkId> = self.workers.links().map(|(id, _)| id).collect();
+                for id in links {
+                    self.workers.cut(id);
+                    self.close_link(id);
+                }
+            }
+            Some(Turn::Renewed) => info!("the lease on the database is held: workers are served"),
+            None => {}
         }
     }
 }

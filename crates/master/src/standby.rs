@@ -154,3 +154,39 @@ impl<'c> State<'c> {
 fn shown(holder: &str) -> &str {
     if holder.is_empty() { "not known" } else { holder }
 }
+
+#[cfg(test)]
+mod tests {
+    use papertrader_core::time::WallTime;
+
+    use super::*;
+
+    fn status(state: &State<'_>) -> StandbyStatus {
+        match state.answer(&AdminRequest::Status {}) {
+            AdminReply::Standby(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_any_more_is_not_told() {
+        let clock = Clock::system(WallTime(0));
+        let mut state = State::new(&clock);
+        let mut told = Vec::new();
+        let mut waits = |text: &str| told.push(text.to_owned());
+        state.fails("no route".into(), &mut waits);
+        let waiting = Waiting { holder: "east".into(), age: Duration::from_millis(1_300) };
+        for _ in 0..2 {
+            state.waits(waiting.clone(), &mut waits);
+        }
+        let known = status(&state);
+        assert_eq!((known.active.as_deref(), known.renewed_ms_ago), (Some("east"), Some(1_300)));
+        state.fails("no answer".into(), &mut waits);
+        let unknown = status(&state);
+        assert_eq!((unknown.active, unknown.renewed_ms_ago), (None, None));
+        assert_eq!(unknown.problem.as_deref(), Some("no answer"));
+        assert_eq!(told, ["not known: no route", "east"]);
+        let refused = state.answer(&AdminRequest::ListWorkers {});
+        assert!(matches!(refused, AdminReply::Refused(refusal) if refusal.text.contains("(east)")));
+    }
+}

@@ -612,6 +612,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_worker_has_one_master_or_a_list() {
+        let masters = |value: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("worker.toml");
+            let text = format!("master = {value}\nmaster_certificate = \"\"\nuuid = \"\"\n");
+            std::fs::write(&file, text).unwrap();
+            let loaded = papertrader_node::config::load(Some(&file), "PAPERTRADER_TEST_NONE_", ());
+            loaded.map(|it: WorkerSettings| it.master.0).map_err(|error| error.to_string())
+        };
+        assert_eq!(masters("\"a:1\"").unwrap(), ["a:1"]);
+        assert_eq!(masters("[\"a:1\", \"b:1\"]").unwrap(), ["a:1", "b:1"]);
+        for wrong in ["[]", "1", "[1]"] {
+            let said = masters(wrong).unwrap_err();
+            assert!(said.contains("master"), "{said}");
+            println!("{said}");
+        }
+    }
+
+    #[test]
+    fn a_standby_is_for_a_database_that_two_can_reach() {
+        let refused = DatabaseUrl(String::new()).standby("one").unwrap_err().to_string();
+        assert!(refused.contains("standby needs the books in PostgreSQL"), "{refused}");
+        let refused = DatabaseUrl("hunter2".into()).standby("one").unwrap_err().to_string();
+        assert!(refused.contains("postgresql://") && !refused.contains("hunter2"), "{refused}");
+        DatabaseUrl("postgresql://me@db/books".into()).standby("one").unwrap();
+    }
+
+    #[test]
     fn a_bound_that_would_keep_everybody_out_is_refused_by_name() {
         let refused = |change: fn(&mut MasterSettings)| {
             let mut settings = MasterSettings::default();

@@ -8,6 +8,7 @@
 //! worker or a key in a reply holds a control character or is longer than [`MAX_SHOWN`].
 
 mod limits;
+mod standby;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use papertrader_core::time::{MarketTime, WallTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use limits::{BackoffLimit, LimitsInForce, PortPlaces, PortStatus, RateLimit};
+pub use standby::StandbyStatus;
 
 /// Longest request, in bytes, its line's end included.
 pub const MAX_REQUEST: usize = 64 * 1024;
@@ -360,25 +362,6 @@ pub struct Status {
     pub attempts: Attempts,
     /// The limits in force.
     pub limits: LimitsInForce,
-}
-
-/// How a master is that waits for another's end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StandbyStatus {
-    /// Its software version.
-    pub version: String,
-    /// Always `standby`.
-    pub role: String,
-    /// When it was started.
-    pub started: Stamp,
-    /// How long ago that is.
-    pub uptime_seconds: i64,
-    /// Where the active master runs; `None` if the database does not say, or cannot be asked.
-    pub active: Option<String>,
-    /// How long ago the active master last said that it lives, by the database's clock.
-    pub renewed_ms_ago: Option<u64>,
-    /// Why the database cannot be asked, if it cannot.
-    pub problem: Option<String>,
 }
 
 /// What the limits on attempts have counted, since the master's start.
