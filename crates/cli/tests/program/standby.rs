@@ -85,7 +85,6 @@ impl Pair {
         }
         let mut store = PostgresStore::open(&self.database.url(), "never made anew").unwrap();
         audit_store(&mut store, known, &mut counts).unwrap_or_else(|problem| panic!("{problem}"));
-        println!("{counts}");
         assert!(counts.acknowledged > 20 && counts.filled > 20, "{counts}");
         // The prices went on where they had stopped.
         let sql = "SELECT count(*) FILTER (WHERE market <= before), count(*), max(number)
