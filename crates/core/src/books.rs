@@ -6,16 +6,14 @@
 //!
 //! What open orders hold is derived from the open orders, never stored.
 
-use std::collections::BTreeMap;
-
 use rustc_hash::FxHashMap;
 
 use crate::account::{Account, Position};
 use crate::ids::{AccountId, InstrumentId, OrderId, SnapshotNumber};
 use crate::ledger::{JournalEntry, NamedAccounts, Sums};
 use crate::money::{Cash, MAX_CASH, MAX_QUANTITY, Quantity};
-use crate::order::{Order, OrderRefusal, OrderRequest, QueueKey, Side, WaitReason};
-use crate::settle::Settlement;
+use crate::order::{Order, OrderRefusal, OrderRequest, Side, WaitReason};
+use crate::settle::{Decision, Settlement};
 use crate::snapshot::Mark;
 use crate::time::MarketTime;
 
@@ -146,9 +144,10 @@ impl InFlight {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Books {
     accounts: Vec<Account>,
-    open: BTreeMap<QueueKey, OpenOrder>,
-    by_id: FxHashMap<OrderId, QueueKey>,
-    by_account: FxHashMap<AccountId, Vec<OrderId>>,
+    /// The open orders of each account, in the order of their keys.
+    open: Vec<Vec<OpenOrder>>,
+    /// Whose each open order is.
+    by_id: FxHashMap<OrderId, AccountId>,
     marks: FxHashMap<InstrumentId, Mark>,
     named: NamedAccounts,
     head: Head,
@@ -189,23 +188,23 @@ impl Books {
 
     /// How many orders are open.
     pub fn open_count(&self) -> usize {
-        self.open.len()
+        self.by_id.len()
     }
 
-    /// The open orders in the order in which a settlement takes them.
+    /// The open orders, by account, and of each in the order in which a settlement takes them.
     pub fn open_orders(&self) -> impl Iterator<Item = &OpenOrder> {
-        self.open.values()
+        self.open.iter().flatten()
     }
 
     /// One open order.
     pub fn open_order(&self, id: OrderId) -> Option<&OpenOrder> {
-        self.open.get(self.by_id.get(&id)?)
+        self.open_orders_of(*self.by_id.get(&id)?).iter().find(|open| open.order.id == id)
     }
 
-    /// The open orders of one account, oldest first.
-    pub fn open_orders_of(&self, account: AccountId) -> impl Iterator<Item = &OpenOrder> {
-        let ids = self.by_account.get(&account).map_or(&[][..], Vec::as_slice);
-        ids.iter().filter_map(|id| self.open_order(*id))
+    /// The open orders of one account, in the order in which a settlement takes them.
+    pub fn open_orders_of(&self, account: AccountId) -> &[OpenOrder] {
+        let index = (account.0 as usize).checked_sub(1);
+        index.and_then(|index| self.open.get(index)).map_or(&[], Vec::as_slice)
     }
 
     /// The balances of the named accounts.
@@ -306,7 +305,7 @@ impl Books {
         let mut sums = Sums::default();
         sums.add(&JournalEntry::Grant { account: id, cash: grant }.postings());
         self.named.add(&sums);
-        self.accounts.push(Account { cash: grant, granted: grant, ..Account::default() });
+        self.restore_account(Account { cash: grant, granted: grant, ..Account::default() });
         Ok(id)
     }
 
@@ -317,7 +316,7 @@ impl Books {
         if self.by_id.contains_key(&order.id) {
             return Err(broken("the same order twice"));
         }
-        let account = account_mut(&mut self.accounts, request.account)
+        let account = entry_mut(&mut self.accounts, request.account)
             .ok_or_else(|| broken("an order of an unknown account"))?;
         if order.hold.is_negative() || request.quantity.is_negative() {
             return Err(broken("an order with a negative hold or quantity"));
@@ -342,10 +341,17 @@ impl Books {
             }
         }
         account.open_orders += 1;
-        let key = order.key();
-        self.by_id.insert(order.id, key);
-        self.by_account.entry(request.account).or_default().push(order.id);
-        self.open.insert(key, OpenOrder { order, waiting });
+        let (id, key) = (order.id, order.key());
+        let owner = request.account;
+        let open = entry_mut(&mut self.open, owner)
+            .ok_or_else(|| BrokenBooks::new("an order of an unknown account").account(owner))?;
+        if open.is_empty() {
+            // Most have one only.
+            open.reserve_exact(1);
+        }
+        let place = open.partition_point(|other| other.order.key() < key);
+        open.insert(place, OpenOrder { order, waiting });
+        self.by_id.insert(id, owner);
         Ok(())
     }
 
@@ -354,7 +360,7 @@ impl Books {
         let Some(open) = self.remove_open(id) else { return Ok(None) };
         let request = &open.order.request;
         let broken = |what| BrokenBooks::new(what).account(request.account).order(id);
-        let account = account_mut(&mut self.accounts, request.account)
+        let account = entry_mut(&mut self.accounts, request.account)
             .ok_or_else(|| broken("an order of an unknown account"))?;
         release(account, &open.order, request.quantity)?;
         Ok(Some(open.order))
@@ -363,7 +369,7 @@ impl Books {
     /// Marks an account as disabled. Its open orders must have been cancelled first.
     pub fn disable(&mut self, id: AccountId) -> Result<(), BrokenBooks> {
         let broken = |what| BrokenBooks::new(what).account(id);
-        let account = account_mut(&mut self.accounts, id)
+        let account = entry_mut(&mut self.accounts, id)
             .ok_or_else(|| broken("disabling an unknown account"))?;
         if account.open_orders != 0 {
             return Err(broken("disabling an account with open orders"));
@@ -374,7 +380,7 @@ impl Books {
 
     /// Marks an account as no longer disabled.
     pub fn enable(&mut self, id: AccountId) -> Result<(), BrokenBooks> {
-        let account = account_mut(&mut self.accounts, id)
+        let account = entry_mut(&mut self.accounts, id)
             .ok_or_else(|| BrokenBooks::new("enabling an unknown account").account(id))?;
         account.disabled = false;
         Ok(())
@@ -382,10 +388,8 @@ impl Books {
 
     /// Takes a settlement over: the state after it, and the prices it used.
     pub fn apply(&mut self, settlement: &Settlement) -> Result<(), BrokenBooks> {
-        for decision in &settlement.decisions {
-            self.remove_open(decision.order).ok_or_else(|| {
-                BrokenBooks::new("a decision on an order that is not open").order(decision.order)
-            })?;
+        for decided in settlement.decisions.chunk_by(|a, b| a.account == b.account) {
+            self.remove_decided(decided)?;
         }
         for rescaled in &settlement.rescaled {
             let broken =
@@ -399,7 +403,7 @@ impl Books {
             self.open_mut(waiting.order).ok_or_else(broken)?.waiting = waiting.reason;
         }
         for touched in &settlement.accounts {
-            let account = account_mut(&mut self.accounts, touched.id).ok_or_else(|| {
+            let account = entry_mut(&mut self.accounts, touched.id).ok_or_else(|| {
                 BrokenBooks::new("a settlement of an unknown account").account(touched.id)
             })?;
             account.clone_from(&touched.after);
@@ -418,6 +422,7 @@ impl Books {
     pub fn restore_account(&mut self, account: Account) -> AccountId {
         let id = self.next_account();
         self.accounts.push(account);
+        self.open.push(Vec::new());
         id
     }
 
@@ -440,7 +445,7 @@ impl Books {
         let mut held_cash: FxHashMap<AccountId, i128> = FxHashMap::default();
         let mut held_units: FxHashMap<(AccountId, InstrumentId), i128> = FxHashMap::default();
         let mut orders: FxHashMap<AccountId, u32> = FxHashMap::default();
-        for open in self.open.values() {
+        for open in self.open_orders() {
             let request = &open.order.request;
             *orders.entry(request.account).or_default() += 1;
             *held_cash.entry(request.account).or_default() += i128::from(open.order.hold.cents());
@@ -486,24 +491,50 @@ impl Books {
     }
 
     fn open_mut(&mut self, id: OrderId) -> Option<&mut OpenOrder> {
-        self.open.get_mut(self.by_id.get(&id)?)
+        let open = entry_mut(&mut self.open, *self.by_id.get(&id)?)?;
+        open.iter_mut().find(|open| open.order.id == id)
     }
 
     fn remove_open(&mut self, id: OrderId) -> Option<OpenOrder> {
-        let open = self.open.remove(&self.by_id.remove(&id)?)?;
-        let account = open.order.request.account;
-        if let Some(ids) = self.by_account.get_mut(&account) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.by_account.remove(&account);
+        let open = entry_mut(&mut self.open, self.by_id.remove(&id)?)?;
+        let place = open.iter().position(|open| open.order.id == id)?;
+        let removed = open.remove(place);
+        if open.is_empty() {
+            *open = Vec::new();
+        }
+        Some(removed)
+    }
+
+    /// Takes the decided orders of one account out: they are in the order of its open ones.
+    fn remove_decided(&mut self, decided: &[Decision]) -> Result<(), BrokenBooks> {
+        let mut left = decided.iter();
+        let mut next = left.next();
+        if let Some(open) = next.and_then(|first| entry_mut(&mut self.open, first.account)) {
+            open.retain(|open| {
+                let is_decided = next.is_some_and(|next| next.order == open.order.id);
+                if is_decided {
+                    next = left.next();
+                }
+                !is_decided
+            });
+            if open.is_empty() {
+                *open = Vec::new();
             }
         }
-        Some(open)
+        if let Some(unknown) = next {
+            let what = "a decision on an order that is not open, or not in its turn";
+            return Err(BrokenBooks::new(what).order(unknown.order));
+        }
+        for decision in decided {
+            self.by_id.remove(&decision.order);
+        }
+        Ok(())
     }
 }
 
-fn account_mut(accounts: &mut [Account], id: AccountId) -> Option<&mut Account> {
-    accounts.get_mut((id.0 as usize).checked_sub(1)?)
+/// What a list by account has of one.
+fn entry_mut<T>(list: &mut [T], id: AccountId) -> Option<&mut T> {
+    list.get_mut((id.0 as usize).checked_sub(1)?)
 }
 
 /// Gives back what an open order holds, of which `quantity` is asked now.

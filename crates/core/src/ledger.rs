@@ -126,14 +126,6 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Sums with room for the postings of so many fills: growing on the way would cost more than
-    /// adding.
-    pub fn with_room(fills: usize) -> Sums {
-        let mut sums = Sums::default();
-        sums.by_account.reserve(fills * 2);
-        sums
-    }
-
     /// Adds postings.
     pub fn add(&mut self, postings: &[Posting]) {
         for posting in postings {

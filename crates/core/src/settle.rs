@@ -1,9 +1,9 @@
 //! Settlement: what one snapshot of prices does to the books. Pure and deterministic.
 //!
-//! First the splits that the snapshot brings are applied, then every open order is decided, in
-//! the order of [`crate::order::QueueKey`], or kept with a reason. Nothing is changed here: the
-//! result says what the books and the store are to become, and is checked against its own
-//! postings before it is returned.
+//! Account by account, for none can change what happens to another: first the splits that the
+//! snapshot brings are applied, then the account's open orders are decided, in the order of
+//! [`crate::order::QueueKey`], or kept with a reason. Nothing is changed here: the result says what
+//! the books and the store are to become, and each account in it is checked against its own postings.
 //!
 //! An order may only fill at a snapshot later than the one it had seen, and at a price of that
 //! snapshot made after the master received it: nobody trades at a price that was already known. A
@@ -13,17 +13,17 @@
 //! What a split would bring above the largest quantity or balance is paid in cash as far as the
 //! largest balance allows, and lost beyond it.
 
-use std::collections::hash_map::Entry;
-
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 
 use crate::account::{Account, Position};
-use crate::books::{Books, BrokenBooks, Head, Rules, release};
-use crate::ids::{AccountId, InstrumentId, OrderId, SnapshotNumber};
-use crate::ledger::{Asset, JournalEntry, LedgerAccount, NamedAccounts, Sums, fill_postings};
+use crate::books::{Books, BrokenBooks, Head, OpenOrder, Rules, release};
+use crate::ids::{AccountId, InstrumentId, OrderId};
+use crate::ledger::{
+    Asset, JournalEntry, LedgerAccount, NamedAccounts, Posting, Sums, fill_postings,
+};
 use crate::money::{Cash, MAX_CASH, MAX_PRICE, MAX_QUANTITY, Price, Quantity};
 use crate::order::{Fill, Order, OrderRefusal, OrderState, Side, WaitReason};
-use crate::snapshot::{Mark, Snapshot, Split};
+use crate::snapshot::{Mark, PricePoint, Snapshot, Split};
 use crate::time::{Moment, WallTime};
 
 /// price (10⁻⁸) × quantity (10⁻⁸) is in 10⁻¹⁶; a cent is 10¹⁴ of those.
@@ -36,13 +36,13 @@ pub struct Settlement {
     pub head: Head,
     /// When it was settled, and the snapshot's market time.
     pub moment: Moment,
-    /// Orders that got a final state, in the order in which they were taken.
+    /// Orders that got a final state: by account, and of each in the order in which they were taken.
     pub decisions: Vec<Decision>,
     /// Open orders whose reason to wait changed.
     pub waiting: Vec<Waiting>,
     /// Open orders whose quantity a split changed.
     pub rescaled: Vec<Rescaled>,
-    /// Splits of holders' positions.
+    /// Splits of holders' positions, by account.
     pub journal: Vec<JournalEntry>,
     /// Every account that changed, by ID.
     pub accounts: Vec<AccountChange>,
@@ -108,28 +108,7 @@ pub fn settle(
         return Err(BrokenBooks::new("a snapshot that is not later than the one before"));
     }
     let new_day = before.day == 0 || snapshot.time.day_number() != before.market.day_number();
-    let open = books.open_count();
-    let mut settling = Settling {
-        books,
-        touched: FxHashMap::with_capacity_and_hasher(open, FxBuildHasher),
-        sums: Sums::with_room(open),
-        journal: Vec::new(),
-        quantities: FxHashMap::default(),
-        prices: snapshot
-            .prices
-            .iter()
-            .filter(|point| point.mark.time <= snapshot.time)
-            .map(|point| (point.instrument, point.mark))
-            .collect(),
-        scaled: FxHashMap::default(),
-        head: Head {
-            snapshot: snapshot.number.0,
-            market: snapshot.time,
-            day: before.day + u32::from(new_day),
-            last_action: before.last_action,
-            ended: snapshot.ended,
-        },
-    };
+    let mut prices = Prices::of(books, snapshot);
     // By number, or one that is listed late would be taken for one that was applied before.
     let mut splits: Vec<&Split> =
         snapshot.splits.iter().filter(|split| split.number > before.last_action).collect();
@@ -138,111 +117,70 @@ pub fn settle(
     if splits.iter().any(|split| split.to == 0 || split.from == 0) {
         return Err(BrokenBooks::new("a split by zero"));
     }
-    for (index, split) in splits.iter().enumerate() {
-        settling.split(split, &splits[index + 1..])?;
-        settling.head.last_action = split.number;
-    }
-
-    let mut decisions = Vec::with_capacity(open);
-    let mut waiting = Vec::new();
-    for open in books.open_orders() {
-        let order = &open.order;
-        let quantity = match settling.quantities.is_empty() {
-            true => order.request.quantity,
-            false => settling.quantities.get(&order.id).copied().unwrap_or(order.request.quantity),
-        };
-        match settling.decide(order, quantity, snapshot, rules)? {
-            OrderState::Queued(reason) => {
-                if reason != open.waiting {
-                    waiting.push(Waiting { order: order.id, reason });
-                }
-            }
-            state => {
-                settling.quantities.remove(&order.id);
-                let request = &order.request;
-                let (account, side, instrument) =
-                    (request.account, request.side, request.instrument);
-                decisions.push(Decision { order: order.id, account, side, instrument, state });
-            }
+    let priced = |(index, split): (usize, &&Split)| {
+        let split = **split;
+        PricedSplit { split, price: prices.after(&split, &splits[index + 1..]) }
+    };
+    let splits: Vec<PricedSplit> = splits.iter().enumerate().map(priced).collect();
+    let head = Head {
+        snapshot: snapshot.number.0,
+        market: snapshot.time,
+        day: before.day + u32::from(new_day),
+        last_action: splits.last().map_or(before.last_action, |last| last.split.number),
+        ended: snapshot.ended,
+    };
+    let open = books.open_count();
+    let mut settling = Settling {
+        snapshot,
+        rules,
+        splits,
+        prices,
+        posted: Posted::default(),
+        outcome: Settlement {
+            head,
+            moment: Moment { wall: now, market: head.market },
+            decisions: Vec::with_capacity(open),
+            waiting: Vec::new(),
+            rescaled: Vec::new(),
+            journal: Vec::new(),
+            accounts: Vec::with_capacity(open),
+            marks: Vec::new(),
+            named: books.named().clone(),
+        },
+    };
+    for (id, account) in books.accounts() {
+        let open = books.open_orders_of(id);
+        if !open.is_empty() || settling.splits.iter().any(|split| split.is_of(account)) {
+            settling.account(id, account, open)?;
         }
     }
-    settling.finish(decisions, waiting, now)
+    settling.finish()
 }
 
-struct Settling<'a> {
+/// What the snapshot says that things are worth.
+struct Prices<'a> {
     books: &'a Books,
-    /// Copies of the accounts that change.
-    touched: FxHashMap<AccountId, Account>,
-    /// Everything posted so far.
-    sums: Sums,
-    journal: Vec<JournalEntry>,
-    /// Quantities of open orders that a split changed.
-    quantities: FxHashMap<OrderId, Quantity>,
     /// This snapshot's prices: the only ones that fill orders.
-    prices: FxHashMap<InstrumentId, Mark>,
+    new: FxHashMap<InstrumentId, Mark>,
     /// Earlier prices that a split scaled: they value, but fill nothing.
     scaled: FxHashMap<InstrumentId, Mark>,
-    head: Head,
 }
 
-impl Settling<'_> {
-    fn account(&mut self, id: AccountId) -> Result<&mut Account, BrokenBooks> {
-        match self.touched.entry(id) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let account = self.books.account(id).ok_or_else(|| {
-                    BrokenBooks::new("an order of an unknown account").account(id)
-                })?;
-                Ok(entry.insert(account.clone()))
-            }
-        }
-    }
-
-    /// Scales every holder's shares and every open order of the instrument. `later` are the splits
-    /// that follow in the same snapshot.
-    fn split(&mut self, split: &Split, later: &[&Split]) -> Result<(), BrokenBooks> {
-        let price = self.price_after(split, later);
-        let holders: Vec<AccountId> = self
-            .books
-            .accounts()
-            .filter(|(_, account)| account.position(split.instrument).is_some())
-            .map(|(id, _)| id)
-            .collect();
-        for id in holders {
-            self.split_position(id, split, price)?;
-        }
-        // What the sales scaled so far hold, per holder.
-        let mut scaled_holds: FxHashMap<AccountId, Quantity> = FxHashMap::default();
-        for open in self.books.open_orders() {
-            let order = &open.order;
-            if order.request.instrument != split.instrument {
-                continue;
-            }
-            let old = self.quantities.get(&order.id).copied().unwrap_or(order.request.quantity);
-            let (mut new, _) = scale(old, split);
-            if order.request.side == Side::Sell {
-                let id = order.request.account;
-                let broken = || BrokenBooks::new("a sale holds what is not owned").account(id);
-                let position =
-                    self.account(id)?.position_mut(split.instrument).ok_or_else(broken)?;
-                // A position that reached the largest quantity grew less than its sales would.
-                let sold = scaled_holds.entry(id).or_default();
-                new = position.quantity.minus(*sold).ok_or_else(broken)?.min(new);
-                *sold = sold.plus(new).ok_or_else(broken)?;
-                let held = position.held.minus(old).and_then(|held| held.plus(new));
-                position.held = held.ok_or_else(broken)?;
-            }
-            self.quantities.insert(order.id, new);
-        }
-        Ok(())
+impl Prices<'_> {
+    fn of<'a>(books: &'a Books, snapshot: &Snapshot) -> Prices<'a> {
+        let is_shown = |point: &&PricePoint| point.mark.time <= snapshot.time;
+        let points = snapshot.prices.iter().filter(is_shown);
+        let new = points.map(|point| (point.instrument, point.mark)).collect();
+        Prices { books, new, scaled: FxHashMap::default() }
     }
 
     /// The price right after a split, in 10⁻⁸, at which fractions are paid: this snapshot's, which
     /// was made after all of the snapshot's splits, or else the last one, scaled and kept as the
-    /// mark. Rounded down, to zero if need be; `None` if there is no price at all.
-    fn price_after(&mut self, split: &Split, later: &[&Split]) -> Option<i128> {
+    /// mark. Rounded down, to zero if need be; `None` if there is no price at all. `later` are the
+    /// splits that follow in the same snapshot.
+    fn after(&mut self, split: &Split, later: &[&Split]) -> Option<i128> {
         let instrument = split.instrument;
-        if let Some(mark) = self.prices.get(&instrument) {
+        if let Some(mark) = self.new.get(&instrument) {
             let undone = later.iter().filter(|other| other.instrument == instrument);
             return Some(undone.rev().fold(i128::from(mark.price.raw()), |raw, other| {
                 raw.saturating_mul(i128::from(other.to)) / i128::from(other.from)
@@ -256,15 +194,132 @@ impl Settling<'_> {
         self.scaled.insert(instrument, Mark { price, time: old.time });
         Some(raw)
     }
+}
+
+/// A split, and the price at which it pays fractions.
+#[derive(Clone, Copy)]
+struct PricedSplit {
+    split: Split,
+    price: Option<i128>,
+}
+
+impl PricedSplit {
+    fn is_of(&self, account: &Account) -> bool {
+        account.position(self.split.instrument).is_some()
+    }
+}
+
+/// Everything posted so far. A trader's postings are kept until that account is checked.
+#[derive(Default)]
+struct Posted {
+    /// To the account that is being settled.
+    own: FxHashMap<Asset, i128>,
+    /// To all traders.
+    traders: FxHashMap<Asset, i128>,
+    named: Sums,
+}
+
+impl Posted {
+    /// Adds postings, of which those to a trader are of `id`.
+    fn add(&mut self, id: AccountId, postings: &[Posting]) -> Result<(), BrokenBooks> {
+        for posting in postings {
+            match posting.account {
+                LedgerAccount::Trader(trader) if trader == id => {
+                    *self.own.entry(posting.asset).or_default() += i128::from(posting.amount);
+                    *self.traders.entry(posting.asset).or_default() += i128::from(posting.amount);
+                }
+                LedgerAccount::Trader(_) => {
+                    return Err(BrokenBooks::new("a posting to another account").account(id));
+                }
+                _ => self.named.add(std::slice::from_ref(posting)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all postings sum to zero in every asset.
+    fn balance(mut self) -> bool {
+        for (_, asset, amount) in self.named.iter() {
+            *self.traders.entry(asset).or_default() += amount;
+        }
+        self.traders.values().all(|total| *total == 0)
+    }
+}
+
+struct Settling<'a> {
+    snapshot: &'a Snapshot,
+    rules: &'a Rules,
+    splits: Vec<PricedSplit>,
+    prices: Prices<'a>,
+    posted: Posted,
+    /// What is known of it so far.
+    outcome: Settlement,
+}
+
+/// An account on its way through the settlement.
+struct Trader<'a> {
+    id: AccountId,
+    before: &'a Account,
+    /// A copy, once something changes.
+    after: Option<Account>,
+}
+
+impl Trader<'_> {
+    fn account(&mut self) -> &mut Account {
+        self.after.get_or_insert_with(|| self.before.clone())
+    }
+}
+
+impl Settling<'_> {
+    /// Splits what an account owns and asks, and decides its open orders.
+    fn account(
+        &mut self,
+        id: AccountId,
+        before: &Account,
+        open: &[OpenOrder],
+    ) -> Result<(), BrokenBooks> {
+        let mut trader = Trader { id, before, after: None };
+        // What is asked now, of the orders that a split changed.
+        let mut asked: Vec<Option<Quantity>> = Vec::new();
+        for index in 0..self.splits.len() {
+            let PricedSplit { split, price } = self.splits[index];
+            let owned = trader.after.as_ref().unwrap_or(trader.before);
+            if owned.position(split.instrument).is_some() {
+                self.split_position(&mut trader, &split, price)?;
+            }
+            asked.resize(open.len(), None);
+            split_orders(&mut trader, open, &mut asked, &split)?;
+        }
+        for (index, OpenOrder { order, waiting }) in open.iter().enumerate() {
+            let changed = asked.get(index).copied().flatten();
+            match self.decide(&mut trader, order, changed.unwrap_or(order.request.quantity))? {
+                OrderState::Queued(reason) => {
+                    if reason != *waiting {
+                        self.outcome.waiting.push(Waiting { order: order.id, reason });
+                    }
+                    let rescaled = changed.map(|quantity| Rescaled { order: order.id, quantity });
+                    self.outcome.rescaled.extend(rescaled);
+                }
+                state => {
+                    let (side, instrument) = (order.request.side, order.request.instrument);
+                    let decision =
+                        Decision { order: order.id, account: id, side, instrument, state };
+                    self.outcome.decisions.push(decision);
+                }
+            }
+        }
+        self.check(trader)
+    }
 
     fn split_position(
         &mut self,
-        id: AccountId,
+        trader: &mut Trader<'_>,
         split: &Split,
         price: Option<i128>,
     ) -> Result<(), BrokenBooks> {
+        let id = trader.id;
         let broken = || BrokenBooks::new("a split that cannot be booked").account(id);
-        let account = self.account(id)?;
+        let account = trader.account();
         let Some(position) = account.position_mut(split.instrument) else { return Ok(()) };
         let old = position.quantity;
         let (new, rest) = scale(old, split);
@@ -281,36 +336,36 @@ impl Settling<'_> {
         let quantity = new.minus(old).ok_or_else(broken)?;
         let (instrument, action) = (split.instrument, split.number);
         let entry = JournalEntry::Split { account: id, instrument, action, quantity, cash };
-        self.sums.add(&entry.postings());
-        self.journal.push(entry);
+        self.posted.add(id, &entry.postings())?;
+        self.outcome.journal.push(entry);
         Ok(())
     }
 
     /// Decides an order, of which `quantity` is asked now.
     fn decide(
         &mut self,
+        trader: &mut Trader<'_>,
         order: &Order,
         quantity: Quantity,
-        snapshot: &Snapshot,
-        rules: &Rules,
     ) -> Result<OrderState, BrokenBooks> {
         if quantity.is_zero() {
-            release(self.account(order.request.account)?, order, quantity)?;
+            release(trader.account(), order, quantity)?;
             return Ok(OrderState::Rejected(OrderRefusal::NothingLeft));
         }
+        let (snapshot, rules) = (self.snapshot, self.rules);
         let fresh = |mark: &Mark| {
             mark.time > order.received.market
                 && snapshot.time.0.saturating_sub(mark.time.0) <= rules.max_price_age
         };
-        let mark = self.prices.get(&order.request.instrument).copied().filter(fresh);
+        let mark = self.prices.new.get(&order.request.instrument).copied().filter(fresh);
         match mark {
             Some(mark) if snapshot.market_open && snapshot.number > order.seen => {
-                self.fill(order, quantity, mark.price, snapshot.number)
+                self.fill(trader, order, quantity, mark.price)
             }
             _ => {
-                let age = self.head.day.saturating_sub(order.day);
+                let age = self.outcome.head.day.saturating_sub(order.day);
                 if snapshot.ended || age >= rules.expire_after_days {
-                    release(self.account(order.request.account)?, order, quantity)?;
+                    release(trader.account(), order, quantity)?;
                     return Ok(OrderState::Expired);
                 }
                 let closed = !snapshot.market_open;
@@ -322,14 +377,14 @@ impl Settling<'_> {
 
     fn fill(
         &mut self,
+        trader: &mut Trader<'_>,
         order: &Order,
         quantity: Quantity,
         price: Price,
-        snapshot: SnapshotNumber,
     ) -> Result<OrderState, BrokenBooks> {
         let request = &order.request;
         let broken = |what| BrokenBooks::new(what).account(request.account).order(order.id);
-        let account = self.account(request.account)?;
+        let account = trader.account();
         release(account, order, quantity)?;
         let (amount, basis) = match request.side {
             Side::Buy => {
@@ -381,85 +436,92 @@ impl Settling<'_> {
                 (proceeds, basis)
             }
         };
-        let fill = Fill { quantity, price, amount, basis, snapshot };
+        let fill = Fill { quantity, price, amount, basis, snapshot: self.snapshot.number };
         let postings = fill_postings(request.account, request.side, request.instrument, &fill);
-        self.sums.add(&postings);
+        self.posted.add(trader.id, &postings)?;
         Ok(OrderState::Filled(fill))
     }
 
-    /// Checks the result against its own postings and puts it together.
-    fn finish(
-        mut self,
-        decisions: Vec<Decision>,
-        waiting: Vec<Waiting>,
-        now: WallTime,
-    ) -> Result<Settlement, BrokenBooks> {
-        if !self.sums.balance() {
+    /// Checks a settled account against what was posted to it, and notes it if it changed.
+    fn check(&mut self, trader: Trader<'_>) -> Result<(), BrokenBooks> {
+        let Trader { id, before, after } = trader;
+        let broken = |what| BrokenBooks::new(what).account(id);
+        let own = &mut self.posted.own;
+        let Some(mut after) = after else {
+            return match own.is_empty() {
+                true => Ok(()),
+                false => Err(broken("a posting that changed nothing")),
+            };
+        };
+        after.drop_empty_positions();
+        if !after.is_sound() {
+            return Err(broken("a settlement leaves an account unsound"));
+        }
+        let moved = i128::from(after.cash.cents()) - i128::from(before.cash.cents());
+        if own.remove(&Asset::Cash).unwrap_or(0) != moved {
+            return Err(broken("cash changed without a posting"));
+        }
+        let positions = changed_positions(before, &after);
+        for instrument in &positions {
+            let units = |account: &Account| {
+                i128::from(account.position(*instrument).map_or(0, |p| p.quantity.raw()))
+            };
+            let posted = own.remove(&Asset::Instrument(*instrument)).unwrap_or(0);
+            if posted != units(&after) - units(before) {
+                return Err(broken("shares changed without a posting"));
+            }
+        }
+        if own.drain().any(|(_, amount)| amount != 0) {
+            return Err(broken("a posting that changed nothing"));
+        }
+        self.outcome.accounts.push(AccountChange { id, after, positions });
+        Ok(())
+    }
+
+    /// Checks the sum of all postings and puts the result together.
+    fn finish(self) -> Result<Settlement, BrokenBooks> {
+        let Settling { prices, posted, mut outcome, .. } = self;
+        outcome.named.add(&posted.named);
+        if !posted.balance() {
             return Err(BrokenBooks::new("the postings of a settlement do not sum to zero"));
         }
-        let mut named = self.books.named().clone();
-        named.add(&self.sums);
-
-        let mut accounts = Vec::with_capacity(self.touched.len());
-        for (id, mut after) in self.touched.drain() {
-            after.drop_empty_positions();
-            let broken = |what| BrokenBooks::new(what).account(id);
-            let before =
-                self.books.account(id).ok_or_else(|| broken("an unknown account changed"))?;
-            if !after.is_sound() {
-                return Err(broken("a settlement leaves an account unsound"));
-            }
-            let trader = LedgerAccount::Trader(id);
-            let posted = self.sums.of(trader, Asset::Cash);
-            let moved = i128::from(after.cash.cents()) - i128::from(before.cash.cents());
-            if posted != moved {
-                return Err(broken("cash changed without a posting"));
-            }
-            let positions = changed_positions(before, &after);
-            for instrument in &positions {
-                let units = |account: &Account| {
-                    i128::from(account.position(*instrument).map_or(0, |p| p.quantity.raw()))
-                };
-                let posted = self.sums.of(trader, Asset::Instrument(*instrument));
-                if posted != units(&after) - units(before) {
-                    return Err(broken("shares changed without a posting"));
-                }
-            }
-            accounts.push(AccountChange { id, after, positions });
-        }
-        accounts.sort_unstable_by_key(|change| change.id);
-        for (account, asset, _) in self.sums.iter() {
-            let LedgerAccount::Trader(id) = account else { continue };
-            let change = accounts.binary_search_by_key(&id, |change| change.id);
-            let known = change.is_ok_and(|index| match asset {
-                Asset::Cash => true,
-                Asset::Instrument(instrument) => accounts[index].positions.contains(&instrument),
-            });
-            if !known {
-                return Err(BrokenBooks::new("a posting that changed nothing").account(id));
-            }
-        }
-        let mut rescaled: Vec<Rescaled> = self
-            .quantities
-            .into_iter()
-            .map(|(order, quantity)| Rescaled { order, quantity })
-            .collect();
-        rescaled.sort_unstable_by_key(|r| r.order);
+        outcome.rescaled.sort_unstable_by_key(|rescaled| rescaled.order);
         // A scaled price and a new one of the same instrument never meet.
-        let mut marks: Vec<_> = self.prices.into_iter().chain(self.scaled).collect();
-        marks.sort_unstable_by_key(|(instrument, _)| *instrument);
-        Ok(Settlement {
-            head: self.head,
-            moment: Moment { wall: now, market: self.head.market },
-            decisions,
-            waiting,
-            rescaled,
-            journal: self.journal,
-            accounts,
-            marks,
-            named,
-        })
+        outcome.marks = prices.new.into_iter().chain(prices.scaled).collect();
+        outcome.marks.sort_unstable_by_key(|(instrument, _)| *instrument);
+        Ok(outcome)
     }
+}
+
+/// Scales an account's open orders of the split's instrument.
+fn split_orders(
+    trader: &mut Trader<'_>,
+    open: &[OpenOrder],
+    asked: &mut [Option<Quantity>],
+    split: &Split,
+) -> Result<(), BrokenBooks> {
+    let id = trader.id;
+    let broken = || BrokenBooks::new("a sale holds what is not owned").account(id);
+    // What the sales scaled so far hold.
+    let mut sold = Quantity::ZERO;
+    for (open, asked) in open.iter().zip(asked) {
+        let request = &open.order.request;
+        if request.instrument != split.instrument {
+            continue;
+        }
+        let old = asked.unwrap_or(request.quantity);
+        let (mut new, _) = scale(old, split);
+        if request.side == Side::Sell {
+            let position = trader.account().position_mut(split.instrument).ok_or_else(broken)?;
+            // A position that reached the largest quantity grew less than its sales would.
+            new = position.quantity.minus(sold).ok_or_else(broken)?.min(new);
+            sold = sold.plus(new).ok_or_else(broken)?;
+            let held = position.held.minus(old).and_then(|held| held.plus(new));
+            position.held = held.ok_or_else(broken)?;
+        }
+        *asked = Some(new);
+    }
+    Ok(())
 }
 
 /// `quantity × to / from`, rounded down, and what is left over in `1/from` of the smallest unit.

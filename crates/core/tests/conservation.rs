@@ -257,7 +257,8 @@ fn disable(exchange: &mut Exchange, index: usize) {
     if exchange.books.account(id).is_none() {
         return;
     }
-    let open: Vec<OrderId> = exchange.books.open_orders_of(id).map(|open| open.order.id).collect();
+    let open: Vec<OrderId> =
+        exchange.books.open_orders_of(id).iter().map(|open| open.order.id).collect();
     for order in open {
         assert!(exchange.cancel(order));
     }
@@ -384,6 +385,9 @@ fn as_predicted(exchange: &Exchange, settlement: &Settlement, prediction: &Predi
             taken.push(*id);
         }
     }
+    // By account, and of each in the order of the prediction.
+    let owner: BTreeMap<_, _> = settlement.decisions.iter().map(|d| (d.order, d.account)).collect();
+    taken.sort_by_key(|order| owner.get(order));
     let decided: Vec<OrderId> = settlement.decisions.iter().map(|d| d.order).collect();
     assert_eq!(decided, taken, "decided in another order");
     for (id, account) in exchange.books.accounts() {

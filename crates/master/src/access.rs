@@ -197,7 +197,7 @@ impl Driver {
         }
         let moment = Moment { wall: judging.now, market: self.books.head().market };
         let open = self.books.open_orders_of(account);
-        let orders: Vec<OrderId> = open.map(|open| open.order.id).collect();
+        let orders: Vec<OrderId> = open.iter().map(|open| open.order.id).collect();
         for order in &orders {
             judging.changes.push(Change::CancelOrder { order: *order, moment });
         }

@@ -1,19 +1,19 @@
 //! The password hashers: a few threads that run Argon2id over the client's hash, with bounded
 //! [`Lines`] in front. Who has no place is answered `busy`.
 //!
-//! Each thread needs 19 MiB while it hashes, so their number bounds the memory. What was asked goes
+//! Each thread keeps the 19 MiB that a hash takes, so their number bounds the memory. What was asked goes
 //! into a [`Ticket`] that comes back with the answer; what it means is decided elsewhere.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, PasswordHasher, PasswordVerifier};
+use argon2::password_hash::Error;
 use papertrader_core::ids::AccountId;
 use papertrader_core::names::{Email, UserName};
 use papertrader_protocol::request::HashedPass;
 use papertrader_store::{PassHash, SessionKey};
 
+use crate::argon::Argon;
 use crate::database::Guard;
 use crate::driver::{Event, Events};
 use crate::limits::{Attempt, Registration};
@@ -142,45 +142,31 @@ impl Drop for Hasher {
 }
 
 /// A hash that no client's hash has: what an unknown name is checked against.
-pub(crate) fn hash_of_nobody() -> Result<PassHash, argon2::password_hash::Error> {
-    hash(&Argon2::default(), b"no client's hash looks like this")
+pub(crate) fn hash_of_nobody() -> Result<PassHash, Error> {
+    Argon::default().hash(b"no client's hash looks like this")
 }
 
 fn hash_loop(lines: &Lines<PasswordJob>, events: Events) {
     let Guard { events, .. } = &Guard { events, thread: "passwords" };
-    let argon2 = Argon2::default();
+    let mut argon = Argon::default();
     while let Some(PasswordJob { ticket, task }) = lines.next() {
-        let result = run(&argon2, task).unwrap_or(PasswordResult::Failed);
+        let result = run(&mut argon, task).unwrap_or(PasswordResult::Failed);
         if events.blocking_send(Event::Password(PasswordDone { ticket, result })).is_err() {
             return;
         }
     }
 }
 
-fn run(argon2: &Argon2<'_>, task: Task) -> Result<PasswordResult, argon2::password_hash::Error> {
+fn run(argon: &mut Argon, task: Task) -> Result<PasswordResult, Error> {
     Ok(match task {
-        Task::Hash(pass) => PasswordResult::Hashed(Some(hash(argon2, pass.reveal().as_bytes())?)),
-        Task::Verify(pass, against) => PasswordResult::Verified(is_right(argon2, &pass, &against)?),
+        Task::Hash(pass) => PasswordResult::Hashed(Some(argon.hash(pass.reveal().as_bytes())?)),
+        Task::Verify(pass, against) => {
+            PasswordResult::Verified(argon.is_right(pass.reveal().as_bytes(), &against)?)
+        }
         Task::Change(old, against, new) => {
-            let new = if is_right(argon2, &old, &against)? {
-                Some(hash(argon2, new.reveal().as_bytes())?)
-            } else {
-                None
-            };
+            let is_right = argon.is_right(old.reveal().as_bytes(), &against)?;
+            let new = is_right.then(|| argon.hash(new.reveal().as_bytes())).transpose()?;
             PasswordResult::Hashed(new)
         }
     })
-}
-
-fn hash(argon2: &Argon2<'_>, pass: &[u8]) -> Result<PassHash, argon2::password_hash::Error> {
-    Ok(PassHash(argon2.hash_password(pass)?.to_string()))
-}
-
-fn is_right(
-    argon2: &Argon2<'_>,
-    pass: &HashedPass,
-    against: &PassHash,
-) -> Result<bool, argon2::password_hash::Error> {
-    let against = PasswordHash::new(&against.0)?;
-    Ok(argon2.verify_password(pass.reveal().as_bytes(), &against).is_ok())
 }

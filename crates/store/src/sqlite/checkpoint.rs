@@ -8,7 +8,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -28,31 +28,42 @@ pub(super) struct Checkpointer {
     /// `None` only while it is dropped.
     wake: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    failed: Arc<OnceLock<String>>,
+    state: Arc<State>,
+}
+
+/// What the thread and the writer share.
+#[derive(Debug, Default)]
+struct State {
+    /// Held while the log is copied: SQLite refuses a second copy at the same time, and does not wait.
+    copying: Mutex<()>,
+    /// Why nothing more may be written.
+    failed: OnceLock<String>,
 }
 
 impl Checkpointer {
     /// Starts it for the file at `path`.
     pub(super) fn start(path: &Path) -> std::io::Result<Checkpointer> {
         let (wake, awake) = channel();
-        let failed = Arc::new(OnceLock::new());
-        let (own, path) = (Arc::clone(&failed), path.to_owned());
+        let state = Arc::new(State::default());
+        let (own, path) = (Arc::clone(&state), path.to_owned());
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".into())
             .spawn(move || run(&path, &awake, &own))?;
-        Ok(Checkpointer { wake: Some(wake), thread: Some(thread), failed })
+        Ok(Checkpointer { wake: Some(wake), thread: Some(thread), state })
     }
 
     /// Why nothing more may be written, if so.
     pub(super) fn failed(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
+        self.state.failed.get().map(String::as_str)
     }
 
     /// Something was committed. `connection` is the writer's; where the log is far too long, it
-    /// copies it itself.
+    /// waits for the copy under way, and copies what that leaves.
     pub(super) fn committed(&self, connection: &Connection) {
         match length(connection) {
-            Ok(pages) if pages >= MOST_PAGES => note(copy(connection).map(drop), &self.failed),
+            Ok(pages) if pages >= MOST_PAGES => {
+                self.state.note(self.state.copy(connection).map(drop))
+            }
             _ => drop(self.wake.as_ref().map(|wake| wake.send(()))),
         }
     }
@@ -68,7 +79,7 @@ impl Drop for Checkpointer {
     }
 }
 
-fn run(path: &Path, awake: &Receiver<()>, failed: &OnceLock<String>) {
+fn run(path: &Path, awake: &Receiver<()>, state: &State) {
     let mut connection = None;
     // The log's length at which it is copied next.
     let mut due = PAGES;
@@ -79,7 +90,7 @@ fn run(path: &Path, awake: &Receiver<()>, failed: &OnceLock<String>) {
             connection = match schema::connect(path) {
                 Ok(connection) => Some(connection),
                 Err(error) => {
-                    note(Err(error), failed);
+                    state.note(Err(error));
                     continue;
                 }
             };
@@ -91,11 +102,11 @@ fn run(path: &Path, awake: &Receiver<()>, failed: &OnceLock<String>) {
                 return Ok(PAGES.max(due.min(pages + PAGES)));
             }
             // What a reader of an old state keeps is tried again when the log has grown further.
-            Ok(copy(open)? + PAGES)
+            Ok(state.copy(open)? + PAGES)
         });
         match outcome {
             Ok(next) => due = next,
-            Err(error) => note(Err(error), failed),
+            Err(error) => state.note(Err(error)),
         }
     }
 }
@@ -106,22 +117,25 @@ fn length(connection: &Connection) -> rusqlite::Result<i64> {
     statement.query_row([], |row| row.get(1))
 }
 
-/// Copies what can be copied; the log's length in pages.
-fn copy(connection: &Connection) -> rusqlite::Result<i64> {
-    let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
-    statement.query_row([], |row| row.get(1))
-}
+impl State {
+    /// Copies what can be copied; the log's length in pages.
+    fn copy(&self, connection: &Connection) -> rusqlite::Result<i64> {
+        let _alone = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
+        statement.query_row([], |row| row.get(1))
+    }
 
-fn note(outcome: rusqlite::Result<()>, failed: &OnceLock<String>) {
-    match outcome {
-        Ok(()) => {}
-        Err(rusqlite::Error::SqliteFailure(error, what)) if failure::loses_data(&error) => {
-            let what = what.unwrap_or_else(|| error.to_string());
-            tracing::error!(%what, "the disk failed to keep the database");
-            let _ = failed.set(what);
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the database's log could not be copied and grows");
+    fn note(&self, outcome: rusqlite::Result<()>) {
+        match outcome {
+            Ok(()) => {}
+            Err(rusqlite::Error::SqliteFailure(error, what)) if failure::loses_data(&error) => {
+                let what = what.unwrap_or_else(|| error.to_string());
+                tracing::error!(%what, "the disk failed to keep the database");
+                let _ = self.failed.set(what);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the database's log could not be copied and grows");
+            }
         }
     }
 }
@@ -134,12 +148,12 @@ mod tests {
     fn a_failed_sync_stops_what_writes_and_nothing_else_does() {
         use rusqlite::ffi;
         let outcome = |code| Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
-        let failed = OnceLock::new();
+        let state = State::default();
         for code in [ffi::SQLITE_BUSY, ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE] {
-            note(outcome(code), &failed);
-            assert_eq!(failed.get(), None);
+            state.note(outcome(code));
+            assert_eq!(state.failed.get(), None);
         }
-        note(outcome(ffi::SQLITE_IOERR_FSYNC), &failed);
-        assert!(failed.get().is_some());
+        state.note(outcome(ffi::SQLITE_IOERR_FSYNC));
+        assert!(state.failed.get().is_some());
     }
 }

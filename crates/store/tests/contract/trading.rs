@@ -232,7 +232,7 @@ impl Trading {
             return Vec::new();
         }
         let open: Vec<OrderId> =
-            self.books.open_orders_of(account).map(|open| open.order.id).collect();
+            self.books.open_orders_of(account).iter().map(|open| open.order.id).collect();
         let mut changes: Vec<Change> = open.into_iter().map(|id| self.cancel(id)).collect();
         self.books.disable(account).unwrap();
         changes.push(Change::DisableAccount(account));
