@@ -31,7 +31,7 @@ use papertrader_core::names::ClientOrderId;
 use address::Address;
 use client::Client;
 use failure::{Failure, Phase, of_batch};
-use lease::{Holder, Keeper};
+use lease::{Held, Holder, Keeper};
 use schema::Session;
 
 use crate::index::{Changes, Index};
@@ -85,13 +85,13 @@ impl PostgresStore {
         PostgresStore::take(Arc::new(Address::new(url)?), None, deployment_if_new)
     }
 
-    /// Opens it, and ends the session `before` if that is the one in the way.
+    /// Opens it, and ends the session of a lease that is over.
     fn take(
         address: Arc<Address>,
-        before: Option<&Session>,
+        over: Option<&Held>,
         deployment_if_new: &str,
     ) -> Result<PostgresStore, StoreError> {
-        let (client, session, holder) = schema::open(&address, before, deployment_if_new)?;
+        let (client, session, holder) = schema::open(&address, over, deployment_if_new)?;
         Ok(PostgresStore {
             address,
             client: Some(client),

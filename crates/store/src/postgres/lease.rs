@@ -51,6 +51,13 @@ pub(super) struct Held {
     pub(super) age: i64,
 }
 
+impl Held {
+    /// Whether nothing was renewed between the two.
+    pub(super) fn is_same_renewal(&self, other: &Held) -> bool {
+        (&self.holder, &self.renewed) == (&other.holder, &other.renewed)
+    }
+}
+
 /// Makes a process the one that may write. The connection holds the lock.
 pub(super) fn take(client: &Client, holder: &Holder, session: &Session) -> Result<(), StoreError> {
     client.batch("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;

@@ -13,7 +13,7 @@ use tokio_postgres::types::ToSql;
 use super::address::Address;
 use super::client::{Client, NONE};
 use super::failure::Failure;
-use super::lease::{self, Holder};
+use super::lease::{self, Held, Holder};
 use crate::StoreError;
 use crate::rows::Reading;
 
@@ -65,14 +65,18 @@ pub(super) struct Session {
 }
 
 /// Connects for writing, takes the lock and the lease, and migrates. A new database gets the
-/// deployment ID given. The session `before`, of another process, is ended.
+/// deployment ID given. If a lease is said to be `over`, and still is, its session is ended.
 pub(super) fn open(
     address: &Address,
-    before: Option<&Session>,
+    over: Option<&Held>,
     deployment_if_new: &str,
 ) -> Result<(Client, Session, Holder), StoreError> {
     let client = begin(address)?;
-    let session = lock_for_writing(&client, before)?;
+    let over = match over {
+        Some(over) if lease::held(&client)?.is_same_renewal(over) => Some(&over.session),
+        _ => None,
+    };
+    let session = lock_for_writing(&client, over)?;
     migrate(&client, deployment_if_new)?;
     let holder = Holder::new(&client)?;
     lease::take(&client, &holder, &session)?;

@@ -90,6 +90,8 @@ impl Standby {
     ///
     /// [`StoreError::Database`] may pass; any other error stays.
     pub fn look(&mut self) -> Result<Look, StoreError> {
+        // Whatever comes between the answer and its use, be it an hour, is no time without a renewal.
+        let asked = Instant::now();
         let (held, is_locked) = match self.ask() {
             Ok(answer) => answer,
             Err(error) => {
@@ -98,7 +100,7 @@ impl Standby {
                 return Err(error);
             }
         };
-        let is_over = self.is_over(held.as_ref());
+        let is_over = self.is_over(held.as_ref(), asked);
         if is_locked {
             (self.free, self.is_patient) = (0, false);
         } else {
@@ -116,11 +118,11 @@ impl Standby {
             return Ok(Look::Waiting(waiting));
         }
         // Of a lease that is over, the session may live on.
-        let before = held.filter(|_| is_over).map(|held| held.session);
+        let over = held.filter(|_| is_over);
         let address = Arc::clone(&self.address);
-        match PostgresStore::take(address, before.as_ref(), &self.deployment_if_new) {
+        match PostgresStore::take(address, over.as_ref(), &self.deployment_if_new) {
             Ok(store) => Ok(Look::Taken(Box::new(store))),
-            // Another one was quicker, or begins just now and has no lease yet.
+            // Another one was quicker, or begins just now and has no lease yet, or was renewed after all.
             Err(StoreError::Directory(_)) => Ok(Look::Waiting(waiting)),
             Err(error) => Err(error),
         }
@@ -128,13 +130,11 @@ impl Standby {
 
     /// Whether the lease has not been renewed for as long as it lasts, seen from here: the server's
     /// clock may be set, and after an interruption its master has had no chance.
-    fn is_over(&mut self, held: Option<&Held>) -> bool {
+    fn is_over(&mut self, held: Option<&Held>, asked: Instant) -> bool {
         let Some(held) = held.filter(|held| !held.holder.is_empty()) else { return false };
         match &self.seen {
-            Some((before, since))
-                if (&before.holder, &before.renewed) == (&held.holder, &held.renewed) =>
-            {
-                since.elapsed() >= self.lease
+            Some((before, since)) if before.is_same_renewal(held) => {
+                asked.saturating_duration_since(*since) >= self.lease
             }
             _ => {
                 self.seen = Some((held.clone(), Instant::now()));
