@@ -353,6 +353,7 @@ impl Driver {
         let writing = std::mem::replace(&mut self.writing, Writing::Nothing);
         match (writing, done) {
             (_, Done::Fatal(why)) => return Err(MasterError::Writing(why)),
+            (_, Done::TakenOver(by)) => return Err(MasterError::TakenOver(by)),
             (Writing::Finding(commands, keys), Done::Found(found)) => {
                 let known = keys.into_iter().zip(found);
                 let known = known.filter_map(|(key, found)| Some((key, found?))).collect();

@@ -14,8 +14,15 @@ use papertrader_node::{error, warn};
 use papertrader_store::{Batch, CommitError, Found, Store, StoreError, StoreReader};
 
 use crate::driver::{Event, Events};
+use crate::lease::Tenure;
 use crate::lines::Lines;
 use crate::workers::Origin;
+
+/// Where everything is kept, and the right to change it.
+pub(crate) struct Database {
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) tenure: Tenure,
+}
 
 /// What the writer is to do.
 pub(crate) enum Job {
@@ -35,6 +42,8 @@ pub(crate) enum Done {
     Failed(String),
     /// The master must stop and write nothing more.
     Fatal(String),
+    /// The same, for another is the master now: which, in words.
+    TakenOver(String),
 }
 
 /// Stops the master if the thread that holds it panics: without one of its threads it would go on
@@ -94,11 +103,12 @@ fn write_loop(mut store: Box<dyn Store>, jobs: &Receiver<Job>, events: &Events) 
             Job::Find(keys) => match store.find(&keys) {
                 Ok(found) => Done::Found(found),
                 Err(error @ StoreError::Corrupt(_)) => Done::Fatal(error.to_string()),
+                Err(StoreError::TakenOver(by)) => Done::TakenOver(by),
                 Err(error) => Done::Failed(error.to_string()),
             },
             Job::Commit(batch) => commit(store.as_mut(), &batch),
         };
-        let fatal = matches!(done, Done::Fatal(_));
+        let fatal = matches!(done, Done::Fatal(_) | Done::TakenOver(_));
         if events.blocking_send(Event::Database(done)).is_err() || fatal {
             break;
         }
@@ -115,6 +125,7 @@ fn commit(store: &mut dyn Store, batch: &Batch) -> Done {
             Err(error @ (CommitError::Contradiction(_) | CommitError::Disk(_))) => {
                 return Done::Fatal(error.to_string());
             }
+            Err(CommitError::TakenOver(by)) => return Done::TakenOver(by),
             Err(CommitError::Unknown(why)) => why,
         };
         warn!(batch = batch.number.0, %unknown, "a commit has an unknown result: looking it up");
@@ -129,6 +140,7 @@ fn commit(store: &mut dyn Store, batch: &Batch) -> Done {
                         batch.number
                     ));
                 }
+                Err(StoreError::TakenOver(by)) => return Done::TakenOver(by),
                 Err(error) => {
                     error!(%error, "the database cannot be reached; trying again");
                     std::thread::sleep(delay);

@@ -26,7 +26,7 @@ use papertrader_protocol::link::{LinkPing, LinkPong, LinkWelcome, SessionPresenc
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Header, Instruction, Reason, Request};
-use papertrader_store::{Batch, Store, StoreError};
+use papertrader_store::{Batch, CommitError, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -36,8 +36,9 @@ use crate::admin::{self, AdminRequest, AdminSocket, Answer, SocketError};
 use crate::assets::{Assets, preparation};
 use crate::batch::{Command, Work, Writing};
 use crate::config::Config;
-use crate::database::{Done, Readers, Writer};
+use crate::database::{Database, Done, Readers, Writer};
 use crate::hasher::{Hasher, PasswordDone};
+use crate::lease::Tenure;
 use crate::limits::OrderRate;
 use crate::port::{self, OwnedFrame, Places, Port, Refusals};
 use crate::registry::Registry;
@@ -52,10 +53,17 @@ const TURN: usize = 4_096;
 pub enum MasterError {
     /// The store cannot be read.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// The store cannot be written to any more, or a thread that the master needs has failed.
     #[error("nothing more can be written: {0}")]
     Writing(String),
+    /// Another process is the master now.
+    #[error(
+        "another master has taken over ({0}): this one has stored nothing since, and must not go on. \
+         With `standby = true` in its configuration it waits for that one's end when it is started \
+         again"
+    )]
+    TakenOver(String),
     /// The price source cannot be used.
     #[error("the price source failed: {0}")]
     Source(#[from] SourceError),
@@ -71,6 +79,15 @@ pub enum MasterError {
     /// A thread, a socket or the machine's randomness failed.
     #[error("the machine failed: {0}")]
     Machine(#[from] std::io::Error),
+}
+
+impl From<StoreError> for MasterError {
+    fn from(error: StoreError) -> MasterError {
+        match error {
+            StoreError::TakenOver(by) => MasterError::TakenOver(by),
+            error => MasterError::Store(error),
+        }
+    }
 }
 
 /// When snapshots are taken.
@@ -125,13 +142,17 @@ impl Master {
         let port_clock = clock.clone();
         let (events, inbox) = mpsc::channel(TURN);
         let sender = events.clone();
+        // Loading may take longer than the lease lasts.
+        let tenure = Tenure::begin(store.lease(), &events)?;
+        let held = tenure.held();
         let interval = match &ticks {
             Ticks::Every(interval) => i64::try_from(interval.as_nanos()).unwrap_or(i64::MAX),
             Ticks::Manual(_) => 0,
         };
         let driver = tokio::task::spawn_blocking(move || {
             prepare(store.as_mut(), source.as_ref(), &clock)?;
-            Driver::new(config, store, source, clock, interval, about, sender)
+            let database = Database { store, tenure };
+            Driver::new(config, database, source, clock, interval, about, sender)
         })
         .await
         .map_err(std::io::Error::other)??;
@@ -150,7 +171,7 @@ impl Master {
             (socket, tokio::spawn(async move { accepting.accept(events, whole).await }))
         });
         let (clock, refusals) = (port_clock, Mutex::new(Refusals::default()));
-        let port = Port { side, registry, view, clock, events, places, limits, refusals };
+        let port = Port { side, registry, view, clock, events, places, held, limits, refusals };
         let accepting = tokio::spawn(port::accept(listener, Arc::new(port)));
         let running = tokio::spawn(async move {
             let result = running.await;
@@ -189,9 +210,10 @@ fn prepare(
         return Ok(());
     }
     let number = BatchNumber(loaded.last_batch.0 + 1);
-    store
-        .commit(&Batch { number, wall: clock.now(), changes })
-        .map_err(|error| MasterError::Writing(error.to_string()))
+    store.commit(&Batch { number, wall: clock.now(), changes }).map_err(|error| match error {
+        CommitError::TakenOver(by) => MasterError::TakenOver(by),
+        error => MasterError::Writing(error.to_string()),
+    })
 }
 
 /// What reports to the driver.
@@ -245,6 +267,8 @@ pub(crate) struct Driver {
     pub(crate) events: Events,
     pub(crate) writer: Writer,
     pub(crate) about: About,
+    /// The right to be the master.
+    pub(crate) tenure: Tenure,
     pub(crate) deployment: String,
     pub(crate) interval: i64,
     pub(crate) last_batch: BatchNumber,
@@ -261,13 +285,14 @@ pub(crate) struct Driver {
 impl Driver {
     fn new(
         config: Config,
-        mut store: Box<dyn Store>,
+        database: Database,
         source: Arc<dyn PriceSource>,
         clock: Clock,
         interval: i64,
         about: About,
         events: Events,
     ) -> Result<Driver, MasterError> {
+        let Database { mut store, tenure } = database;
         let loaded = store.load()?;
         let mut readers = Vec::new();
         for _ in 0..config.read_threads.max(1) {
@@ -315,6 +340,7 @@ impl Driver {
             readers: Readers::start(readers, &events)?,
             writer: Writer::start(store, events.clone())?,
             about,
+            tenure,
             deployment: loaded.deployment,
             last_batch: loaded.last_batch,
             last_taken: head.snapshot,
@@ -353,12 +379,17 @@ impl Driver {
         loop {
             tokio::select! {
                 event = inbox.recv() => match event {
-                    Some(event) => self.handle(event, draining)?,
+                    Some(event) => {
+                        // Before anything is answered: this process may have been stopped for long.
+                        self.tend_lease();
+                        self.handle(event, draining)?;
+                    }
                     // The driver itself holds a sender.
                     None => return Ok(()),
                 },
                 () = ticks.next(&mut timer), if !draining => self.poll(),
                 _ = housekeeping.tick() => {
+                    self.tend_lease();
                     self.tend_sessions();
                     self.cut_forbidden();
                 }
@@ -429,6 +460,10 @@ impl Driver {
     // Links.
 
     fn open_link(&mut self, id: LinkId, arrival: Arrival) {
+        if !self.tenure.is_held() {
+            // Dropping it closes the connection: there may be another master by now.
+            return;
+        }
         let (refusal, peer) = (arrival.queue.clone(), arrival.peer);
         match self.workers.admit(id, arrival, self.clock.now()) {
             Ok(older) => {
@@ -478,7 +513,7 @@ impl Driver {
         }
     }
 
-    fn close_link(&mut self, id: LinkId) {
+    pub(crate) fn close_link(&mut self, id: LinkId) {
         if self.forget_link(id) {
             self.announce_workers();
         }

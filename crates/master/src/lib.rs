@@ -4,7 +4,7 @@
 //! | module of the specification | here |
 //! |---|---|
 //! | 3.1.1 main, the driver | [`driver`]: one loop that owns all state |
-//! | 3.1.2 database | `database`: one thread that writes, a few that read |
+//! | 3.1.2 database | `database`: one thread that writes, a few that read; `lease`, [`standby`]: which of several masters it is |
 //! | 3.1.3 accounts and authorization | `accounts`, `sessions`, `hasher`, `limits`, `logins`, `access` |
 //! | 3.1.4 event log | `papertrader_node::log` |
 //! | 3.1.5 workers | `workers`, `registry`, `port`, `hello` |
@@ -27,6 +27,7 @@ mod database;
 pub mod driver;
 mod hasher;
 mod hello;
+mod lease;
 pub mod limits;
 mod lines;
 mod logins;
@@ -34,6 +35,7 @@ mod port;
 mod reads;
 mod registry;
 mod sessions;
+pub mod standby;
 mod trading;
 mod workers;
 

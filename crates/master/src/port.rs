@@ -33,6 +33,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::PortLimits;
 use crate::driver::{Event, Events};
+use crate::lease::Held;
 use crate::registry::Registry;
 use crate::workers::{Arrival, LinkId, LinkQueue, PublicView, worker_list_frames};
 
@@ -53,6 +54,7 @@ pub(crate) struct Port {
     pub(crate) clock: Clock,
     pub(crate) events: Events,
     pub(crate) places: Arc<Places>,
+    pub(crate) held: Held,
     pub(crate) limits: PortLimits,
     pub(crate) refusals: Mutex<Refusals>,
 }
@@ -97,6 +99,8 @@ pub(crate) async fn accept(listener: TcpListener, port: Arc<Port>) {
             }
         };
         match accepted {
+            // Who comes is to look for the other master.
+            Ok(_) if !port.held.is_held() => {}
             Ok((stream, peer)) => {
                 let expected = port.registry.borrow().expects(peer.ip(), port.clock.now());
                 let Some(place) = port.places.take(peer.ip(), expected) else {

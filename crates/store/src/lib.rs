@@ -12,6 +12,7 @@ pub mod directory;
 mod export;
 mod fold;
 mod index;
+pub mod lease;
 pub mod location;
 pub mod postgres;
 mod read;
@@ -40,6 +41,8 @@ use papertrader_core::names::{ClientOrderId, Email, Symbol, UserName};
 use papertrader_core::order::OrderRecord;
 use papertrader_core::settle::Settlement;
 use papertrader_core::time::{MarketTime, Moment, WallTime};
+
+use lease::Lease;
 
 /// Changes that are made durable together, in one SQL transaction.
 #[derive(Debug, Clone)]
@@ -327,6 +330,9 @@ pub enum StoreError {
     /// The directory is in use, or cannot be used.
     #[error("{0}")]
     Directory(String),
+    /// Another process is the master now. Nothing of this one is stored any more, for ever.
+    #[error("another master has taken over ({0})")]
+    TakenOver(String),
 }
 
 /// Committing a batch failed.
@@ -345,6 +351,9 @@ pub enum CommitError {
     /// The disk failed to make data durable. Stop: what was written before may be gone.
     #[error("the disk failed: {0}")]
     Disk(String),
+    /// Nothing of the batch is stored, and nothing will be: another process is the master now. Stop.
+    #[error("the batch was not stored: another master has taken over ({0})")]
+    TakenOver(String),
 }
 
 /// A database that can hold a deployment. One process uses it at a time.
@@ -384,6 +393,12 @@ pub trait Store: Send {
 
     /// Where the books are, for whoever reads all of them beside this.
     fn location(&self) -> Location;
+
+    /// The lease to renew, of a database that other masters may wait for. Without one nobody else can
+    /// ever take it over while this process lives.
+    fn lease(&mut self) -> Option<Box<dyn Lease>> {
+        None
+    }
 }
 
 /// Reads beside the writer; sees everything that was committed before the call.

@@ -9,15 +9,20 @@
 //! does it stands in `postgres/write.rs` and `postgres/rows.rs`.
 //!
 //! Invariant: two writers never both commit. The lock keeps a second one away; and each transaction
-//! locks the row of `meta`, and changes it only from the batch that it follows.
+//! locks the row of `meta`, and changes it only if it is this process's, and from the batch that it
+//! follows.
 
 mod address;
 mod client;
 mod failure;
+mod lease;
 mod rows;
 mod schema;
+mod standby;
 pub(crate) mod whole;
 mod write;
+
+pub use standby::{Look, Standby, Waiting};
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -27,9 +32,11 @@ use papertrader_core::names::ClientOrderId;
 pub(crate) use address::Address;
 use client::Client;
 use failure::{Failure, Phase, of_batch};
+use lease::{Held, Holder, Keeper};
 use schema::Session;
 
 use crate::index::{Changes, Index};
+use crate::lease::Lease;
 use crate::read::{self, Ask, Consistent, Reader, SharedIndex, read_index};
 use crate::verify;
 use crate::{
@@ -46,6 +53,8 @@ pub struct PostgresStore {
     client: Option<Client>,
     /// The session of the last connection.
     session: Session,
+    /// This process, as the lease names it.
+    holder: Holder,
     index: SharedIndex,
     /// The last batch in the index. It is read at its first use, so that a damaged database can be
     /// opened and verified.
@@ -76,12 +85,21 @@ impl PostgresStore {
     /// one that holds another program's tables, [`StoreError::Directory`] on one that another
     /// master uses.
     pub fn open(url: &str, deployment_if_new: &str) -> Result<PostgresStore, StoreError> {
-        let address = Address::new(url)?;
-        let (client, session) = schema::open(&address, deployment_if_new)?;
+        PostgresStore::take(Arc::new(Address::new(url)?), None, deployment_if_new)
+    }
+
+    /// Opens it, and ends the session of a lease that is over.
+    fn take(
+        address: Arc<Address>,
+        over: Option<&Held>,
+        deployment_if_new: &str,
+    ) -> Result<PostgresStore, StoreError> {
+        let (client, session, holder) = schema::open(&address, over, deployment_if_new)?;
         Ok(PostgresStore {
-            address: Arc::new(address),
+            address,
             client: Some(client),
             session,
+            holder,
             index: Arc::new(RwLock::new(Index::new(0, 0, 0))),
             indexed: None,
             compared: false,
@@ -148,7 +166,10 @@ impl PostgresStore {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<Changes, CommitError> {
-        let not_stored = |error: StoreError| CommitError::NotStored(error.to_string());
+        let not_stored = |error: StoreError| match error {
+            StoreError::TakenOver(by) => CommitError::TakenOver(by),
+            error => CommitError::NotStored(error.to_string()),
+        };
         self.ensure_indexed().map_err(not_stored)?;
         let Some(client) = &self.client else {
             return Err(of_batch(Failure::lost(), Phase::Open));
@@ -156,7 +177,7 @@ impl PostgresStore {
         client
             .batch("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
             .map_err(|failure| of_batch(failure, Phase::Open))?;
-        let mut writer = write::Writer::new(client);
+        let mut writer = write::Writer::new(client, &self.holder.id);
         let written = crate::write::batch(&mut writer, &read_index(&self.index), batch);
         let changes = match written {
             Ok(changes) => changes,
@@ -235,7 +256,7 @@ impl Store for PostgresStore {
         self.client = None;
         // A batch whose result was unknown may be stored.
         self.compared = false;
-        let (client, session) = schema::connect(&self.address, Some(&self.session))?;
+        let (client, session) = schema::reconnect(&self.address, &self.session, &self.holder)?;
         (self.client, self.session) = (Some(client), session);
         Ok(())
     }
@@ -253,6 +274,10 @@ impl Store for PostgresStore {
 
     fn location(&self) -> Location {
         Location::at(Arc::clone(&self.address))
+    }
+
+    fn lease(&mut self) -> Option<Box<dyn Lease>> {
+        Some(Box::new(Keeper::new(&self.address, &self.holder)))
     }
 }
 

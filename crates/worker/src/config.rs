@@ -7,15 +7,16 @@ use papertrader_core::ids::WorkerId;
 use papertrader_node::link::WorkerSide;
 use papertrader_node::tls::Certificate;
 
-/// The configuration of a worker. `link` and `master` have no default.
+/// The configuration of a worker. `link` and `masters` have no default.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Who this worker is, and by what it knows the master.
     pub link: WorkerSide,
     /// The name that clients see. Default: the name in the master's registry.
     pub name: Option<String>,
-    /// Where the master is: `host:port`.
-    pub master: String,
+    /// Where the master is: `host:port`. Several if there are standbys: one of them is the master, and
+    /// all have the same keys. See [`Config::follow`].
+    pub masters: Vec<String>,
     /// Where clients are awaited. Port 0 takes any free port.
     pub listen: SocketAddr,
     /// Where clients reach this worker, `host:port`, as the list of workers says. Default: the
@@ -88,7 +89,7 @@ impl Config {
         Config {
             link,
             name: None,
-            master: master.into(),
+            masters: vec![master.into()],
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 2049)),
             advertise: None,
             web: String::new(),
@@ -120,12 +121,19 @@ impl Config {
     }
 }
 
+/// With several masters: how often the one is asked, and after how long another is looked for. A
+/// standby takes over within about 8 seconds.
+const FOLLOWING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(6));
+
 /// A configuration that cannot work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A value is zero that must not be.
     #[error("the worker's {0} must be above zero")]
     Zero(&'static str),
+    /// There is nobody to connect to.
+    #[error("the worker needs the address of a master")]
+    NoMaster,
     /// Every link would count as lost before the master could answer a ping.
     #[error("the worker's link_timeout must be longer than its ping_interval")]
     LinkTimeout,
@@ -138,6 +146,14 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// The masters to choose from. If there are several, a silent one is given up sooner.
+    pub fn follow(&mut self, masters: Vec<String>) {
+        if masters.len() > 1 {
+            (self.ping_interval, self.link_timeout) = FOLLOWING;
+        }
+        self.masters = masters;
+    }
+
     /// The UUID under which the master knows this worker.
     pub(crate) fn worker(&self) -> WorkerId {
         self.link.worker
@@ -164,6 +180,9 @@ impl Config {
         ];
         if let Some((name, _)) = above_zero.into_iter().find(|(_, good)| !good) {
             return Err(ConfigError::Zero(name));
+        }
+        if self.masters.is_empty() {
+            return Err(ConfigError::NoMaster);
         }
         if self.link_timeout <= self.ping_interval {
             return Err(ConfigError::LinkTimeout);
@@ -203,6 +222,11 @@ mod tests {
     fn what_cannot_work_is_refused() {
         let good = Config::new(side(), "a:1");
         assert_eq!(good.check(), Ok(()));
+        let lonely = Config { masters: vec![], ..good.clone() };
+        assert_eq!(lonely.check(), Err(ConfigError::NoMaster));
+        let mut following = good.clone();
+        following.follow(vec!["a:1".into(), "b:1".into()]);
+        assert_eq!(following.check(), Ok(()));
         let still = Config { ping_interval: Duration::ZERO, ..good.clone() };
         assert_eq!(still.check(), Err(ConfigError::Zero("ping_interval")));
         let hasty = Config { link_timeout: good.ping_interval, ..good.clone() };

@@ -2,12 +2,13 @@
 //!
 //! [`Uplink`] is what client threads hold: it stamps what they ask and queues it. [`run`] owns the
 //! link: it connects, sends, receives, and connects again. What the frames mean is decided in
-//! [`exchange`], without I/O.
+//! [`exchange`], without I/O; where a link is looked for, in [`attempts`].
 //!
 //! Invariants: stamps ascend in the order in which requests are queued, so the orders of this
 //! worker go to the master in order of (time, sequence); what waits to be written to the master is
 //! bounded, and a full queue answers `busy`.
 
+mod attempts;
 pub(crate) mod exchange;
 mod orders;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 use papertrader_core::time::WallTime;
 use papertrader_node::clock::Clock;
 use papertrader_node::connection::Inbox;
-use papertrader_node::link::{ConnectError, LinkStream};
+use papertrader_node::link::LinkStream;
 use papertrader_node::shutdown::Shutdown;
 use papertrader_node::{error, info, warn};
 use papertrader_protocol::instruction::Instruction;
@@ -27,12 +28,13 @@ use papertrader_protocol::returns::SessionGrant;
 use papertrader_protocol::{FrameError, Reason, SessionId};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::auth::Attachment;
 use crate::cache::SnapshotFault;
 use crate::cache::history::{Answer, Question};
 use crate::driver::Shared;
+use attempts::{Attempts, Made};
 use exchange::Exchange;
 
 /// Requests of all clients that wait to be taken by the uplink.
@@ -229,7 +231,7 @@ impl Link {
         // The very first try is made at once.
         let mut delay = Duration::ZERO;
         loop {
-            let Some((stream, until)) = self.away(delay).await else { return };
+            let Some(Made { master, stream, until }) = self.away(delay).await else { return };
             let error = match self.linked(stream, until).await {
                 End::Ended => return,
                 End::Lost(error) => error,
@@ -239,9 +241,9 @@ impl Link {
             let is_refused = matches!(error, LinkError::Refused(_));
             if let LinkError::Refused(reason) = &error {
                 delay = most;
-                error!(master = %self.shared.config.master, %reason, "the master refuses this worker");
+                error!(%master, %reason, "the master refuses this worker");
             } else {
-                warn!(master = %self.shared.config.master, %error, "the link to the master is lost");
+                warn!(%master, %error, "the link to the master is lost");
             }
             self.exchange.lost(self.shared.clock.now());
             self.deliver().await;
@@ -252,22 +254,9 @@ impl Link {
     }
 
     /// Without a link: tries to make one, and answers what comes meanwhile. `None` at the end.
-    async fn away(&mut self, first_delay: Duration) -> Option<(LinkStream, Option<WallTime>)> {
+    async fn away(&mut self, first_delay: Duration) -> Option<Made> {
         let config = self.shared.config.clone();
-        let mut delay = first_delay.max(config.reconnect_delay_min);
-        let own_clock = self.shared.clock.clone();
-        let attempt = |wait: Duration| {
-            let (master, limit) = (config.master.clone(), config.link_timeout);
-            let (side, clock) = (config.link.clone(), own_clock.clone());
-            async move {
-                sleep(wait).await;
-                match timeout(limit, side.connect(master, &clock)).await {
-                    Ok(result) => result,
-                    Err(_) => Err(ConnectError::Io(io::ErrorKind::TimedOut.into())),
-                }
-            }
-        };
-        let mut connecting = Box::pin(attempt(first_delay));
+        let mut attempts = Attempts::new(&config, &self.shared.clock, first_delay);
         loop {
             let due = self.exchange.next_deadline().map(|at| self.instant_of(at));
             tokio::select! {
@@ -284,22 +273,12 @@ impl Link {
                     self.gave_up = true;
                     self.exchange.give_up();
                 }
-                made = &mut connecting => match made {
+                made = attempts.next() => match made {
                     Ok(made) => return Some(made),
-                    Err(error) => {
-                        let is_away = matches!(error, ConnectError::Io(_));
-                        if !is_away {
-                            // Somebody must do something: there is no hurry to try again.
-                            delay = config.reconnect_delay_max;
-                        }
-                        warn!(master = %config.master, %error, retry_ms = delay.as_millis() as u64,
-                            "there is no link to the master");
-                        if !is_away {
-                            self.send_clients_away().await;
-                        }
-                        connecting = Box::pin(attempt(delay));
-                        delay = (delay * 2).min(config.reconnect_delay_max);
-                    }
+                    // Somebody must do something.
+                    Err(is_away) => if !is_away {
+                        self.send_clients_away().await;
+                    },
                 },
             }
             self.deliver().await;

@@ -14,7 +14,7 @@ mod workers;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use papertrader_master::admin::message::Status;
+use papertrader_master::admin::message::{StandbyStatus, Status};
 use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
 use papertrader_node::config::HumanDuration;
 
@@ -222,6 +222,7 @@ impl Master {
     fn status(&self) -> Result<(), CliError> {
         match self.ask(AdminRequest::Status {})? {
             AdminReply::Status(status) => self.show(&status, |status| status_text(status)),
+            AdminReply::Standby(status) => self.show(&status, standby_text),
             _ => Err(not_understood()),
         }
     }
@@ -259,6 +260,21 @@ fn status_text(status: &Status) -> String {
     let up = span(status.uptime_seconds);
     let (fields, limits) = (fields.text(), limits::text(&status.limits));
     format!("papertrader {}, since {started} ({up})\n{fields}\n{limits}", status.version)
+}
+
+fn standby_text(status: &StandbyStatus) -> String {
+    let mut fields = Fields::default();
+    fields.put("role", "standby: it waits for the active master's end");
+    fields.put("active", status.active.as_deref().unwrap_or("not known"));
+    if let Some(ago) = status.renewed_ms_ago {
+        fields.put("last heard of", format!("{:.1} s ago", ago as f64 / 1_000.0));
+    }
+    if let Some(problem) = &status.problem {
+        fields.put("database", problem);
+    }
+    let started = status.started.local();
+    let up = span(status.uptime_seconds);
+    format!("papertrader {}, since {started} ({up})\n{}", status.version, fields.text())
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ fn worker(args: &InitArgs) -> Result<(), ServerError> {
         return Err(ServerError::Exists(file.display().to_string()));
     }
     check_name(&args.name)?;
-    check_address(&args.master)?;
+    args.masters.iter().try_for_each(|master| check_address(master))?;
     let fingerprint = match &args.fingerprint {
         Some(text) => fingerprint(text)?,
         None => ask_fingerprint()?,
@@ -96,7 +96,7 @@ fn worker(args: &InitArgs) -> Result<(), ServerError> {
     let mut text = WORKER
         .replace(UUID, &uuid)
         .replace(FINGERPRINT, &fingerprint.to_string())
-        .replace(ADDRESS, &toml_string(&args.master));
+        .replace(ADDRESS, &addresses(&args.masters));
     let given = [
         ("key", &args.key, "# key = \"worker-secret.asc\"\n"),
         ("passphrase_file", &args.passphrase_file, "# passphrase_file = \"passphrase\"\n"),
@@ -149,6 +149,15 @@ fn check_address(master: &str) -> Result<(), ServerError> {
                  master.example.org:2048 or [2001:db8::1]:2048"
             ),
         }),
+    }
+}
+
+/// One address, or a list of them, in TOML.
+fn addresses(masters: &[String]) -> String {
+    let each: Vec<String> = masters.iter().map(|master| toml_string(master)).collect();
+    match each.as_slice() {
+        [only] => only.clone(),
+        _ => format!("[{}]", each.join(", ")),
     }
 }
 
@@ -231,7 +240,7 @@ mod tests {
         InitArgs {
             role,
             dir: dir.to_owned(),
-            master: "127.0.0.1:2048".into(),
+            masters: vec!["127.0.0.1:2048".into()],
             fingerprint: Some("ab".repeat(32)),
             name: "one".into(),
             key: None,
@@ -272,6 +281,17 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_may_know_several_masters() {
+        let dir = tempfile::tempdir().unwrap();
+        let masters = vec!["a.example.org:2048".to_owned(), "[2001:db8::1]:2048".to_owned()];
+        let given = InitArgs { masters: masters.clone(), ..args(Role::Worker, dir.path()) };
+        init(&given).unwrap();
+        let file = dir.path().join("worker.toml");
+        let settings: WorkerSettings = load(Some(&file), "PAPERTRADER_TEST_NONE_", ()).unwrap();
+        assert_eq!(settings.config(dir.path()).unwrap().masters, masters);
+    }
+
+    #[test]
     fn what_the_master_would_refuse_is_refused_before_anything_is_written() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("worker");
@@ -289,7 +309,8 @@ mod tests {
         }
         for master in ["master.example.org", "master:", "master:0", "::1", "tcp://master:2048", ""]
         {
-            let said = refused(InitArgs { master: master.into(), ..good.clone() }, "--master");
+            let said =
+                refused(InitArgs { masters: vec![master.into()], ..good.clone() }, "--master");
             assert!(said.contains("master.example.org:2048"), "{said}");
         }
         let fingerprint = Some("ab".into());
@@ -304,7 +325,7 @@ mod tests {
             let dir = home.path().join(name);
             init(&InitArgs {
                 name: name.into(),
-                master: master.into(),
+                masters: vec![master.into()],
                 ..args(Role::Worker, &dir)
             })
             .unwrap();

@@ -40,9 +40,9 @@ pub(crate) struct InitArgs {
     role: Role,
     /// Where to write it
     dir: PathBuf,
-    /// Where the worker finds its master
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2048")]
-    master: String,
+    /// Where the worker finds its master; repeated for a standby of it
+    #[arg(long = "master", value_name = "HOST:PORT", default_value = "127.0.0.1:2048")]
+    masters: Vec<String>,
     /// SHA-256 of the master's certificate, as `init master` and `admin status` print it; asked for
     /// at a terminal
     #[arg(long, value_name = "HEX")]

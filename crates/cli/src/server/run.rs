@@ -3,10 +3,11 @@
 //! A server says on standard output one line when it is ready: `master ready on HOST:PORT`. It
 //! drains and ends at SIGTERM and Ctrl-C; a supervised one ends when its standard input closes.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use papertrader_master::Entrance;
+use papertrader_master::{Entrance, standby};
 use papertrader_node::clock::Clock;
 use papertrader_node::config::load;
 use papertrader_node::log::EventLog;
@@ -40,16 +41,40 @@ pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let source = settings.prices.source()?;
     let deployment = uuid::Uuid::new_v4().to_string();
     let side = settings.side(base)?;
-    let store = settings.database.open(&data, &deployment)?;
+    // What is wrong with a standby's port should be known before it is needed.
+    let (store, standby) = if settings.standby {
+        drop(
+            std::net::TcpListener::bind(settings.listen)
+                .map_err(|error| no_port(settings.listen, error))?,
+        );
+        (None, Some(settings.database.standby(&deployment)?))
+    } else {
+        (Some(settings.database.open(&data, &deployment)?), None)
+    };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
-        let listener = TcpListener::bind(settings.listen)
-            .await
-            .map_err(|error| ServerError::Listen { address: settings.listen.to_string(), error })?;
         let (trigger, shutdown) = shutdown::channel();
         watch_for_the_end(trigger, supervised, &log)?;
         let clock = Clock::system(Default::default());
+        let store = match (store, standby) {
+            (Some(store), _) => store,
+            (None, Some(standby)) => {
+                let waits = |active: &str| {
+                    // Nobody need read it.
+                    let _ = say(&format!("master waits as a standby; active is: {active}"));
+                };
+                let admin = Some(data.as_path());
+                match standby::wait(standby, admin, &clock, shutdown.clone(), waits).await? {
+                    Some(store) => Box::new(store),
+                    None => return Ok(()),
+                }
+            }
+            (None, None) => return Ok(()),
+        };
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .map_err(|error| no_port(settings.listen, error))?;
         let ticks = papertrader_master::Ticks::Every(settings.interval.duration());
         let master = papertrader_master::Master::start(
             config,
@@ -76,6 +101,10 @@ pub(super) fn master(file: &Path, supervised: bool) -> Result<(), ServerError> {
     result
 }
 
+fn no_port(address: SocketAddr, error: std::io::Error) -> ServerError {
+    ServerError::Listen { address: address.to_string(), error }
+}
+
 /// Runs a worker.
 pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let settings: WorkerSettings = load(Some(file), "PAPERTRADER_WORKER_", ())?;
@@ -84,7 +113,7 @@ pub(super) fn worker(file: &Path, supervised: bool) -> Result<(), ServerError> {
     let mut log_config = settings.log.clone();
     let beside = home.join("worker.log");
     let log_file = log_config.file.get_or_insert(beside).clone();
-    let master = settings.master.clone();
+    let master = settings.master.to_string();
     // What clients remember: they may compare it with this.
     let certificate = config.tls.as_ref().map_or("none".into(), |it| it.fingerprint().to_string());
     let log = log::init(&log_config)?;

@@ -18,7 +18,8 @@ use papertrader_node::config::{ByteSize, HumanDuration, load};
 use papertrader_node::link::{MasterKey, MasterSide, WorkerSide};
 use papertrader_node::log::LogConfig;
 use papertrader_node::tls;
-use papertrader_store::postgres::PostgresStore;
+use papertrader_store::lease::LEASE;
+use papertrader_store::postgres::{PostgresStore, Standby};
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{Location, Store};
 use serde::Deserialize;
@@ -36,6 +37,7 @@ pub(super) struct MasterSettings {
     pub(super) listen: SocketAddr,
     pub(super) data: PathBuf,
     pub(super) database: DatabaseUrl,
+    pub(super) standby: bool,
     pub(super) interval: HumanDuration,
     pub(super) starting_cash: String,
     pub(super) session_lifetime: HumanDuration,
@@ -75,8 +77,27 @@ impl DatabaseUrl {
             let store = SqliteStore::open(&data.join(BOOKS), deployment)?;
             return Ok(Box::new(store));
         }
-        self.check()?;
-        Ok(Box::new(PostgresStore::open(&self.0, deployment)?))
+        Ok(Box::new(PostgresStore::open(self.postgres()?, deployment)?))
+    }
+
+    /// What waits for the database. A new one gets the deployment ID `deployment`.
+    pub(super) fn standby(&self, deployment: &str) -> Result<Standby, ServerError> {
+        if self.0.is_empty() {
+            let problem = "needs the books in PostgreSQL, which two machines can reach: set \
+                           `database`, or leave `standby` out"
+                .into();
+            return Err(ServerError::Value { key: "standby", problem });
+        }
+        Ok(Standby::new(self.postgres()?, deployment, LEASE)?)
+    }
+
+    fn postgres(&self) -> Result<&str, ServerError> {
+        if ["postgresql://", "postgres://"].iter().any(|scheme| self.0.starts_with(scheme)) {
+            return Ok(&self.0);
+        }
+        // It may be a password at the wrong place: it is not repeated.
+        let problem = "begins with postgresql://, or is left out for a file".into();
+        Err(ServerError::Value { key: "database", problem })
     }
 
     /// Where the books are, opened or not.
@@ -84,19 +105,7 @@ impl DatabaseUrl {
         if self.0.is_empty() {
             return Ok(Location::file(&data.join(BOOKS)));
         }
-        self.check()?;
-        Ok(Location::server(&self.0)?)
-    }
-
-    fn check(&self) -> Result<(), ServerError> {
-        let is_postgres =
-            ["postgresql://", "postgres://"].iter().any(|scheme| self.0.starts_with(scheme));
-        if !is_postgres {
-            // It may be a password at the wrong place: it is not repeated.
-            let problem = "begins with postgresql://, or is left out for a file".into();
-            return Err(ServerError::Value { key: "database", problem });
-        }
-        Ok(())
+        Ok(Location::server(self.postgres()?)?)
     }
 }
 
@@ -309,6 +318,7 @@ impl Default for MasterSettings {
             listen: SocketAddr::from(([0, 0, 0, 0], 2048)),
             data: "data".into(),
             database: DatabaseUrl::default(),
+            standby: false,
             interval: HumanDuration::from_secs(5),
             starting_cash: config.starting_cash.to_string(),
             session_lifetime: HumanDuration::from_secs(config.session_lifetime.as_secs()),
@@ -438,7 +448,7 @@ pub(super) const MASTER_KEY: &str = "master-key.asc";
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WorkerSettings {
-    pub(super) master: String,
+    pub(super) master: Masters,
     master_certificate: String,
     #[serde(default)]
     master_key: Option<PathBuf>,
@@ -465,6 +475,45 @@ pub(super) struct WorkerSettings {
     tls: TlsSettings,
     #[serde(default)]
     pub(super) log: LogConfig,
+}
+
+/// Where the master is: an address, or a list of them when there are standbys.
+#[derive(Debug)]
+pub(super) struct Masters(Vec<String>);
+
+impl std::fmt::Display for Masters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join(" or "))
+    }
+}
+
+impl<'de> Deserialize<'de> for Masters {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Masters, D::Error> {
+        struct OneOrMore;
+        impl<'de> serde::de::Visitor<'de> for OneOrMore {
+            type Value = Masters;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("\"HOST:PORT\", or a list of such addresses")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Masters, E> {
+                Ok(Masters(vec![text.to_owned()]))
+            }
+            fn visit_seq<A>(self, mut list: A) -> Result<Masters, A::Error>
+            where
+                A: serde::de::SeqAccess<'de>,
+            {
+                let mut masters = Vec::new();
+                while let Some(master) = list.next_element()? {
+                    masters.push(master);
+                }
+                if masters.is_empty() {
+                    return Err(serde::de::Error::invalid_length(0, &self));
+                }
+                Ok(Masters(masters))
+            }
+        }
+        deserializer.deserialize_any(OneOrMore)
+    }
 }
 
 /// `[limits]` of a worker: what one client, one address, and all clients together may take.
@@ -546,7 +595,8 @@ impl WorkerSettings {
         };
         let identity = self.openpgp.identity(home, home, &worker_user_id(&self.uuid))?;
         let link = WorkerSide { worker, identity, master, master_key: Arc::new(master_key) };
-        let mut config = papertrader_worker::Config::new(link, self.master.clone());
+        let mut config = papertrader_worker::Config::new(link, "");
+        config.follow(self.master.0.clone());
         config.listen = self.listen;
         config.advertise.clone_from(&self.advertise);
         config.threads = self.threads;
@@ -606,6 +656,34 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_worker_has_one_master_or_a_list() {
+        let masters = |value: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("worker.toml");
+            let text = format!("master = {value}\nmaster_certificate = \"\"\nuuid = \"\"\n");
+            std::fs::write(&file, text).unwrap();
+            let loaded = papertrader_node::config::load(Some(&file), "PAPERTRADER_TEST_NONE_", ());
+            loaded.map(|it: WorkerSettings| it.master.0).map_err(|error| error.to_string())
+        };
+        assert_eq!(masters("\"a:1\"").unwrap(), ["a:1"]);
+        assert_eq!(masters("[\"a:1\", \"b:1\"]").unwrap(), ["a:1", "b:1"]);
+        for wrong in ["[]", "1", "[1]"] {
+            let said = masters(wrong).unwrap_err();
+            assert!(said.contains("master"), "{said}");
+            println!("{said}");
+        }
+    }
+
+    #[test]
+    fn a_standby_is_for_a_database_that_two_can_reach() {
+        let refused = DatabaseUrl(String::new()).standby("one").unwrap_err().to_string();
+        assert!(refused.contains("standby needs the books in PostgreSQL"), "{refused}");
+        let refused = DatabaseUrl("hunter2".into()).standby("one").unwrap_err().to_string();
+        assert!(refused.contains("postgresql://") && !refused.contains("hunter2"), "{refused}");
+        DatabaseUrl("postgresql://me@db/books".into()).standby("one").unwrap();
+    }
 
     #[test]
     fn a_bound_that_would_keep_everybody_out_is_refused_by_name() {

@@ -19,4 +19,5 @@ mod place;
 mod postgres_server;
 mod process;
 mod secrets;
+mod standby;
 mod up;

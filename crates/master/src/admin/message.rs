@@ -10,6 +10,7 @@
 mod books;
 mod error;
 mod limits;
+mod standby;
 
 use std::fmt;
 
@@ -22,6 +23,7 @@ pub use books::{
 };
 pub use error::AdminError;
 pub use limits::{BackoffLimit, LimitsInForce, PortPlaces, PortStatus, RateLimit};
+pub use standby::StandbyStatus;
 
 /// Longest request, in bytes, its line's end included.
 pub const MAX_REQUEST: usize = 64 * 1024;
@@ -40,7 +42,7 @@ pub const MAX_SHOWN: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "camelCase", deny_unknown_fields)]
 pub enum AdminRequest {
-    /// How the master is. Answer: [`AdminReply::Status`].
+    /// How the master is. Answer: [`AdminReply::Status`], or [`AdminReply::Standby`] of one that waits.
     Status {},
     /// All registered workers. Answer: [`AdminReply::Workers`].
     ListWorkers {},
@@ -152,6 +154,8 @@ pub struct NewWorker {
 pub enum AdminReply {
     /// See [`AdminRequest::Status`].
     Status(Box<Status>),
+    /// See [`AdminRequest::Status`].
+    Standby(StandbyStatus),
     /// See [`AdminRequest::ListWorkers`].
     Workers(WorkerLines),
     /// See [`AdminRequest::ShowWorker`].

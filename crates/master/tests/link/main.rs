@@ -12,6 +12,7 @@ mod gpg;
 mod guessing;
 mod harness;
 mod hostile;
+mod lease;
 mod orders;
 mod passwords;
 mod prices;

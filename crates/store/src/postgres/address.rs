@@ -29,6 +29,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::StoreError;
+use crate::lease::RENEWAL;
 
 /// How long the server may take for a statement if the URL does not say.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -102,6 +103,13 @@ impl Address {
         }
         let answer = own.answer.unwrap_or(ANSWER);
         Ok(Address { config, tls: MakeRustlsConnect::new(client_config(verifier)?), answer })
+    }
+
+    /// The same server, of which little is asked and an answer awaited at once.
+    pub(super) fn impatient(&self) -> Address {
+        let mut config = self.config.clone();
+        config.connect_timeout(RENEWAL);
+        Address { config, tls: self.tls.clone(), answer: RENEWAL }
     }
 }
 

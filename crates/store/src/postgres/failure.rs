@@ -152,6 +152,7 @@ mod tests {
             CommitError::Unknown(_) => "unknown",
             CommitError::Contradiction(_) => "contradiction",
             CommitError::Disk(_) => "disk",
+            CommitError::TakenOver(_) => "taken over",
         }
     }
 

@@ -13,14 +13,21 @@ use tokio_postgres::types::ToSql;
 use super::address::Address;
 use super::client::{Client, NONE};
 use super::failure::Failure;
+use super::lease::{self, Held, Holder};
 use crate::StoreError;
 use crate::rows::Reading;
 
 /// All migrations: entry n brings version n to version n + 1.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_ledger.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/postgres/0001_ledger.sql"),
+    include_str!("../../migrations/postgres/0002_lease.sql"),
+];
+
+/// From this version on there is a lease.
+pub(super) const LEASE_VERSION: u32 = 2;
 
 /// The tables and views of all migrations, and the one that numbers them.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "account",
     "balance",
     "bar",
@@ -28,6 +35,7 @@ const TABLES: [&str; 20] = [
     "exposure",
     "instrument",
     "journal",
+    "lease",
     "meta",
     "named_account",
     "order_",
@@ -44,34 +52,58 @@ const TABLES: [&str; 20] = [
 ];
 
 /// The number of the advisory lock: "PTRD".
-const LOCK: i64 = 0x5054_5244;
+pub(super) const LOCK: i64 = 0x5054_5244;
 /// How long a writer waits for the lock, in milliseconds: the session of one that has just ended may
 /// need a moment to be noticed as gone.
 const LOCK_WAIT: u32 = 2_000;
 
 /// A writer's session, as the server names it. It may outlive its connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Session {
-    process: i32,
-    started: String,
+    pub(super) process: i32,
+    pub(super) started: String,
 }
 
-/// Connects for writing, takes the lock, and migrates. A new database gets the deployment ID given.
+/// Connects for writing, takes the lock and the lease, and migrates. A new database gets the
+/// deployment ID given. If a lease is said to be `over`, and still is, its session is ended.
 pub(super) fn open(
     address: &Address,
+    over: Option<&Held>,
     deployment_if_new: &str,
-) -> Result<(Client, Session), StoreError> {
-    let (client, session) = connect(address, None)?;
+) -> Result<(Client, Session, Holder), StoreError> {
+    let client = begin(address)?;
+    let over = match over {
+        Some(over) if lease::held(&client)?.is_same_renewal(over) => Some(&over.session),
+        _ => None,
+    };
+    let session = lock_for_writing(&client, over)?;
     migrate(&client, deployment_if_new)?;
+    let holder = Holder::new(&client)?;
+    lease::take(&client, &holder, &session)?;
+    Ok((client, session, holder))
+}
+
+/// Connects for writing anew: takes the lock again, if the lease is still this process's. Its session
+/// before, which may hold the lock still, is ended.
+pub(super) fn reconnect(
+    address: &Address,
+    before: &Session,
+    holder: &Holder,
+) -> Result<(Client, Session), StoreError> {
+    let client = begin(address)?;
+    let session = match lock_for_writing(&client, Some(before)) {
+        // Who it is may be known already.
+        Err(in_use @ StoreError::Directory(_)) => {
+            return Err(lease::check(&client, holder).err().unwrap_or(in_use));
+        }
+        locked => locked?,
+    };
+    lease::follow(&client, holder, &session)?;
     Ok((client, session))
 }
 
-/// Connects for writing and takes the lock. The session before, which may hold it still, is ended.
-pub(super) fn connect(
-    address: &Address,
-    before: Option<&Session>,
-) -> Result<(Client, Session), StoreError> {
-    let client = begin(address)?;
+/// Makes a connection the one that writes.
+fn lock_for_writing(client: &Client, before: Option<&Session>) -> Result<Session, StoreError> {
     // A commit is on the disk before it is reported, whatever the server's default is.
     client.batch("SET synchronous_commit = on")?;
     if let Some(Session { process, started }) = before {
@@ -83,7 +115,7 @@ pub(super) fn connect(
             tracing::warn!(%error, "the session before could not be ended");
         }
     }
-    lock(&client)?;
+    lock(client)?;
     let mut session = None;
     let sql = "SELECT pid, CAST(backend_start AS TEXT) FROM pg_stat_activity
                WHERE pid = pg_backend_pid()";
@@ -101,7 +133,7 @@ pub(super) fn connect(
         }
         Ok(())
     })?;
-    Ok((client, session))
+    Ok(session)
 }
 
 /// Connects for reading only.
@@ -112,7 +144,7 @@ pub(super) fn connect_reader(address: &Address) -> Result<Client, StoreError> {
 }
 
 /// Connects, and sets what every session has.
-fn begin(address: &Address) -> Result<Client, StoreError> {
+pub(super) fn begin(address: &Address) -> Result<Client, StoreError> {
     let client = Client::connect(address)?;
     let limit = address.answer.as_millis();
     client.batch(&format!("SET statement_timeout = {limit}; SET lock_timeout = {limit}"))?;
@@ -134,7 +166,12 @@ fn lock(client: &Client) -> Result<(), StoreError> {
     match client.batch(&wait) {
         Ok(()) => Ok(()),
         Err(error) if error.is(&SqlState::LOCK_NOT_AVAILABLE) => {
-            Err(StoreError::Directory("another master uses this database".to_owned()))
+            client.batch("ROLLBACK")?;
+            Err(StoreError::Directory(
+                "another master uses this database; with `standby = true` in its configuration this \
+                 one waits for that one's end"
+                    .to_owned(),
+            ))
         }
         Err(error) => Err(error.into()),
     }
@@ -151,12 +188,15 @@ pub(super) fn check(client: &Client) -> Result<(), StoreError> {
     }
 }
 
-fn migrate(client: &Client, deployment: &str) -> Result<(), StoreError> {
+/// The schema's version, if this program knows it.
+pub(super) fn known_version(client: &Client) -> Result<u32, StoreError> {
     let known = MIGRATIONS.len() as u32;
     let found = version(client)?;
-    if found > known {
-        return Err(StoreError::TooNew { found, known });
-    }
+    if found > known { Err(StoreError::TooNew { found, known }) } else { Ok(found) }
+}
+
+fn migrate(client: &Client, deployment: &str) -> Result<(), StoreError> {
+    let found = known_version(client)?;
     for (done, sql) in MIGRATIONS.iter().enumerate().skip(found as usize) {
         apply(client, done + 1, sql, deployment)?;
         tracing::info!(version = done + 1, "the database schema was brought forward");

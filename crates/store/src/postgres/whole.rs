@@ -52,7 +52,7 @@ pub(crate) fn fill(
     from: &Connection,
     watch: &mut Watch<'_>,
 ) -> Result<Filled, StoreError> {
-    let (client, _session) = schema::open(address, "")?;
+    let (client, ..) = schema::open(address, None, "")?;
     let mut accounts = 0;
     client.for_each("SELECT count(*) FROM account", NONE, &mut |row| {
         accounts = Reading::new(row, "account", 0).number(0)?;

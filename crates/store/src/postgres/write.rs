@@ -13,11 +13,12 @@ use rustc_hash::{FxHashSet, FxHasher};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::client::{Client, NONE};
-use crate::StoreError;
+use super::lease;
 use crate::read::Ask;
 use crate::rows::{Reading, Value};
 use crate::shape::{Kind, Rows, Shape, Verb};
-use crate::write::{Tables, Written, contradiction};
+use crate::write::{Refused, Tables, Written, contradiction};
+use crate::{CommitError, StoreError};
 
 /// Up to so many new rows a statement with arrays is quicker than COPY, which takes one answer more.
 const FEW: usize = 64;
@@ -27,6 +28,8 @@ const MANY: usize = 1 << 17;
 /// Writes through a connection whose transaction is open.
 pub(super) struct Writer<'c> {
     client: &'c Client,
+    /// Who writes.
+    holder: &'c str,
     /// By [`Rows`]: what is gathered.
     gathered: [Option<Gathered>; Rows::COUNT],
     /// The keys of gathered rows, hashed: two with the same hash only cost a statement more.
@@ -34,8 +37,9 @@ pub(super) struct Writer<'c> {
 }
 
 impl<'c> Writer<'c> {
-    pub(super) fn new(client: &'c Client) -> Writer<'c> {
-        Writer { client, gathered: [const { None }; Rows::COUNT], keys: FxHashSet::default() }
+    pub(super) fn new(client: &'c Client, holder: &'c str) -> Writer<'c> {
+        let gathered = [const { None }; Rows::COUNT];
+        Writer { client, holder, gathered, keys: FxHashSet::default() }
     }
 
     /// Writes all that was gathered, parents before the rows that refer to them.
@@ -52,15 +56,22 @@ impl<'c> Writer<'c> {
 
 impl Tables for Writer<'_> {
     fn last(&mut self) -> Written<(i64, i64)> {
-        let mut last = None;
-        let sql = "SELECT last_batch, last_wall FROM meta FOR UPDATE";
+        let (mut last, mut is_ours) = (None, false);
+        let sql = "SELECT last_batch, last_wall, holder FROM meta FOR UPDATE";
         self.client.for_each(sql, NONE, &mut |row| {
             let row = Reading::new(row, "meta", 0);
             last = Some((row.integer(0)?, row.integer(1)?));
+            is_ours = row.text(2)? == self.holder;
             Ok(())
         })?;
         let missing = || StoreError::Corrupt("table meta: its row is missing".to_owned());
-        Ok(last.ok_or_else(missing)?)
+        let last = last.ok_or_else(missing)?;
+        if !is_ours {
+            // It came past the lock: this is the last word, whatever became of that.
+            let name = lease::held(self.client)?.name;
+            return Err(Refused(CommitError::TakenOver(name)));
+        }
+        Ok(last)
     }
 
     fn write(&mut self, rows: Rows, values: &[Value<'_>]) -> Written {

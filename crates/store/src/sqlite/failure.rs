@@ -99,6 +99,7 @@ mod tests {
             CommitError::Unknown(_) => "unknown",
             CommitError::Contradiction(_) => "contradiction",
             CommitError::Disk(_) => "disk",
+            CommitError::TakenOver(_) => "taken over",
         }
     }
 

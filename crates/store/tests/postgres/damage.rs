@@ -34,10 +34,12 @@ impl<'s> Kept<'s> {
 
 impl damage::Damaged for Kept<'_> {
     fn columns(&self) -> Vec<(String, String)> {
+        // Who is the master is not a matter of the books.
         let sql = "SELECT table_name::text, column_name::text
                    FROM information_schema.columns JOIN pg_tables
                    ON tablename = table_name AND schemaname = table_schema
-                   WHERE table_schema = 'public' AND table_name <> 'schema_version'";
+                   WHERE table_schema = 'public' AND table_name NOT IN ('schema_version', 'lease')
+                   AND column_name <> 'holder'";
         let rows = self.database.raw().query(sql, &[]).unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }

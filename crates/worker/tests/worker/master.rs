@@ -1,6 +1,7 @@
 //! A scripted master: it speaks the link, and does only what the test tells it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
 use papertrader_core::ids::WorkerId;
@@ -22,7 +23,7 @@ use papertrader_protocol::returns::{self, QueuedOrder, Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Reason, SessionId, transfer};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::soon;
 
@@ -89,7 +90,12 @@ impl Master {
     /// Takes the next link, up to its hello.
     pub(crate) async fn accept(&self) -> (Link, LinkHello) {
         let (stream, from) = soon(self.listener.accept()).await.unwrap();
-        let mut stream = soon(KEYS.master.accept(stream)).await.unwrap();
+        self.proven(stream, from).await.unwrap()
+    }
+
+    /// A connection that a worker has made, up to its hello; `None` if it has gone.
+    async fn proven(&self, stream: TcpStream, from: SocketAddr) -> Option<(Link, LinkHello)> {
+        let mut stream = soon(KEYS.master.accept(stream)).await.ok()?;
         assert!(is_worker(&stream));
         let find = |id| {
             let key = Arc::new(KEYS.worker.identity.certificate().clone());
@@ -97,12 +103,12 @@ impl Master {
             Some(Registered { id, name: "one".into(), allowed, key: Some(key), booted: None })
         };
         let clock = Clock::system(WallTime(0));
-        let proven = KEYS.master.prove(&mut stream, from, find, &clock).await.unwrap();
+        let proven = KEYS.master.prove(&mut stream, from, find, &clock).await.ok()?;
         assert_eq!(proven.worker, WORKER);
         let mut link = Link::new(stream);
         let hello = link.next().await;
         assert_eq!(hello.instruction(), Instruction::LinkHello);
-        (link, LinkHello::from_bytes(&hello.data).unwrap())
+        Some((link, LinkHello::from_bytes(&hello.data).unwrap()))
     }
 
     /// Takes the next link, says welcome, and pushes prices and the list of workers.
@@ -111,6 +117,19 @@ impl Master {
         link.welcome("deployment-1", 0).await;
         link.push_all(1).await;
         link
+    }
+
+    /// Takes the link that lasts: a worker of several masters leaves this one's when another was
+    /// quicker.
+    pub(crate) async fn link_of_many(&self) -> Link {
+        loop {
+            let (stream, from) = soon(self.listener.accept()).await.unwrap();
+            if let Some((mut link, _)) = self.proven(stream, from).await {
+                link.welcome("deployment-1", 0).await;
+                link.push_all(1).await;
+                return link;
+            }
+        }
     }
 
     /// Stops listening: the worker cannot connect until [`Master::back`].

@@ -134,6 +134,31 @@ async fn an_order_without_an_answer_is_sent_again_with_the_same_content() {
 }
 
 #[tokio::test]
+async fn an_order_without_an_answer_is_sent_again_to_the_other_master() {
+    let other = Master::start().await;
+    let (scene, mut link) = {
+        // The other takes connections and says nothing, as a machine that stands still does.
+        let second = other.address();
+        Scene::ready(|c| c.masters.insert(0, second)).await
+    };
+    let mut client = scene.logged_in(&mut link, 1).await;
+    let request = client.send(BUY, &["AAPL", "1", "x"]).await;
+    let before = link.expect(BUY).await;
+    let Scene { worker, trigger, master } = scene;
+    master.away();
+    drop(link);
+    let mut link = other.link_of_many().await;
+    resume(&mut link, 1).await;
+    let again = link.expect(BUY).await;
+    assert_eq!((again.text(), again.header.session), (before.text(), before.header.session));
+    link.queue(&again).await;
+    client.expect(request, Instruction::OrderQueued).await;
+    link.fill(&again).await;
+    client.expect(request, Instruction::PurchaseSuccess).await;
+    Scene { worker, trigger, master: other }.end().await;
+}
+
+#[tokio::test]
 async fn an_order_that_was_sent_and_never_answered_has_an_unknown_outcome() {
     let (scene, mut link) = Scene::ready(|c| c.order_wait = Duration::from_millis(200)).await;
     let Scene { worker, trigger, master } = scene;

@@ -28,9 +28,18 @@ struct Folded {
     positions: BTreeMap<InstrumentId, (i64, i64)>,
 }
 
-/// Compares; the error names everything that does not agree.
+/// Compares a file; the error names everything that does not agree.
 pub(crate) fn audit(database: &Path, known: &Known, counts: &mut Counts) -> Result<(), String> {
     let mut store = SqliteStore::open(database, "never made anew").map_err(words)?;
+    audit_store(&mut store, known, counts)
+}
+
+/// The same of any store.
+pub(crate) fn audit_store(
+    store: &mut dyn Store,
+    known: &Known,
+    counts: &mut Counts,
+) -> Result<(), String> {
     let mut wrong: Vec<String> =
         store.verify().map_err(words)?.into_iter().map(|mismatch| mismatch.what).collect();
     let loaded = store.load().map_err(words)?;

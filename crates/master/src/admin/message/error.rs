@@ -26,6 +26,9 @@ pub enum AdminError {
     /// The master is on its way out.
     #[error("the master is shutting down")]
     ShuttingDown,
+    /// This master waits for another's end.
+    #[error("this master is a standby, and waits: ask the one that is active ({0})")]
+    Standby(String),
     /// No worker has this name.
     #[error("no worker is called '{0}': `papertrader admin workers list` shows them all")]
     UnknownWorker(String),
@@ -124,6 +127,7 @@ impl AdminError {
             AdminError::TooManyConnections => "tooManyConnections",
             AdminError::Unavailable => "unavailable",
             AdminError::ShuttingDown => "shuttingDown",
+            AdminError::Standby(_) => "standby",
             AdminError::UnknownWorker(_) => "unknownWorker",
             AdminError::BadWorkerName(_) => "badWorkerName",
             AdminError::WorkerNameTaken { .. } => "workerNameTaken",
