@@ -104,6 +104,8 @@ pub(super) fn up(args: UpArgs) -> Result<(), ServerError> {
         Some(data) => data.clone(),
         None => default_data().ok_or(ServerError::NoHome)?,
     };
+    // What the configurations say is relative to where they stand.
+    let data = std::path::absolute(data)?;
     if args.advertise.is_some() && args.worker_port == 0 {
         let problem = "needs a --worker-port that is not 0".into();
         return Err(ServerError::Option { name: "--advertise", problem });
