@@ -551,7 +551,7 @@ impl Exchange {
     fn returned(&mut self, number: u64, instruction: Instruction, frame: &Frame<'_>) {
         match self.pending.remove(&number) {
             Some(Pending::Plain { ask, .. }) => {
-                self.forget_if_unknown(ask.session, refusal(frame));
+                self.forget_if_unknown(ask.session, refusal(instruction, frame));
                 let content = match instruction {
                     Instruction::SessionId => match Return::parse(frame) {
                         Ok(Some(Return::Session(grant))) => {
@@ -588,7 +588,7 @@ impl Exchange {
         instruction: Instruction,
         frame: &Frame<'_>,
     ) {
-        let refusal = refusal(frame);
+        let refusal = refusal(instruction, frame);
         let Some(judged) = self.orders.judge(sequence, instruction, refusal) else {
             self.pending.remove(&number);
             return;
@@ -697,8 +697,12 @@ fn changes_something(instruction: Instruction) -> bool {
     )
 }
 
-/// The reason of a failure return.
-fn refusal(frame: &Frame<'_>) -> Option<Reason> {
+/// The reason of a failure return. What is certainly none is not parsed: an order has two of these.
+fn refusal(instruction: Instruction, frame: &Frame<'_>) -> Option<Reason> {
+    use Instruction as I;
+    if matches!(instruction, I::OrderQueued | I::PurchaseSuccess | I::SellSuccess) {
+        return None;
+    }
     match Return::parse(frame) {
         Ok(Some(Return::Failed(_, failure))) => Some(failure.reason),
         _ => None,
