@@ -35,8 +35,9 @@ use crate::cache::history::{Answer, Question};
 use crate::driver::Shared;
 use exchange::Exchange;
 
-/// Requests of all clients that wait to be taken by the uplink.
-const QUEUE: usize = 8_192;
+/// Requests of all clients that wait to be taken by the uplink: what some fifty bring at once who
+/// have as many under way as each may.
+const QUEUE: usize = 16_384;
 /// Bytes that wait to be written to the master; beyond, no request is taken.
 const MAX_UNSENT: usize = 1024 * 1024;
 /// How long the last bytes to the master may take when the worker ends.
@@ -203,7 +204,7 @@ enum End {
 pub(crate) async fn run(
     shared: Arc<Shared>,
     asks: mpsc::Receiver<Ask>,
-    threads: Vec<mpsc::Sender<Delivery>>,
+    threads: Vec<mpsc::Sender<Vec<Delivery>>>,
     stop: Shutdown,
 ) {
     let exchange = Exchange::new(Arc::clone(&shared));
@@ -213,7 +214,7 @@ pub(crate) async fn run(
 struct Link {
     shared: Arc<Shared>,
     asks: mpsc::Receiver<Ask>,
-    threads: Vec<mpsc::Sender<Delivery>>,
+    threads: Vec<mpsc::Sender<Vec<Delivery>>>,
     exchange: Exchange,
     stop: Shutdown,
     /// Set at the start of the end: when what is left is answered.
@@ -357,7 +358,6 @@ impl Link {
                             self.deliver().await;
                             return End::Lost(error);
                         }
-                        self.deliver().await;
                     }
                 }
                 ask = self.asks.recv(), if may_take => match ask {
@@ -417,10 +417,13 @@ impl Link {
     /// Hands the answers to the client threads. These never wait for anything when they take one,
     /// so this waits only for the processor.
     async fn deliver(&mut self) {
-        for delivery in self.exchange.take_deliveries() {
-            if let Some(thread) = self.threads.get(delivery.route.thread) {
-                // An error means that the thread has ended, and with it the connection.
-                let _ = thread.send(delivery).await;
+        let mut all = self.exchange.take_deliveries();
+        for (index, thread) in self.threads.iter().enumerate() {
+            let (own, others) = all.into_iter().partition(|it| it.route.thread == index);
+            all = others;
+            // An error means that the thread has ended, and with it the connection.
+            if !Vec::is_empty(&own) {
+                let _ = thread.send(own).await;
             }
         }
     }
