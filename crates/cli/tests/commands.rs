@@ -735,3 +735,52 @@ async fn a_benchmark_checks_what_it_measured_and_leaves_nothing_behind() {
     let got = run(config.path(), "", &["bench", "settle", "--batch", "0"], "").await;
     assert_eq!((got.code, got.err.as_str()), (2, "--batch must be at least 1\n"));
 }
+
+#[tokio::test]
+async fn a_benchmark_says_which_store_it_cannot_use() {
+    let config = tempfile::tempdir().unwrap();
+    let place = config.path().to_str().unwrap();
+    let bench = ["bench", "settle", "--bare", "--dir", place, "--store"];
+    let bare = [&bench[..], &["postgresql://nobody:secret@localhost/none"]].concat();
+    let got = run(config.path(), "", &bare, "").await;
+    assert_eq!((got.code, got.err.as_str()), (2, "--bare is for SQLite only\n"));
+    let other = [&bench[..], &["mysql://localhost"]].concat();
+    let got = run(config.path(), "", &other, "").await;
+    assert!(got.code == 2 && got.err.contains("say sqlite, or the URL"), "{got:?}");
+}
+
+#[tokio::test]
+async fn a_benchmark_of_orders_finds_every_one_in_the_books() {
+    let config = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_str().unwrap();
+    for plain in [&[][..], &["--plain", "--load", "throughput"]] {
+        let size = ["--connections", "3", "--accounts", "2", "--symbols", "4", "--window", "8"];
+        let loads = ["--orders", "300", "--interval", "100ms", "--time", "200ms"];
+        let queue = ["--queued", "6", "--rounds", "1", "--pause", "2s"];
+        let bench = [&["bench", "orders", "--json", "--dir", place][..], &size, &loads, &queue];
+        let got = run(config.path(), "", &[&bench.concat(), plain].concat(), "").await;
+        assert_eq!(got.code, 0, "{got:?}");
+        let report: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+        assert_eq!((&report["verified"], &report["tls"]), (&true.into(), &plain.is_empty().into()));
+        let throughput = &report["throughput"];
+        assert_eq!(
+            (&throughput["orders"], &throughput["refused"]),
+            (&300.into(), &serde_json::json!({}))
+        );
+        for rate in ["acknowledged_per_second", "settled_per_second"] {
+            assert!(throughput[rate].as_f64().unwrap() > 0.0, "{got:?}");
+        }
+        let count = |load: &str, what: &str| report[load][what].as_u64();
+        if plain.is_empty() {
+            assert!(count("latency", "orders") > Some(0), "{got:?}");
+            assert_eq!(count("settlement", "settlements"), Some(1), "{got:?}");
+            assert!(count("settlement", "decided") >= Some(6), "{got:?}");
+        } else {
+            assert_eq!((count("latency", "orders"), count("settlement", "orders")), (None, None));
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+    let got = run(config.path(), "", &["bench", "orders", "--accounts", "9"], "").await;
+    assert_eq!((got.code, got.err.as_str()), (2, "--accounts must be 1 to 8\n"));
+}

@@ -288,15 +288,34 @@ fn parse_decimal(text: &str, scale: u32, max: i64) -> Result<i64, DecimalError> 
 
 /// Writes `raw / 10^scale` with at least `least` decimals and no more than needed.
 fn write_decimal(f: &mut fmt::Formatter<'_>, raw: i64, scale: u32, least: usize) -> fmt::Result {
-    let unit = 10u64.pow(scale);
-    let magnitude = raw.unsigned_abs();
-    let mut digits = format!("{:0width$}", magnitude % unit, width = scale as usize);
-    while digits.len() > least && digits.ends_with('0') {
-        digits.pop();
+    let (unit, magnitude) = (10u64.pow(scale), raw.unsigned_abs());
+    let (mut whole, mut part) = (magnitude / unit, magnitude % unit);
+    let mut decimals = scale as usize;
+    while decimals > least && part.is_multiple_of(10) {
+        part /= 10;
+        decimals -= 1;
     }
-    let point = if digits.is_empty() { "" } else { "." };
-    let text = format!("{}{point}{digits}", magnitude / unit);
-    f.pad_integral(raw >= 0, "", &text)
+    // From the last digit on: 20 of a u64, a zero before the point, and the point.
+    let mut text = [b'.'; 22];
+    let mut at = text.len();
+    let mut put = |at: &mut usize, number: &mut u64| {
+        *at -= 1;
+        text[*at] = b'0' + (*number % 10) as u8;
+        *number /= 10;
+    };
+    for _ in 0..decimals {
+        put(&mut at, &mut part);
+    }
+    if decimals > 0 {
+        at -= 1;
+    }
+    put(&mut at, &mut whole);
+    while whole > 0 {
+        put(&mut at, &mut whole);
+    }
+    // All of it is ASCII.
+    let text = std::str::from_utf8(&text[at..]).unwrap_or_default();
+    f.pad_integral(raw >= 0, "", text)
 }
 
 impl FromStr for Cash {

@@ -26,7 +26,7 @@ use crate::access::{Asker, NewPassword};
 use crate::admin::changes::Administering;
 use crate::admin::{AdminRequest, Answer};
 use crate::assets::Retrieved;
-use crate::database::{Done, Job};
+use crate::database::{Done, Job, OrderKey};
 use crate::driver::{Driver, Event, MasterError};
 use crate::hasher::Checked;
 use crate::trading::{Known, Placing};
@@ -137,13 +137,13 @@ pub(crate) enum Effect {
 pub(crate) enum Writing {
     Nothing,
     /// Looking up the client order IDs of these commands.
-    Finding(Vec<Command>, Vec<(AccountId, ClientOrderId)>),
+    Finding(Vec<Command>),
     /// Writing a batch of commands with these effects.
     Committing(Vec<Effect>),
     /// Writing a change of the operator's.
     Administering(Box<Administering>),
-    /// Writing a settlement.
-    Settling(Box<Settlement>, Box<Retrieved>),
+    /// Writing the settlement of this snapshot.
+    Settling(Box<Retrieved>),
     /// A settlement could not be written: it is tried again.
     Waiting(Box<Retrieved>),
 }
@@ -189,7 +189,7 @@ impl Writing {
     }
 
     pub(crate) fn is_settling(&self) -> bool {
-        matches!(self, Writing::Settling(..) | Writing::Waiting(_))
+        matches!(self, Writing::Settling(_) | Writing::Waiting(_))
     }
 }
 
@@ -272,16 +272,15 @@ impl Driver {
         let now = self.clock.now();
         let settlement = settle(&self.books, &retrieved.snapshot, now, &self.config.rules)?;
         let bars = retrieved.rows.clone();
-        let changes = vec![Change::Settle { settlement: settlement.clone(), bars }];
-        self.commit(changes, now);
-        self.writing = Writing::Settling(Box::new(settlement), retrieved);
+        self.commit(vec![Change::Settle { settlement, bars }], now);
+        self.writing = Writing::Settling(retrieved);
         Ok(())
     }
 
     /// The first half of a batch of commands: looks up the client order IDs that memory does not
     /// know.
     fn find(&mut self, commands: Vec<Command>) -> Result<(), MasterError> {
-        let mut keys: Vec<(AccountId, ClientOrderId)> = Vec::new();
+        let mut keys: Vec<OrderKey> = Vec::with_capacity(commands.len());
         for command in &commands {
             match command {
                 Command::Place(placing) => {
@@ -296,10 +295,8 @@ impl Driver {
         if keys.is_empty() {
             return self.judge(commands, Known::new());
         }
-        keys.sort_unstable();
-        keys.dedup();
-        self.writer.submit(Job::Find(keys.clone()));
-        self.writing = Writing::Finding(commands, keys);
+        self.writer.submit(Job::Find(keys));
+        self.writing = Writing::Finding(commands);
         Ok(())
     }
 
@@ -354,10 +351,8 @@ impl Driver {
         match (writing, done) {
             (_, Done::Fatal(why)) => return Err(MasterError::Writing(why)),
             (_, Done::TakenOver(by)) => return Err(MasterError::TakenOver(by)),
-            (Writing::Finding(commands, keys), Done::Found(found)) => {
-                let known = keys.into_iter().zip(found);
-                let known = known.filter_map(|(key, found)| Some((key, found?))).collect();
-                self.judge(commands, known)?;
+            (Writing::Finding(commands), Done::Found(found)) => {
+                self.judge(commands, found.into_iter().collect())?;
             }
             (Writing::Committing(effects), Done::Committed) => {
                 self.last_batch.0 += 1;
@@ -367,11 +362,11 @@ impl Driver {
                 self.last_batch.0 += 1;
                 self.administered(*change)?;
             }
-            (Writing::Settling(settlement, retrieved), Done::Committed) => {
+            (Writing::Settling(retrieved), Done::Settled(settlement)) => {
                 self.last_batch.0 += 1;
                 self.settled(&settlement, *retrieved)?;
             }
-            (Writing::Finding(commands, _), Done::Failed(why)) => {
+            (Writing::Finding(commands), Done::Failed(why)) => {
                 error!(%why, commands = commands.len(), "the store cannot be read: refusing");
                 for command in commands {
                     self.unavailable(command);
@@ -387,7 +382,7 @@ impl Driver {
                 error!(%why, "a change of the operator's was not stored");
                 self.not_administered(*change);
             }
-            (Writing::Settling(_, retrieved), Done::Failed(why)) => {
+            (Writing::Settling(retrieved), Done::Failed(why)) => {
                 error!(%why, "a settlement was not stored: it is tried again");
                 self.writing = Writing::Waiting(retrieved);
                 let events = self.events.clone();
@@ -396,7 +391,7 @@ impl Driver {
                     let _ = events.send(Event::Retry).await;
                 });
             }
-            (_, Done::Found(_) | Done::Committed | Done::Failed(_)) => {
+            (_, Done::Found(_) | Done::Committed | Done::Settled(_) | Done::Failed(_)) => {
                 return Err(MasterError::Writing("an answer to a job that nobody gave".into()));
             }
         }

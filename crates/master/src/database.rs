@@ -10,13 +10,17 @@ use std::time::Duration;
 
 use papertrader_core::ids::AccountId;
 use papertrader_core::names::ClientOrderId;
+use papertrader_core::settle::Settlement;
 use papertrader_node::{error, warn};
-use papertrader_store::{Batch, CommitError, Found, Store, StoreError, StoreReader};
+use papertrader_store::{Batch, Change, CommitError, Found, Store, StoreError, StoreReader};
 
 use crate::driver::{Event, Events};
 use crate::lease::Tenure;
 use crate::lines::Lines;
 use crate::workers::Origin;
+
+/// Whose order, and its client order ID.
+pub(crate) type OrderKey = (AccountId, ClientOrderId);
 
 /// Where everything is kept, and the right to change it.
 pub(crate) struct Database {
@@ -27,17 +31,19 @@ pub(crate) struct Database {
 /// What the writer is to do.
 pub(crate) enum Job {
     /// Look client order IDs up.
-    Find(Vec<(AccountId, ClientOrderId)>),
+    Find(Vec<OrderKey>),
     /// Make a batch durable.
     Commit(Box<Batch>),
 }
 
 /// What became of a job.
 pub(crate) enum Done {
-    /// What is known under each ID.
-    Found(Vec<Option<Found>>),
+    /// What is known under those IDs under which something is.
+    Found(Vec<(OrderKey, Found)>),
     /// The batch is durable.
     Committed,
+    /// The settlement that was the batch is durable.
+    Settled(Box<Settlement>),
     /// Nothing was read or written; the job may be tried again.
     Failed(String),
     /// The master must stop and write nothing more.
@@ -101,17 +107,31 @@ fn write_loop(mut store: Box<dyn Store>, jobs: &Receiver<Job>, events: &Events) 
     while let Ok(job) = jobs.recv() {
         let done = match job {
             Job::Find(keys) => match store.find(&keys) {
-                Ok(found) => Done::Found(found),
+                Ok(found) => {
+                    let each = keys.into_iter().zip(found);
+                    Done::Found(each.filter_map(|(key, found)| Some((key, found?))).collect())
+                }
                 Err(error @ StoreError::Corrupt(_)) => Done::Fatal(error.to_string()),
                 Err(StoreError::TakenOver(by)) => Done::TakenOver(by),
                 Err(error) => Done::Failed(error.to_string()),
             },
-            Job::Commit(batch) => commit(store.as_mut(), &batch),
+            Job::Commit(batch) => match commit(store.as_mut(), &batch) {
+                Done::Committed => committed(*batch),
+                done => done,
+            },
         };
         let fatal = matches!(done, Done::Fatal(_) | Done::TakenOver(_));
         if events.blocking_send(Event::Database(done)).is_err() || fatal {
             break;
         }
+    }
+}
+
+/// Hands a settlement back to whoever gave it away; everything else is of no more use.
+fn committed(mut batch: Batch) -> Done {
+    match batch.changes.pop() {
+        Some(Change::Settle { settlement, .. }) => Done::Settled(Box::new(settlement)),
+        _ => Done::Committed,
     }
 }
 

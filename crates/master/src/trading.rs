@@ -5,6 +5,7 @@
 //! asset; then the refusals of [`papertrader_core::order::OrderRefusal`], which bind the ID.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use papertrader_core::ids::{AccountId, OrderId, WorkerId};
 use papertrader_core::names::ClientOrderId;
@@ -16,6 +17,7 @@ use papertrader_protocol::request::OrderArgs;
 use papertrader_protocol::returns::{FilledOrder, QueuedOrder, Return};
 use papertrader_protocol::{Failure, Instruction, Reason};
 use papertrader_store::{Change, Found};
+use rustc_hash::FxHashMap;
 
 use crate::batch::{Effect, Judging};
 use crate::driver::{Driver, MasterError};
@@ -45,7 +47,19 @@ pub(crate) struct Trading {
     /// The clamped time of each worker's last order.
     clamped: HashMap<WorkerId, WallTime>,
     /// Who is told of an open order's outcome.
-    waiters: HashMap<OrderId, Vec<Origin>>,
+    waiters: FxHashMap<OrderId, Waiters>,
+}
+
+/// Who is told of an order's outcome: nearly always one.
+pub(crate) struct Waiters {
+    first: Origin,
+    more: Vec<Origin>,
+}
+
+impl Waiters {
+    fn into_iter(self) -> impl Iterator<Item = Origin> {
+        std::iter::once(self.first).chain(self.more)
+    }
 }
 
 /// What is known under a client order ID, counting what is judged in the same batch.
@@ -57,26 +71,37 @@ impl Trading {
         clamped: HashMap<WorkerId, WallTime>,
         rate: OrderRate,
     ) -> Trading {
-        Trading { rate, next_order: next_order.0, clamped, waiters: HashMap::new() }
+        Trading { rate, next_order: next_order.0, clamped, waiters: FxHashMap::default() }
     }
 
     pub(crate) fn wait_for(&mut self, order: OrderId, origin: Origin) {
-        let waiters = self.waiters.entry(order).or_default();
-        if waiters.len() < WAITERS {
-            waiters.push(origin);
+        match self.waiters.entry(order) {
+            Entry::Vacant(nobody) => {
+                drop(nobody.insert(Waiters { first: origin, more: Vec::new() }))
+            }
+            Entry::Occupied(mut others) => {
+                let more = &mut others.get_mut().more;
+                if more.len() + 1 < WAITERS {
+                    more.push(origin);
+                }
+            }
         }
     }
 
     /// Links close; nobody waits on them any more.
     pub(crate) fn link_closed(&mut self, link: crate::workers::LinkId) {
-        self.waiters.retain(|_, waiters| {
-            waiters.retain(|origin| origin.link != link);
-            !waiters.is_empty()
+        self.waiters.retain(|_, Waiters { first, more }| {
+            more.retain(|origin| origin.link != link);
+            if first.link != link {
+                return true;
+            }
+            let next = (!more.is_empty()).then(|| more.remove(0));
+            next.map(|next| *first = next).is_some()
         });
     }
 
-    pub(crate) fn take_waiters(&mut self, order: OrderId) -> Vec<Origin> {
-        self.waiters.remove(&order).unwrap_or_default()
+    pub(crate) fn take_waiters(&mut self, order: OrderId) -> Option<Waiters> {
+        self.waiters.remove(&order)
     }
 }
 
@@ -295,14 +320,11 @@ impl Driver {
     /// books take the settlement over, while they still hold the open orders.
     pub(crate) fn tell_outcomes(&mut self, settlement: &Settlement) {
         for decision in &settlement.decisions {
-            let waiters = self.trading.take_waiters(decision.order);
-            if waiters.is_empty() {
-                continue;
-            }
+            let Some(waiters) = self.trading.take_waiters(decision.order) else { continue };
             let Some(open) = self.books.open_order(decision.order) else { continue };
             let answer = self.outcome(&open.order, decision.state, Some(settlement.moment));
             if let Some(answer) = answer {
-                for origin in waiters {
+                for origin in waiters.into_iter() {
                     self.answer(origin, &answer);
                 }
             }
@@ -310,9 +332,9 @@ impl Driver {
     }
 
     fn tell_waiters(&mut self, order: &Order, state: OrderState, decided: Option<Moment>) {
-        let waiters = self.trading.take_waiters(order.id);
+        let Some(waiters) = self.trading.take_waiters(order.id) else { return };
         if let Some(answer) = self.outcome(order, state, decided) {
-            for origin in waiters {
+            for origin in waiters.into_iter() {
                 self.answer(origin, &answer);
             }
         }

@@ -148,6 +148,19 @@ impl Header {
         }
         out.extend_from_slice(data);
     }
+
+    /// Appends the header and what `write` appends, which must be at most [`MAX_DATA`] bytes.
+    pub fn encode_with(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = out.len();
+        self.encode(&[], out);
+        let data = out.len();
+        write(out);
+        let size = out.len().saturating_sub(data);
+        debug_assert!(size <= MAX_DATA);
+        if let Some(place) = out.get_mut(start + 4..start + 8) {
+            place.copy_from_slice(&(size as u32).to_be_bytes());
+        }
+    }
 }
 
 impl LinkHeader {

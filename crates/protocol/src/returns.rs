@@ -1,5 +1,7 @@
 //! What servers return as text arguments (4.5.3): typed, with encoding and parsing side by side.
 
+use std::io::{self, Write};
+
 use papertrader_core::money::{Cash, Price, Quantity};
 use papertrader_core::names::{ClientOrderId, Symbol};
 use papertrader_core::order::Side;
@@ -71,6 +73,14 @@ pub struct QueuedOrder {
     pub waiting: String,
 }
 
+impl QueuedOrder {
+    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        let QueuedOrder { order, client_order_id, side, symbol, quantity, hold, waiting } = self;
+        let side = side_name(*side);
+        write!(out, "{order} {client_order_id} {side} {symbol} {quantity} {hold} {waiting}")
+    }
+}
+
 /// An order that was filled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilledOrder {
@@ -90,6 +100,17 @@ pub struct FilledOrder {
     pub market: MarketTime,
     /// When it was settled.
     pub wall: WallTime,
+}
+
+impl FilledOrder {
+    fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        let FilledOrder { order, client_order_id, symbol, quantity, price, amount, .. } = self;
+        let (market, wall) = (self.market.0, self.wall.0);
+        write!(
+            out,
+            "{order} {client_order_id} {symbol} {quantity} {price} {amount} {market} {wall}"
+        )
+    }
 }
 
 /// The answer to `hello`.
@@ -173,8 +194,26 @@ impl Return {
 
     /// Appends the frame of this return to the request `request`.
     pub fn put(&self, request: u64, out: &mut Vec<u8>) {
-        let (instruction, arguments) = self.encode();
-        put_args(instruction, &arguments, request, SessionId::NONE, out);
+        // What every order has is written in place.
+        let (instruction, count) = match self {
+            Return::OrderQueued(_) => (Instruction::OrderQueued, 7),
+            Return::Filled(Side::Buy, _) => (Instruction::PurchaseSuccess, 8),
+            Return::Filled(Side::Sell, _) => (Instruction::SellSuccess, 8),
+            _ => {
+                let (instruction, arguments) = self.encode();
+                return put_args(instruction, &arguments, request, SessionId::NONE, out);
+            }
+        };
+        let mut header = Header::new(instruction.message_type(), instruction as u16, request);
+        header.argument_count = count;
+        header.encode_with(out, |out| {
+            // Writing to memory does not fail.
+            let _ = match self {
+                Return::OrderQueued(order) => order.write(out),
+                Return::Filled(_, fill) => fill.write(out),
+                _ => Ok(()),
+            };
+        });
     }
 
     /// Types a frame that came from a server. `None` if it is not one of these returns.
@@ -396,6 +435,17 @@ mod tests {
             assert_eq!(used, bytes.len());
             assert_eq!(frame.header.request, 42);
             assert_eq!(Return::parse(&frame), Ok(Some(example)));
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_place_is_what_the_arguments_say() {
+        for example in examples() {
+            let (mut in_place, mut joined) = (b"before".to_vec(), b"before".to_vec());
+            example.put(42, &mut in_place);
+            let (instruction, arguments) = example.encode();
+            put_args(instruction, &arguments, 42, SessionId::NONE, &mut joined);
+            assert_eq!(in_place, joined, "{example:?}");
         }
     }
 

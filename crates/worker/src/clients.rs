@@ -85,7 +85,7 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     uplink: Arc<Uplink>,
     mut arrivals: mpsc::Receiver<Arrival>,
-    mut deliveries: mpsc::Receiver<Delivery>,
+    mut deliveries: mpsc::Receiver<Vec<Delivery>>,
     mut stop: Shutdown,
 ) {
     let connections = RefCell::default();
@@ -104,11 +104,11 @@ pub(crate) async fn run(
         tokio::select! {
             biased;
             delivery = deliveries.recv() => match delivery {
-                Some(delivery) => {
-                    hub.deliver(delivery);
-                    for _ in 0..DELIVERIES_AT_ONCE {
-                        let Ok(delivery) = deliveries.try_recv() else { break };
-                        hub.deliver(delivery);
+                Some(first) => {
+                    let mut count = hub.deliver(first);
+                    while count < DELIVERIES_AT_ONCE {
+                        let Ok(more) = deliveries.try_recv() else { break };
+                        count += hub.deliver(more);
                     }
                 }
                 // The uplink has ended: nothing that waits for it can be answered.
@@ -189,11 +189,16 @@ impl Hub {
         OwnMemory { hub: self, bytes: 0 }
     }
 
-    fn deliver(&self, delivery: Delivery) {
-        let connection = self.connections.borrow().get(&delivery.route.connection).cloned();
-        if let Some(connection) = connection {
-            serve::deliver(self, &connection, delivery);
+    /// Hands answers to their connections; how many there were.
+    fn deliver(&self, deliveries: Vec<Delivery>) -> usize {
+        let count = deliveries.len();
+        for delivery in deliveries {
+            let connection = self.connections.borrow().get(&delivery.route.connection).cloned();
+            if let Some(connection) = connection {
+                serve::deliver(self, &connection, delivery);
+            }
         }
+        count
     }
 
     /// Says goodbye to all clients; what is not answered at `deadline` will not be.

@@ -37,8 +37,8 @@ use crate::uplink::{self, Uplink};
 
 /// Accepted sockets that wait for a client thread.
 const ARRIVALS: usize = 256;
-/// Answers that wait for a client thread.
-const DELIVERIES: usize = 4_096;
+/// Batches of answers that wait for a client thread: each what one read from the master brought.
+const DELIVERIES: usize = 64;
 /// Clients without a place that are being told so.
 const REFUSALS: usize = 64;
 /// How long to wait when the system has no more sockets to give.

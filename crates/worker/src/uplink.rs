@@ -37,8 +37,9 @@ use crate::driver::Shared;
 use attempts::{Attempts, Made};
 use exchange::Exchange;
 
-/// Requests of all clients that wait to be taken by the uplink.
-const QUEUE: usize = 8_192;
+/// Requests of all clients that wait to be taken by the uplink: what some fifty bring at once who
+/// have as many under way as each may.
+const QUEUE: usize = 16_384;
 /// Bytes that wait to be written to the master; beyond, no request is taken.
 const MAX_UNSENT: usize = 1024 * 1024;
 /// How long the last bytes to the master may take when the worker ends.
@@ -205,7 +206,7 @@ enum End {
 pub(crate) async fn run(
     shared: Arc<Shared>,
     asks: mpsc::Receiver<Ask>,
-    threads: Vec<mpsc::Sender<Delivery>>,
+    threads: Vec<mpsc::Sender<Vec<Delivery>>>,
     stop: Shutdown,
 ) {
     let exchange = Exchange::new(Arc::clone(&shared));
@@ -215,7 +216,7 @@ pub(crate) async fn run(
 struct Link {
     shared: Arc<Shared>,
     asks: mpsc::Receiver<Ask>,
-    threads: Vec<mpsc::Sender<Delivery>>,
+    threads: Vec<mpsc::Sender<Vec<Delivery>>>,
     exchange: Exchange,
     stop: Shutdown,
     /// Set at the start of the end: when what is left is answered.
@@ -336,7 +337,6 @@ impl Link {
                             self.deliver().await;
                             return End::Lost(error);
                         }
-                        self.deliver().await;
                     }
                 }
                 ask = self.asks.recv(), if may_take => match ask {
@@ -396,10 +396,13 @@ impl Link {
     /// Hands the answers to the client threads. These never wait for anything when they take one,
     /// so this waits only for the processor.
     async fn deliver(&mut self) {
-        for delivery in self.exchange.take_deliveries() {
-            if let Some(thread) = self.threads.get(delivery.route.thread) {
-                // An error means that the thread has ended, and with it the connection.
-                let _ = thread.send(delivery).await;
+        let mut all = self.exchange.take_deliveries();
+        for (index, thread) in self.threads.iter().enumerate() {
+            let (own, others) = all.into_iter().partition(|it| it.route.thread == index);
+            all = others;
+            // An error means that the thread has ended, and with it the connection.
+            if !Vec::is_empty(&own) {
+                let _ = thread.send(own).await;
             }
         }
     }

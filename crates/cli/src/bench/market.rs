@@ -18,7 +18,7 @@ use papertrader_core::snapshot::{Mark, PricePoint, Snapshot};
 use papertrader_core::time::{MarketTime, Moment, SECOND, WallTime};
 use papertrader_store::{Batch, Change, InstrumentRow, NewAccount, Profile, Store};
 
-use super::BenchError;
+use super::{BenchError, wrong};
 
 /// Changes that one batch of the preparation holds.
 const CHUNK: usize = 10_000;
@@ -282,8 +282,4 @@ impl Market {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
-}
-
-fn wrong(what: impl ToString) -> BenchError {
-    BenchError::Wrong(what.to_string())
 }

@@ -3,16 +3,20 @@
 
 mod bare;
 mod market;
+mod orders;
 mod settle;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use papertrader_core::books::BrokenBooks;
-use papertrader_store::{CommitError, StoreError};
+use papertrader_store::postgres::PostgresStore;
+use papertrader_store::sqlite::SqliteStore;
+use papertrader_store::{CommitError, Store, StoreError};
 
 use crate::error::CliError;
 use crate::output::Output;
@@ -27,6 +31,8 @@ pub(crate) struct BenchArgs {
 enum BenchCommand {
     /// Measure the settlement and its database, without a network
     Settle(settle::SettleArgs),
+    /// Measure orders of many clients through a worker and a master, and back
+    Orders(orders::OrdersArgs),
 }
 
 /// Why nothing was measured.
@@ -63,6 +69,61 @@ pub(crate) enum BenchError {
 pub(crate) fn run(args: BenchArgs, output: &Output) -> Result<(), CliError> {
     match args.command {
         BenchCommand::Settle(args) => settle::run(&args, output),
+        BenchCommand::Orders(args) => orders::run(&args, output),
+    }
+}
+
+/// Where the books are kept. A URL may hold a password and never prints itself.
+#[derive(Clone)]
+enum Place {
+    /// A file, as the master's own.
+    Sqlite,
+    /// The URL of an empty database.
+    Postgres(String),
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Place, &'static str> {
+        let schemes = ["postgresql://", "postgres://"];
+        match text {
+            "sqlite" => Ok(Place::Sqlite),
+            url if schemes.iter().any(|scheme| url.starts_with(scheme)) => {
+                Ok(Place::Postgres(url.to_owned()))
+            }
+            _ => {
+                Err("say sqlite, or the URL of an empty database: postgresql://USER@HOST/DATABASE")
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Place {
+    fn name(&self) -> &'static str {
+        match self {
+            Place::Sqlite => "sqlite",
+            Place::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Opens it; `file` is SQLite's. What somebody has stored there before is not touched.
+    fn open(&self, file: &Path) -> Result<Box<dyn Store>, BenchError> {
+        let mut store: Box<dyn Store> = match self {
+            Place::Sqlite => Box::new(SqliteStore::open(file, "bench")?),
+            Place::Postgres(url) => Box::new(PostgresStore::open(url, "bench")?),
+        };
+        if store.last_batch()?.0 > 0 {
+            let problem = "names a database with books in it: make an empty one".into();
+            return Err(BenchError::Option { name: "--store", problem });
+        }
+        Ok(store)
     }
 }
 
@@ -105,6 +166,10 @@ impl Times {
         self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1));
     }
 
+    fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// The time that this part of all does not exceed, in milliseconds.
     fn quantile(&self, part: f64) -> f64 {
         self.0.value_at_quantile(part) as f64 / 1_000.0
@@ -128,4 +193,8 @@ fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn wrong(what: impl ToString) -> BenchError {
+    BenchError::Wrong(what.to_string())
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use papertrader_core::ids::OrderId;
 use papertrader_store::Store;
 use papertrader_store::sqlite::SqliteStore;
@@ -11,16 +11,16 @@ use serde::Serialize;
 
 use super::bare;
 use super::market::{Ids, Market, Size};
-use super::{BenchError, Scratch, Times, median, progress};
+use super::{BenchError, Place, Scratch, Times, median, progress};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::output::table::{Align, Table};
 
 #[derive(Debug, Args)]
 pub(super) struct SettleArgs {
-    /// Where the books are kept
-    #[arg(long, value_enum, default_value_t = StoreKind::Sqlite)]
-    store: StoreKind,
+    /// Where the books are kept: sqlite, or the URL of an empty PostgreSQL database, which is left full
+    #[arg(long, value_name = "sqlite|URL", default_value = "sqlite")]
+    store: Place,
     /// Orders that are measured, in all
     #[arg(long, default_value_t = 500_000)]
     orders: u64,
@@ -42,18 +42,12 @@ pub(super) struct SettleArgs {
     /// Makes the orders
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Also execute the bare statements of each settlement on a second database
+    /// SQLite: also execute the bare statements of each settlement on a second database
     #[arg(long)]
     bare: bool,
-    /// The directory for the databases: on the disk that is to be measured [default: here]
+    /// SQLite: the directory for the databases, on the disk that is to be measured [default: here]
     #[arg(long, value_name = "DIR")]
     dir: Option<std::path::PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum StoreKind {
-    /// A file, as the master's own
-    Sqlite,
 }
 
 /// What was measured.
@@ -113,20 +107,25 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
         let problem = "must be at least 10: each account owns five".into();
         return Err(BenchError::Option { name: "--symbols", problem });
     }
+    if args.bare && !matches!(args.store, Place::Sqlite) {
+        let problem = "is for SQLite only".into();
+        return Err(BenchError::Option { name: "--bare", problem });
+    }
     let scratch = Scratch::new(args.dir.as_ref())?;
     let (path, twin_path) = (scratch.file("books.sqlite"), scratch.file("bare.sqlite"));
-    let mut store = SqliteStore::open(&path, "bench")?;
+    let mut store = args.store.open(&path)?;
+    let store = store.as_mut();
     let size =
         Size { accounts: args.accounts, symbols: args.symbols, ids: args.ids, seed: args.seed };
     let mut market = Market::new(size);
     let before = u64::from(args.accounts) * 6;
     let bar = progress(output, "orders", before + args.history + args.orders + args.batch);
-    market.prepare(&mut store, |done| bar.inc(done))?;
+    market.prepare(store, |done| bar.inc(done))?;
     let mut left = args.history;
     while left > 0 {
         let orders = left.min(args.batch);
-        market.place(&mut store, orders)?;
-        market.settle(&mut store, &mut |_, _| Ok(()))?;
+        market.place(store, orders)?;
+        market.settle(store, &mut |_, _| Ok(()))?;
         left -= orders;
         bar.inc(orders);
     }
@@ -137,7 +136,7 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
     let rounds = args.orders.div_ceil(args.batch);
     for round in 0..=rounds {
         let begun = Instant::now();
-        market.place(&mut store, args.batch)?;
+        market.place(store, args.batch)?;
         let placed = begun.elapsed();
         let mut bare_time = None;
         if args.bare {
@@ -145,7 +144,7 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
             bare::copy(&path, &twin_path)?;
         }
         let (books, bare) = (market.books.clone(), args.bare);
-        let settled = market.settle(&mut store, &mut |settlement, batch| {
+        let settled = market.settle(store, &mut |settlement, batch| {
             if bare {
                 bare_time = Some(bare::settle(&twin_path, &books, settlement, batch)?);
             }
@@ -178,9 +177,9 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
             return Err(BenchError::Wrong("the bare statements made other books".into()));
         }
     }
-    check(&mut store, &market)?;
+    check(store, &market)?;
     Ok(Report {
-        store: "sqlite",
+        store: args.store.name(),
         ids: if args.ids == Ids::Uuid { "uuid" } else { "random" },
         accounts: args.accounts,
         symbols: args.symbols,
@@ -199,7 +198,7 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
 }
 
 /// That the store holds what the books say, and nothing is wrong with it.
-fn check(store: &mut SqliteStore, market: &Market) -> Result<(), BenchError> {
+fn check(store: &mut dyn Store, market: &Market) -> Result<(), BenchError> {
     let loaded = store.load()?;
     if loaded.books != market.books || loaded.next_order == OrderId(1) {
         return Err(BenchError::Wrong("what was written is not what is loaded".into()));

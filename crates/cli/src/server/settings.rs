@@ -522,6 +522,8 @@ impl<'de> Deserialize<'de> for Masters {
 struct ClientLimits {
     clients_per_address: usize,
     requests_per_second: u32,
+    orders: usize,
+    outcomes_per_client: usize,
     outgoing_per_client: ByteSize,
     outgoing_total: ByteSize,
     handshake_timeout: HumanDuration,
@@ -535,6 +537,8 @@ impl Default for ClientLimits {
         ClientLimits {
             clients_per_address: 256,
             requests_per_second: 10_000,
+            orders: 65_536,
+            outcomes_per_client: 1_024,
             outgoing_per_client: ByteSize(32 << 20),
             outgoing_total: ByteSize(512 << 20),
             handshake_timeout: HumanDuration::from_secs(10),
@@ -549,6 +553,8 @@ impl ClientLimits {
     fn apply(&self, config: &mut papertrader_worker::Config) {
         config.max_connections_per_address = self.clients_per_address;
         config.max_requests_per_second = self.requests_per_second;
+        config.max_orders = self.orders;
+        config.max_outcomes_per_connection = self.outcomes_per_client;
         config.max_outgoing_bytes =
             usize::try_from(self.outgoing_per_client.bytes()).unwrap_or(usize::MAX);
         config.max_outgoing_total = self.outgoing_total.bytes();

@@ -19,7 +19,7 @@ use papertrader_store::directory::lock_directory;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::identity::{own_identity, write_new};
 use super::run::LOCK_WAIT;
@@ -79,6 +79,9 @@ pub(crate) struct UpArgs {
     /// Cash that a new account starts with
     #[arg(long, value_name = "AMOUNT", default_value = "100000.00")]
     starting_cash: String,
+    /// End when standard input closes as well: for whoever runs this as a part
+    #[arg(long, hide = true)]
+    supervised: bool,
 }
 
 /// One process of the group.
@@ -101,6 +104,8 @@ pub(super) fn up(args: UpArgs) -> Result<(), ServerError> {
         Some(data) => data.clone(),
         None => default_data().ok_or(ServerError::NoHome)?,
     };
+    // What the configurations say is relative to where they stand.
+    let data = std::path::absolute(data)?;
     if args.advertise.is_some() && args.worker_port == 0 {
         let problem = "needs a --worker-port that is not 0".into();
         return Err(ServerError::Option { name: "--advertise", problem });
@@ -144,6 +149,15 @@ impl Group {
         // Before anything is started, so that no signal is missed.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let (told, mut closed) = oneshot::channel();
+        let supervised = args.supervised;
+        if supervised {
+            // A thread of its own: it may wait for ever, and nobody has to wait for it.
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+                let _ = told.send(());
+            });
+        }
         let (said, mut lines) = mpsc::channel(64);
         let count = usize::from(args.workers) + 1;
         let mut group = Group {
@@ -167,6 +181,7 @@ impl Group {
                 Some((part, line)) = lines.recv() => Happened::Said(part, line),
                 _ = interrupt.recv() => Happened::Told,
                 _ = terminate.recv() => Happened::Told,
+                Ok(()) = &mut closed, if supervised => Happened::Told,
                 (part, status) = group.any_end() => Happened::Ended(part, status),
             };
             let goes_on = match happened {

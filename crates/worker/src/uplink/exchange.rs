@@ -30,18 +30,20 @@ use crate::driver::Shared;
 /// The longest snapshot or list of workers, in bytes.
 const MAX_PUSH: usize = 256 * 1024 * 1024;
 
+/// Request numbers on the link begin here. An order's is its sequence, nanoseconds since 1970, which
+/// stays below: it needs no place among what is pending.
+const FIRST: u64 = 1 << 63;
+
 /// The address of no client.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// A request of this link that has no (final) answer yet.
+/// A request of this link, but for an order, that has no (final) answer yet.
 #[derive(Debug)]
 enum Pending {
     /// A client's own.
     Plain { ask: Ask, answer: Coming },
     /// One question for those who asked it.
     Shared { question: Question, generation: u64, waiting: Vec<Waiting>, answer: Coming },
-    /// An order, which is in the cache of orders.
-    Order { sequence: u64 },
     /// The worker's own: a session on a new link.
     Resume { session: SessionId },
 }
@@ -93,7 +95,7 @@ impl Exchange {
             deliveries: Vec::new(),
             up: false,
             synchronised: false,
-            next_number: 1,
+            next_number: FIRST,
             pending: HashMap::new(),
             questions: HashMap::new(),
             orders: Orders::default(),
@@ -183,7 +185,7 @@ impl Exchange {
                     self.refuse(one.route, one.instruction, Step::Only, Reason::Unavailable);
                 }
             }
-            Pending::Order { .. } | Pending::Resume { .. } => {}
+            Pending::Resume { .. } => {}
         }
     }
 
@@ -301,7 +303,7 @@ impl Exchange {
                 Pending::Plain { answer, .. } | Pending::Shared { answer, .. } => {
                     answer.heard.plus_nanos(patience) <= now
                 }
-                Pending::Order { .. } | Pending::Resume { .. } => false,
+                Pending::Resume { .. } => false,
             })
             .map(|(number, _)| *number)
             .collect();
@@ -475,6 +477,9 @@ impl Exchange {
     /// An answer to one of this link's requests.
     fn answered(&mut self, instruction: Instruction, frame: &Frame<'_>) {
         let number = frame.header.request;
+        if number < FIRST && self.order_answered(number, instruction, frame) {
+            return;
+        }
         match self.pending.get_mut(&number) {
             None => {
                 debug!(number, name = instruction.name(), "an answer that nobody waits for");
@@ -482,10 +487,6 @@ impl Exchange {
                 if let Ok(Some(Return::Session(grant))) = Return::parse(frame) {
                     drop(self.shared.sessions.grant(&grant, NOBODY));
                 }
-            }
-            Some(Pending::Order { sequence }) => {
-                let sequence = *sequence;
-                self.order_answered(number, sequence, instruction, frame);
             }
             Some(Pending::Resume { session }) => {
                 let session = *session;
@@ -558,7 +559,7 @@ impl Exchange {
     fn returned(&mut self, number: u64, instruction: Instruction, frame: &Frame<'_>) {
         match self.pending.remove(&number) {
             Some(Pending::Plain { ask, .. }) => {
-                self.forget_if_unknown(ask.session, refusal(frame));
+                self.forget_if_unknown(ask.session, refusal(instruction, frame));
                 let content = match instruction {
                     Instruction::SessionId => match Return::parse(frame) {
                         Ok(Some(Return::Session(grant))) => {
@@ -588,29 +589,24 @@ impl Exchange {
         }
     }
 
+    /// False if no such order is in the cache any more.
     fn order_answered(
         &mut self,
-        number: u64,
         sequence: u64,
         instruction: Instruction,
         frame: &Frame<'_>,
-    ) {
-        let refusal = refusal(frame);
-        let Some(judged) = self.orders.judge(sequence, instruction, refusal) else {
-            self.pending.remove(&number);
-            return;
-        };
-        let Judged { verdict, route, asked, session, over } = judged;
+    ) -> bool {
+        let refusal = refusal(instruction, frame);
+        let Some(judged) = self.orders.judge(sequence, instruction, refusal) else { return false };
+        let Judged { verdict, route, asked, session } = judged;
         self.forget_if_unknown(session, refusal);
-        if over {
-            self.pending.remove(&number);
-        }
         match verdict {
             Verdict::Pass(step) => self.deliver(route, step, as_it_came(instruction, frame)),
             Verdict::Instead(step, reason) => self.refuse(route, asked, step, reason),
             Verdict::Forget => self.deliver(route, Step::Outcome, Content::Nothing),
             Verdict::Silent => {}
         }
+        true
     }
 
     /// The master does not honour a session any more: neither does the worker.
@@ -621,14 +617,12 @@ impl Exchange {
     }
 
     fn send_order(&mut self, sequence: u64) {
-        let number = self.number();
         let wait = nanos(self.shared.config.order_wait);
         let Some(order) = self.orders.send(sequence) else { return };
         // In the master's clock, as far as it is known here.
         let deadline = order.ask.received_at.plus_nanos(wait).plus_nanos(self.clock_offset);
-        let header = client_header(&self.shared, number, &order.ask, deadline);
+        let header = client_header(&self.shared, sequence, &order.ask, deadline);
         header.encode(&order.ask.data, &mut self.output);
-        self.pending.insert(number, Pending::Order { sequence });
     }
 
     fn send(&mut self, number: u64, ask: &Ask, deadline: WallTime) {
@@ -704,8 +698,12 @@ fn changes_something(instruction: Instruction) -> bool {
     )
 }
 
-/// The reason of a failure return.
-fn refusal(frame: &Frame<'_>) -> Option<Reason> {
+/// The reason of a failure return. What is certainly none is not parsed: an order has two of these.
+fn refusal(instruction: Instruction, frame: &Frame<'_>) -> Option<Reason> {
+    use Instruction as I;
+    if matches!(instruction, I::OrderQueued | I::PurchaseSuccess | I::SellSuccess) {
+        return None;
+    }
     match Return::parse(frame) {
         Ok(Some(Return::Failed(_, failure))) => Some(failure.reason),
         _ => None,

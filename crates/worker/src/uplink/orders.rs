@@ -139,7 +139,7 @@ impl Orders {
         if instruction == Instruction::OrderQueued {
             let verdict = if order.queued { Verdict::Silent } else { Verdict::Pass(Step::First) };
             order.queued = true;
-            return Some(Judged { verdict, route, asked, session, over: false });
+            return Some(Judged { verdict, route, asked, session });
         }
         let earlier_copy = order.sent > 1;
         let unheard = refusal.is_some_and(|reason| !decides_the_order(reason));
@@ -151,7 +151,7 @@ impl Orders {
             (false, _) => Verdict::Pass(Step::Only),
         };
         self.by_sequence.remove(&sequence);
-        Some(Judged { verdict, route, asked, session, over: true })
+        Some(Judged { verdict, route, asked, session })
     }
 }
 
@@ -165,8 +165,6 @@ pub(super) struct Judged {
     pub(super) asked: Instruction,
     /// Under which session.
     pub(super) session: SessionId,
-    /// Whether the order is out of the cache.
-    pub(super) over: bool,
 }
 
 /// Whether a refusal says what becomes of the order with this client order ID, or only that this

@@ -1,0 +1,218 @@
+//! The servers that `bench orders` measures: `papertrader up` of this same program, with a data
+//! directory of its own, on free ports of this machine.
+//!
+//! Accounts and sessions are put into the books before the master starts, so that nothing waits for
+//! thousands of passwords to be hashed. What is raised beyond the defaults stands in [`raised`].
+//!
+//! Invariant: the servers end when this is dropped, and when this process ends, however it ends.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Lines};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use papertrader_core::ids::{AccountId, BatchNumber};
+use papertrader_core::money::Cash;
+use papertrader_core::time::{DAY, MarketTime, Moment, WallTime};
+use papertrader_protocol::{Fingerprint, SessionId};
+use papertrader_store::sqlite::SqliteStore;
+use papertrader_store::{Batch, Change, NewAccount, Profile, SessionKey, Store, StoredSession};
+use sha2::{Digest, Sha256};
+
+use crate::bench::{BenchError, wrong};
+
+/// Accounts that are opened in one batch.
+const CHUNK: usize = 10_000;
+/// What each account has, in units: nobody runs out of it.
+const GRANT: i64 = 10_000_000_000;
+
+/// What is started.
+pub(super) struct Size {
+    pub(super) accounts: usize,
+    pub(super) connections: usize,
+    pub(super) symbols: u32,
+    /// Orders that may be open at a time.
+    pub(super) open: usize,
+    pub(super) interval: Duration,
+    pub(super) plain: bool,
+}
+
+/// Running servers.
+pub(super) struct Deployment {
+    child: Child,
+    /// The servers end when it closes.
+    stdin: Option<ChildStdin>,
+    data: PathBuf,
+    pub(super) worker: SocketAddr,
+    /// `None` for plain TCP.
+    pub(super) certificate: Option<Fingerprint>,
+    pub(super) master_process: u32,
+    pub(super) worker_process: u32,
+    pub(super) sessions: Vec<SessionId>,
+}
+
+/// The settings that are not the defaults, by the environment variables that set them.
+pub(super) fn raised(size: &Size) -> BTreeMap<&'static str, String> {
+    let mut all = BTreeMap::from([
+        // A few accounts bring the orders of many people.
+        ("PAPERTRADER_MASTER_LIMITS__ORDERS_ACCOUNT", "{burst=1,every=\"0s\"}".to_owned()),
+        ("PAPERTRADER_MASTER_TRADING__MAX_OPEN_ORDERS", u32::MAX.to_string()),
+        ("PAPERTRADER_WORKER_LIMITS__ORDERS", size.open.to_string()),
+        ("PAPERTRADER_WORKER_LIMITS__OUTCOMES_PER_CLIENT", size.open.to_string()),
+    ]);
+    if size.connections > 200 {
+        let clients = (size.connections + 50).to_string();
+        all.insert("PAPERTRADER_WORKER_LIMITS__CLIENTS_PER_ADDRESS", clients);
+    }
+    if size.plain {
+        all.insert("PAPERTRADER_WORKER_PLAIN", "true".to_owned());
+    }
+    all
+}
+
+impl Deployment {
+    /// Makes the books in `data`, starts the servers and waits until they are ready.
+    pub(super) fn start(data: PathBuf, size: &Size) -> Result<Deployment, BenchError> {
+        let sessions = seed(&data, size.accounts)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        for (name, _) in std::env::vars_os() {
+            // What the user has set for other servers is not meant for these.
+            if name.to_string_lossy().to_ascii_uppercase().starts_with("PAPERTRADER_") {
+                command.env_remove(name);
+            }
+        }
+        let interval = format!("{}ms", size.interval.as_millis());
+        let symbols = size.symbols.to_string();
+        let mut child = command
+            .envs(raised(size))
+            .args(["up", "--supervised", "--master-port", "0", "--worker-port", "0"])
+            .args(["--source", "synthetic"])
+            .args(["--instruments", &symbols, "--interval", &interval])
+            .arg("--data")
+            .arg(&data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take();
+        let mut made = Deployment {
+            child,
+            stdin,
+            data,
+            worker: SocketAddr::from(([127, 0, 0, 1], 0)),
+            certificate: None,
+            master_process: 0,
+            worker_process: 0,
+            sessions,
+        };
+        let stdout = stdout.ok_or_else(|| wrong("the servers have no output"))?;
+        let mut lines = BufReader::new(stdout).lines();
+        made.await_ready(&mut lines, size.plain)?;
+        // What they still say must be taken, or they could not say it.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(made)
+    }
+
+    fn await_ready(
+        &mut self,
+        lines: &mut Lines<BufReader<ChildStdout>>,
+        plain: bool,
+    ) -> Result<(), BenchError> {
+        let mut said = Vec::new();
+        for line in lines {
+            let line = line?;
+            if let Some((_, process)) = address_and_process(&line, "master ready on ") {
+                self.master_process = process;
+            } else if let Some((address, process)) =
+                address_and_process(&line, "worker-1 ready on ")
+            {
+                self.worker = address;
+                self.worker_process = process;
+            } else if let Some(hex) = line.trim().strip_prefix("certificate ") {
+                self.certificate = if plain { None } else { hex.parse().ok() };
+            } else if line.starts_with("ready ") {
+                if self.worker.port() == 0 || plain == self.certificate.is_some() {
+                    break;
+                }
+                return Ok(());
+            }
+            said.push(line);
+        }
+        Err(wrong(format!("the servers did not start: {}", said.join("; "))))
+    }
+
+    /// Ends the servers, the worker first, and opens their books.
+    pub(super) fn end(mut self) -> Result<SqliteStore, BenchError> {
+        self.stdin = None;
+        let status = self.child.wait()?;
+        if !status.success() {
+            return Err(wrong(format!("the servers ended badly ({status})")));
+        }
+        Ok(SqliteStore::open(&books(&self.data), "bench")?)
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// `PREFIX ADDRESS (process NUMBER)`
+fn address_and_process(line: &str, prefix: &str) -> Option<(SocketAddr, u32)> {
+    let (address, process) = line.strip_prefix(prefix)?.split_once(" (process ")?;
+    Some((address.parse().ok()?, process.strip_suffix(')')?.parse().ok()?))
+}
+
+fn books(data: &Path) -> PathBuf {
+    data.join("master/papertrader.db")
+}
+
+/// Opens the accounts, each with a session.
+fn seed(data: &Path, accounts: usize) -> Result<Vec<SessionId>, BenchError> {
+    // As `up` makes it: its owner's alone.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data.join("master"))?;
+    let mut store = SqliteStore::open(&books(data), &uuid::Uuid::new_v4().to_string())?;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut wall = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+    let grant = Cash::from_units(GRANT).ok_or_else(|| wrong("a grant that is too large"))?;
+    let (mut sessions, mut changes, mut number) = (Vec::new(), Vec::new(), 0);
+    for n in 1..=accounts {
+        let id = AccountId(u32::try_from(n).map_err(wrong)?);
+        wall += 1;
+        let since = WallTime(wall);
+        let profile = Profile {
+            name: format!("trader-{n}").parse().map_err(wrong)?,
+            email: format!("{n}@example.org").parse().map_err(wrong)?,
+            pass_hash: None,
+            password_due: false,
+            since,
+        };
+        let moment = Moment { wall: since, market: MarketTime(0) };
+        changes.push(Change::OpenAccount(NewAccount { id, profile, grant, moment }));
+        let session = SessionId::from_bytes(uuid::Uuid::new_v4().into_bytes());
+        changes.push(Change::StartSession(StoredSession {
+            // As the master looks it up.
+            key: SessionKey(Sha256::digest(session.bytes()).into()),
+            account: id,
+            expires: since.plus_nanos(DAY),
+            expirable: false,
+            client: [127, 0, 0, 1].into(),
+            started: since,
+            used: since,
+        }));
+        sessions.push(session);
+        if changes.len() >= CHUNK || n == accounts {
+            number += 1;
+            wall += 1;
+            let changes = std::mem::take(&mut changes);
+            let batch = Batch { number: BatchNumber(number), wall: WallTime(wall), changes };
+            store.commit(&batch)?;
+        }
+    }
+    Ok(sessions)
+}

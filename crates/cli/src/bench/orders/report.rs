@@ -1,0 +1,213 @@
+//! What `bench orders` has measured, as one object and as text.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::OrdersArgs;
+use super::cpu::Used;
+use crate::bench::Times;
+use crate::output::table::{Align, Table};
+
+/// All of it. What was not wanted is `null`.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    tls: bool,
+    connections: usize,
+    accounts: usize,
+    symbols: u32,
+    window: usize,
+    interval_ms: u64,
+    /// What is raised above the servers' defaults, by its environment variable.
+    settings: BTreeMap<&'static str, String>,
+    pub(super) throughput: Option<ThroughputReport>,
+    pub(super) latency: Option<LatencyReport>,
+    pub(super) settlement: Option<SettlementReport>,
+    /// That every acknowledged order was found in the books, and these are right.
+    verified: bool,
+}
+
+/// Milliseconds.
+#[derive(Debug, Serialize)]
+pub(super) struct Latencies {
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p999: f64,
+    max: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ThroughputReport {
+    pub(super) orders: u64,
+    /// From the first order that was sent to the last acknowledgement.
+    pub(super) acknowledged_per_second: f64,
+    /// From the first order that was sent to the last outcome.
+    pub(super) settled_per_second: f64,
+    pub(super) seconds: f64,
+    pub(super) settlements: u64,
+    pub(super) acknowledged_ms: Latencies,
+    pub(super) refused: BTreeMap<String, u64>,
+    pub(super) processors: Option<Processors>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct LatencyReport {
+    pub(super) orders: u64,
+    pub(super) acknowledged_ms: Latencies,
+    pub(super) refused: BTreeMap<String, u64>,
+    pub(super) processors: Option<Processors>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SettlementReport {
+    /// The large ones.
+    pub(super) settlements: u64,
+    pub(super) decided: u64,
+    /// From the beginning of a settlement to its first outcome.
+    pub(super) written_ms: Latencies,
+    /// Orders of others that were under way meanwhile.
+    pub(super) orders: u64,
+    pub(super) acknowledged_ms: Latencies,
+    pub(super) refused: BTreeMap<String, u64>,
+    pub(super) processors: Option<Processors>,
+}
+
+/// Seconds of processor time.
+#[derive(Debug, Serialize)]
+pub(super) struct Processors {
+    pub(super) master: Used,
+    pub(super) worker: Used,
+    pub(super) load: Used,
+}
+
+impl Processors {
+    pub(super) fn since(self, before: &Processors) -> Processors {
+        Processors {
+            master: self.master.since(&before.master),
+            worker: self.worker.since(&before.worker),
+            load: self.load.since(&before.load),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, used) in
+            [("master", &self.master), ("worker", &self.worker), ("load", &self.load)]
+        {
+            text += &format!("  processor, {name}: {:.2} s", used.seconds);
+            let mut threads: Vec<_> = used.threads.iter().collect();
+            threads.sort_by(|a, b| b.1.total_cmp(a.1));
+            let threads = threads.iter().map(|(name, time)| format!("{name} {time:.2}"));
+            text += &format!(" ({})\n", threads.collect::<Vec<_>>().join(", "));
+        }
+        text
+    }
+}
+
+impl Latencies {
+    pub(super) fn of(times: &Times) -> Latencies {
+        Latencies {
+            p50: times.quantile(0.5),
+            p90: times.quantile(0.9),
+            p99: times.quantile(0.99),
+            p999: times.quantile(0.999),
+            max: times.quantile(1.0),
+        }
+    }
+
+    fn row(&self, table: &mut Table, name: String) {
+        let cell = |ms: f64| format!("{ms:.2}").into();
+        table.row([
+            name.into(),
+            cell(self.p50),
+            cell(self.p90),
+            cell(self.p99),
+            cell(self.p999),
+            cell(self.max),
+        ]);
+    }
+}
+
+impl Report {
+    pub(super) fn new(args: &OrdersArgs, settings: BTreeMap<&'static str, String>) -> Report {
+        Report {
+            tls: !args.plain,
+            connections: args.connections,
+            accounts: args.connections * args.accounts,
+            symbols: args.symbols,
+            window: args.window,
+            interval_ms: u64::try_from(args.interval.duration().as_millis()).unwrap_or(u64::MAX),
+            settings,
+            throughput: None,
+            latency: None,
+            settlement: None,
+            verified: true,
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = format!(
+            "{} clients over {}, {} accounts, {} symbols, settled every {} ms\n",
+            self.connections,
+            if self.tls { "TLS" } else { "plain TCP" },
+            self.accounts,
+            self.symbols,
+            self.interval_ms,
+        );
+        for (name, value) in &self.settings {
+            text += &format!("  set: {name}={value}\n");
+        }
+        text += "\n";
+        let mut table = Table::new(&[
+            ("from sending to orderQueued", Align::Left),
+            ("p50 ms", Align::Right),
+            ("p90 ms", Align::Right),
+            ("p99 ms", Align::Right),
+            ("p99.9 ms", Align::Right),
+            ("max ms", Align::Right),
+        ]);
+        if let Some(load) = &self.latency {
+            let name = format!("one at a time ({} orders)", load.orders);
+            load.acknowledged_ms.row(&mut table, name);
+        }
+        if let Some(load) = &self.throughput {
+            let name = format!("{} at a time ({} orders)", self.window, load.orders);
+            load.acknowledged_ms.row(&mut table, name);
+        }
+        if let Some(load) = &self.settlement {
+            let name = format!("one at a time, during a settlement ({} orders)", load.orders);
+            load.acknowledged_ms.row(&mut table, name);
+            load.written_ms.row(&mut table, format!("  the settlements of {}", load.decided));
+        }
+        text += &table.draw(false);
+        if let Some(load) = &self.throughput {
+            text += &format!(
+                "\nthroughput: {:.0} orders/s acknowledged, {:.0} orders/s settled, {} settlements, \
+                 {:.1} s\n",
+                load.acknowledged_per_second,
+                load.settled_per_second,
+                load.settlements,
+                load.seconds
+            );
+            text += &rest(&load.refused, load.processors.as_ref());
+        }
+        if let Some(load) = &self.latency {
+            text += "\nlatency\n";
+            text += &rest(&load.refused, load.processors.as_ref());
+        }
+        if let Some(load) = &self.settlement {
+            text += "\nsettlement\n";
+            text += &rest(&load.refused, load.processors.as_ref());
+        }
+        text + "\nevery acknowledged order is in the books as its client was told, and they are right\n"
+    }
+}
+
+fn rest(refused: &BTreeMap<String, u64>, processors: Option<&Processors>) -> String {
+    let mut text = String::new();
+    for (reason, count) in refused {
+        text += &format!("  refused, {reason}: {count}\n");
+    }
+    text + &processors.map(Processors::text).unwrap_or_default()
+}
