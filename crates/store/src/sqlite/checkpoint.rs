@@ -6,6 +6,7 @@
 //!
 //! Invariant: after a checkpoint that the disk failed nothing more is written.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -22,6 +23,10 @@ const PAGES: i64 = 10_000;
 /// long as it is busy: SQLite begins it anew only when it is copied whole.
 const MOST_PAGES: i64 = PAGES * 6 / 5;
 
+/// How many commits in a row leave more than that to the thread: after a reader of an old state there
+/// is much to copy, and no commit shall wait for all of it if the thread can have begun.
+const LEFT: u32 = 4;
+
 /// The thread.
 #[derive(Debug)]
 pub(super) struct Checkpointer {
@@ -29,6 +34,8 @@ pub(super) struct Checkpointer {
     wake: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
     state: Arc<State>,
+    /// Commits in a row that have left it to the thread.
+    left: Cell<u32>,
 }
 
 /// What the thread and the writer share.
@@ -49,7 +56,7 @@ impl Checkpointer {
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".into())
             .spawn(move || run(&path, &awake, &own))?;
-        Ok(Checkpointer { wake: Some(wake), thread: Some(thread), state })
+        Ok(Checkpointer { wake: Some(wake), thread: Some(thread), state, left: Cell::new(0) })
     }
 
     /// Why nothing more may be written, if so.
@@ -60,12 +67,16 @@ impl Checkpointer {
     /// Something was committed. `connection` is the writer's; where the log is far too long, it
     /// waits for the copy under way, and copies what that leaves.
     pub(super) fn committed(&self, connection: &Connection) {
-        match length(connection) {
-            Ok(pages) if pages >= MOST_PAGES => {
-                self.state.note(self.state.copy(connection).map(drop))
-            }
-            _ => drop(self.wake.as_ref().map(|wake| wake.send(()))),
+        let is_long = |(pages, _): &(i64, i64)| *pages >= MOST_PAGES;
+        let wake = || drop(self.wake.as_ref().map(|wake| wake.send(())));
+        let Some((pages, copied)) = log(connection).ok().filter(is_long) else { return wake() };
+        let left = self.left.get();
+        if pages - copied > MOST_PAGES && left < LEFT {
+            self.left.set(left + 1);
+            return wake();
         }
+        self.left.set(0);
+        self.state.note(self.state.copy(connection).map(drop));
     }
 }
 
@@ -96,8 +107,8 @@ fn run(path: &Path, awake: &Receiver<()>, state: &State) {
             };
         }
         let Some(open) = &connection else { continue };
-        let outcome = length(open).and_then(|pages| {
-            if pages < due {
+        let outcome = log(open).and_then(|(pages, copied)| {
+            if pages < due && pages - copied <= MOST_PAGES {
                 // The log began anew, or is still short.
                 return Ok(PAGES.max(due.min(pages + PAGES)));
             }
@@ -111,10 +122,10 @@ fn run(path: &Path, awake: &Receiver<()>, state: &State) {
     }
 }
 
-/// The log's length in pages.
-fn length(connection: &Connection) -> rusqlite::Result<i64> {
+/// The log's length in pages, and how many of them are copied.
+fn log(connection: &Connection) -> rusqlite::Result<(i64, i64)> {
     let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
-    statement.query_row([], |row| row.get(1))
+    statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
 }
 
 impl State {

@@ -28,6 +28,8 @@ pub(crate) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     };
     let connection = schema::connect_reader(path).map_err(failed)?;
     schema::check(&connection)?;
+    // The outcomes of a generation, which are looked up in the order of their orders, and some more.
+    connection.execute_batch("PRAGMA cache_size = -65536").map_err(of_read)?;
     Ok(connection)
 }
 
@@ -47,9 +49,13 @@ pub(crate) fn copy(source: &Path, copy: &Path, watch: &mut Watch<'_>) -> Result<
     from.execute_batch("BEGIN; SELECT one FROM meta").map_err(of_read)?;
     tell(watch, Progress { doing: Doing::Copying, done: 0, of: None })?;
     let mut to = scratch(copy)?;
+    // What is copied goes to the disk bit by bit: all at once in the end would keep a commit waiting.
+    to.execute_batch("PRAGMA cache_size = -4096").map_err(of_read)?;
+    let file = File::open(copy).map_err(not_synced)?;
     let backup = Backup::new(&from, &mut to).map_err(of_read)?;
     loop {
         let step = backup.step(PAGES).map_err(of_read)?;
+        file.sync_data().map_err(not_synced)?;
         let progress = backup.progress();
         let pages = |count: i32| u64::try_from(count).unwrap_or(0);
         let of = pages(progress.pagecount);
@@ -64,6 +70,10 @@ pub(crate) fn copy(source: &Path, copy: &Path, watch: &mut Watch<'_>) -> Result<
     // One file, which can be read where nothing can be written.
     to.execute_batch("PRAGMA journal_mode = DELETE").map_err(of_read)?;
     to.close().map_err(|(_, error)| of_read(error))
+}
+
+fn not_synced(error: std::io::Error) -> StoreError {
+    StoreError::Database(format!("the copy cannot be brought to the disk: {error}"))
 }
 
 /// Fills the empty file `copy` with all rows that `ask` shows.
