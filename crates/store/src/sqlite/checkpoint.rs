@@ -59,7 +59,10 @@ impl Checkpointer {
     /// copies it itself.
     pub(super) fn committed(&self, connection: &Connection) {
         let is_long = |(pages, _): &(i64, i64)| *pages >= MOST_PAGES;
-        let wake = || drop(self.wake.as_ref().map(|wake| wake.send(())));
+        let wake = || {
+            // A thread that has ended has said why.
+            let _ = self.wake.as_ref().map(|wake| wake.send(()));
+        };
         let Some((pages, copied)) = state(connection).ok().filter(is_long) else { return wake() };
         let left = self.left.get();
         if pages - copied > MOST_PAGES && left < LEFT {
