@@ -240,3 +240,72 @@ impl From<CopyError> for AdminError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use papertrader_store::Doing;
+    use std::sync::mpsc::channel;
+    use tokio::io::AsyncReadExt;
+
+    const PATIENCE: Patience =
+        Patience { line: Duration::from_secs(10), idle: Duration::from_secs(60) };
+
+    fn books() -> Arc<Books> {
+        Arc::new(Books::new(Location::file(Path::new("none"))))
+    }
+
+    #[tokio::test]
+    async fn it_is_said_how_far_it_is_and_nothing_else_long_begins() {
+        let books = books();
+        let (mut ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let (begin, begun) = channel();
+        let (end, ended) = channel::<()>();
+        let long = tokio::spawn({
+            let books = Arc::clone(&books);
+            async move {
+                let work = move |watch: &mut Watch<'_>| {
+                    let doing = Doing::Copying;
+                    let progress = papertrader_store::Progress { doing, done: 7, of: Some(9) };
+                    assert!(watch(progress).is_continue());
+                    begin.send(()).unwrap();
+                    ended.recv().unwrap();
+                    Ok(5)
+                };
+                books.long(work, &mut theirs, PATIENCE).await
+            }
+        });
+        let begun = tokio::task::spawn_blocking(move || begun.recv());
+        begun.await.unwrap().unwrap();
+        let mut other = tokio::io::sink();
+        let refused = books.answer(Asked::Verify, &mut other, PATIENCE).await;
+        assert_eq!(refused, AdminError::Busy.into());
+        // A line that says so, whether anything moves or not.
+        let line = br#"{"progress":{"doing":"copying","done":7,"of":9}}"#;
+        let mut said = vec![0; line.len()];
+        ours.read_exact(&mut said).await.unwrap();
+        assert_eq!(said, line);
+        end.send(()).unwrap();
+        assert_eq!(long.await.unwrap().unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn what_takes_long_ends_with_the_master_and_with_whoever_waits() {
+        let ends = books();
+        ends.end();
+        let look = |watch: &mut Watch<'_>| {
+            let progress = papertrader_store::Progress { doing: Doing::Copying, done: 1, of: None };
+            // Until nobody wants it any more.
+            while watch(progress).is_continue() {
+                std::thread::yield_now();
+            }
+            Err::<(), _>(AdminError::Stopped)
+        };
+        let stopped = ends.long(look, &mut tokio::io::sink(), PATIENCE).await;
+        assert_eq!(stopped, Err(AdminError::Stopped));
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        drop(ours);
+        let stopped = books().long(look, &mut theirs, PATIENCE).await;
+        assert_eq!(stopped, Err(AdminError::Stopped));
+    }
+}
