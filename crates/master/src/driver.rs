@@ -45,7 +45,7 @@ use crate::registry::Registry;
 use crate::trading::{Placing, Trading};
 use crate::workers::{Arrival, LinkId, Misconduct, Origin, PublicView, Workers};
 
-/// Events that one turn of the loop takes at most before it answers.
+/// Events, or frames in them, after which a turn of the loop takes no more before it answers.
 const TURN: usize = 4_096;
 
 /// Why the master stops.
@@ -223,8 +223,8 @@ pub(crate) type Events = mpsc::Sender<Event>;
 pub(crate) enum Event {
     /// A worker has proved who it is.
     LinkOpened(LinkId, Box<Arrival>),
-    /// A worker says something.
-    Frame(LinkId, OwnedFrame),
+    /// A worker says something, in this order.
+    Frames(LinkId, Vec<OwnedFrame>),
     /// A link is gone.
     LinkClosed(LinkId),
     /// A worker that has proved its key says what cannot be framed, or no `linkHello`; in words.
@@ -241,6 +241,16 @@ pub(crate) enum Event {
     Admin(AdminRequest, Answer),
     /// What failed is tried again.
     Retry,
+}
+
+impl Event {
+    /// How many commands it may bring.
+    fn weight(&self) -> usize {
+        match self {
+            Event::Frames(_, frames) => frames.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// What the operator is told of the master itself.
@@ -398,8 +408,10 @@ impl Driver {
                     info!(waiting = self.queue.len(), "draining");
                 }
             }
-            for _ in 0..TURN {
+            let mut taken = 0;
+            while taken < TURN {
                 let Ok(event) = inbox.try_recv() else { break };
+                taken += event.weight();
                 self.handle(event, draining)?;
             }
             self.advance()?;
@@ -438,8 +450,12 @@ impl Driver {
 
     fn handle(&mut self, event: Event, draining: bool) -> Result<(), MasterError> {
         match event {
-            Event::Frame(link, frame) if !draining => self.frame(link, frame),
-            Event::Frame(..) => {}
+            Event::Frames(link, frames) if !draining => {
+                for frame in frames {
+                    self.frame(link, frame);
+                }
+            }
+            Event::Frames(..) => {}
             Event::LinkOpened(link, arrival) => self.open_link(link, *arrival),
             Event::LinkClosed(link) => self.close_link(link),
             Event::Misspoke(worker, words) => {

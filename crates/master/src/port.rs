@@ -333,22 +333,25 @@ enum Said {
 
 async fn read_link(id: LinkId, worker: WorkerId, inbox: &mut LinkInbox, events: &Events) -> Said {
     loop {
-        loop {
+        // What one read brought is one event.
+        let mut frames = Vec::new();
+        let wrong = loop {
             match inbox.frame() {
                 Ok(Some(frame)) => {
-                    let frame = OwnedFrame { header: frame.header, data: frame.data.into() };
-                    if events.send(Event::Frame(id, frame)).await.is_err() {
-                        return Said::ToNobody;
-                    }
+                    frames.push(OwnedFrame { header: frame.header, data: frame.data.into() });
                 }
-                Ok(None) => break,
-                Err(error) => {
-                    warn!(%worker, %error, "a worker sent bytes that are no frame: cutting its link");
-                    let words = format!("bytes that are no frame: {error}");
-                    let _ = events.send(Event::Misspoke(worker, words)).await;
-                    return Said::All;
-                }
+                Ok(None) => break None,
+                Err(error) => break Some(error),
             }
+        };
+        if !frames.is_empty() && events.send(Event::Frames(id, frames)).await.is_err() {
+            return Said::ToNobody;
+        }
+        if let Some(error) = wrong {
+            warn!(%worker, %error, "a worker sent bytes that are no frame: cutting its link");
+            let words = format!("bytes that are no frame: {error}");
+            let _ = events.send(Event::Misspoke(worker, words)).await;
+            return Said::All;
         }
         match inbox.fill().await {
             Ok(read) if read > 0 => {}
