@@ -1,8 +1,8 @@
 //! Where in a [`Recording`] the power may go: what is under way at which moment, and a choice of
 //! moments that favours commits and checkpoints.
 //!
-//! It also holds that a commit is synced before it is acknowledged, for that is how it tells the
-//! parts of a commit from each other.
+//! It also tells which commits were acknowledged without a sync, for a sync is how it tells the parts
+//! of a commit from each other.
 //!
 //! Invariant: a moment `m` is after all operations that began before `m`, and before all others.
 
@@ -53,11 +53,13 @@ pub(crate) struct Moments {
     pub(crate) renewals: usize,
     /// How often the log was copied, also when the database was closed.
     pub(crate) checkpoints: usize,
+    /// Batches that were acknowledged although no sync had made them durable.
+    pub(crate) unsynced: Vec<u64>,
 }
 
 impl Moments {
     pub(crate) fn of(recording: &Recording) -> Moments {
-        let mut windows = commits(recording);
+        let (mut windows, unsynced) = commits(recording);
         let checkpoints = checkpoints(recording);
         let count = |kind| checkpoints.iter().filter(|(found, _)| *found == kind).count();
         let (renewals, copies) = (count(Kind::LogRenewed), count(Kind::CheckpointSyncs));
@@ -73,7 +75,7 @@ impl Moments {
             reached = reached.max(range.end);
         }
         windows.push((Kind::Else, reached..recording.end + 1));
-        Moments { windows, renewals, checkpoints: copies }
+        Moments { windows, renewals, checkpoints: copies, unsynced }
     }
 
     /// A moment of the kind that is `n`th's turn: of ten, four are in commits, four in checkpoints,
@@ -90,6 +92,9 @@ impl Moments {
             _ => return random.below(end + 1),
         };
         let of_kind: Vec<_> = self.windows.iter().filter(|(found, _)| *found == kind).collect();
+        if of_kind.is_empty() {
+            return random.below(end + 1);
+        }
         let (_, window) = of_kind[random.below(of_kind.len())];
         window.start + random.below(window.len())
     }
@@ -114,9 +119,9 @@ fn written(recording: &Recording, op: &Op, name: &str) -> Option<(usize, usize)>
     }
 }
 
-/// The parts of each commit. Panics if one was acknowledged that no sync had made durable.
-fn commits(recording: &Recording) -> Vec<(Kind, Range<usize>)> {
-    let mut windows = Vec::new();
+/// The parts of each commit, and the batches that were not synced.
+fn commits(recording: &Recording) -> (Vec<(Kind, Range<usize>)>, Vec<u64>) {
+    let (mut windows, mut unsynced) = (Vec::new(), Vec::new());
     let mut writes: Vec<(&Op, usize)> = Vec::new();
     let mut syncs: Vec<(&Op, usize)> = Vec::new();
     let mut next = 1;
@@ -133,17 +138,21 @@ fn commits(recording: &Recording) -> Vec<(Kind, Range<usize>)> {
                 let sync = syncs.iter().find(|(sync, synced)| {
                     *synced == file && sync.begun > last.ended && sync.ended < op.begun
                 });
-                let (sync, _) = sync.unwrap_or_else(|| panic!("batch {number} was not synced"));
-                windows.push((Kind::CommitWrites, first.begun + 1..sync.begun + 1));
-                windows.push((Kind::CommitSyncs, sync.begun + 1..sync.ended + 1));
-                windows.push((Kind::CommitUnanswered, sync.ended + 1..op.begun + 1));
+                if let Some((sync, _)) = sync {
+                    windows.push((Kind::CommitWrites, first.begun + 1..sync.begun + 1));
+                    windows.push((Kind::CommitSyncs, sync.begun + 1..sync.ended + 1));
+                    windows.push((Kind::CommitUnanswered, sync.ended + 1..op.begun + 1));
+                } else {
+                    windows.push((Kind::CommitWrites, first.begun + 1..op.begun + 1));
+                    unsynced.push(number);
+                }
                 writes.clear();
                 syncs.clear();
             }
             _ => {}
         }
     }
-    windows
+    (windows, unsynced)
 }
 
 /// The parts of each checkpoint.
