@@ -4,10 +4,6 @@
 //!
 //! How long a take-over takes is printed, not asserted.
 
-#[path = "../../../store/tests/postgres/server.rs"]
-#[allow(dead_code, reason = "the store's tests use more of it")]
-mod server;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -27,8 +23,8 @@ use crate::kill_loop::knowledge::{Event, Known};
 use crate::kill_loop::trader::{Trader, User, ask_about_all, user};
 use crate::kill_loop::{Counts, Random};
 use crate::place::{Place, edit, serve};
+use crate::postgres_server::{Database, Server};
 use crate::process::{Running, address, free_address, signal};
-use server::{Database, Server};
 
 /// Tasks that place orders at the same time.
 const TASKS: usize = 4;

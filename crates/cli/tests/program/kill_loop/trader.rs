@@ -17,6 +17,8 @@ use super::{Counts, Random};
 const SYMBOLS: [&str; 4] = ["AAPL", "GOOG", "IBM", "MSFT"];
 /// Questions at the same time when all is over.
 const AT_ONCE: usize = 32;
+/// How long a client leaves servers alone that cannot do what it asks.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A user, logged in once, with several clients.
 pub(crate) struct User {
@@ -123,8 +125,9 @@ impl Trader {
         if leaves {
             // Whether it was in time is not known, and does not matter.
             let _ = timeout(after, placing).await;
-        } else {
-            placing.await;
+        } else if !placing.await {
+            // As a client does that hears of trouble; or it would ask for thousands a second.
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -172,7 +175,7 @@ async fn place(
     let placed = client.order(content.side, content.symbol, content.quantity, id.clone()).await;
     let mut placed = match placed {
         Ok(placed) => placed,
-        Err(error) => return refused(known, id, &error),
+        Err(error) => return refused(known, id, &error, events),
     };
     let queued = placed.queued().cloned();
     if let Some(queued) = &queued {
@@ -185,7 +188,7 @@ async fn place(
         match placed.outcome().await {
             Ok(fill) => known.decided(id, Outcome::Filled(fill)),
             Err(error) => {
-                refused(known, id, &error);
+                refused(known, id, &error, events);
             }
         }
         let _ = events.send(Event::Decided);
@@ -193,10 +196,15 @@ async fn place(
     true
 }
 
-fn refused(known: &Known, id: &ClientOrderId, error: &ClientError) -> bool {
+fn refused(known: &Known, id: &ClientOrderId, error: &ClientError, events: &Sender<Event>) -> bool {
     match meaning(error) {
         Meaning::Final(reason) => known.decided(id, Outcome::Refused(reason)),
-        Meaning::Nothing => return false,
+        Meaning::Nothing => {
+            known.unknown(error);
+            // At the end nobody counts any more.
+            let _ = events.send(Event::Unknown);
+            return false;
+        }
         Meaning::Wrong => known.contradict(format!("{id} was answered with {error:?}")),
     }
     true
