@@ -21,6 +21,10 @@ pub(crate) enum Event {
     Acknowledged,
     /// It has its outcome.
     Decided,
+    /// It has its outcome, and was queued when it was answered for.
+    Settled,
+    /// A server has answered for one that was never sent before: it was written.
+    Placed,
     /// A client was told that nothing is known of it: it may be there or not.
     Unknown,
 }

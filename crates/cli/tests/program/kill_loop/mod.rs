@@ -127,7 +127,13 @@ pub(crate) fn run(plan: &Plan<'_>) -> Result<Counts, String> {
 }
 
 fn run_in(plan: &Plan<'_>, dir: &Path) -> Result<Counts, String> {
-    let setup = Setup { program: plan.program, books: plan.books, worker_keys: "", hears: false };
+    let setup = Setup {
+        program: plan.program,
+        books: plan.books,
+        patience: trader::PATIENCE,
+        worker_keys: "",
+        hears: false,
+    };
     let mut scene = Scene::start(&setup, dir, plan.seed)?;
     let counts = kill(plan, &mut scene).and_then(|counts| scene.end(counts));
     if counts.is_err()
@@ -183,12 +189,10 @@ impl Scene {
             .build()
             .map_err(|error| error.to_string())?;
         let (events, heard) = channel();
-        let workers = servers.workers();
-        // The second client prefers the other worker.
-        let each = [workers.clone(), workers.iter().rev().cloned().collect()];
+        let each = servers.workers();
         let mut users = Vec::new();
         for number in 0..USERS {
-            let user = runtime.block_on(trader::user(number, &each));
+            let user = runtime.block_on(trader::user_with(number, &each, setup.patience));
             users.push(user.map_err(|error| format!("a user cannot log in: {error}"))?);
         }
         servers.open_the_market()?;
@@ -248,6 +252,16 @@ impl Scene {
         self.servers.all_alive()?;
         self.servers.kill(&victims);
         Ok(victims)
+    }
+
+    /// Gives each user new clients that wait for their answers, now that there is no trouble any more.
+    pub(crate) fn be_patient(&mut self) -> Result<(), String> {
+        let each = self.servers.workers();
+        for user in &mut self.users {
+            let patient = self.runtime.block_on(user.patient(&each));
+            *user = patient.map_err(|error| format!("a user cannot come back: {error}"))?;
+        }
+        Ok(())
     }
 
     /// Lets the traders end, asks about every order, ends the servers, and compares all that was told

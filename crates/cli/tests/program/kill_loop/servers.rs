@@ -6,6 +6,7 @@
 //! Invariant: nothing that is killed here was started elsewhere.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use papertrader_core::time::WallTime;
 use papertrader_master::admin::message::NewWorker;
@@ -66,6 +67,8 @@ impl Database {
 pub(crate) struct Setup<'a> {
     pub(crate) program: &'a Path,
     pub(crate) books: Books,
+    /// How long clients try again before they are told that nothing is known.
+    pub(crate) patience: Duration,
     /// More keys of the workers' configuration.
     pub(crate) worker_keys: &'a str,
     /// Whether the master's event log is heard.
@@ -188,9 +191,10 @@ impl Servers {
         Ok(())
     }
 
-    /// As clients name them.
-    pub(crate) fn workers(&self) -> Vec<String> {
-        self.addresses[1..].to_vec()
+    /// As clients name them: the second client prefers the other worker.
+    pub(crate) fn workers(&self) -> [Vec<String>; 2] {
+        let workers = self.addresses[1..].to_vec();
+        [workers.clone(), workers.into_iter().rev().collect()]
     }
 
     /// The master's process.
