@@ -4,10 +4,15 @@
 //!
 //! `cargo run --release -p papertrader-cli --example kill_loop -- --seed 1 --rounds 200`
 //!
-//! It builds the program first. `--program FILE` names another one.
+//! It builds the program first. `--program FILE` names another one. `--store postgres` keeps the books in
+//! a PostgreSQL server of its own, and kills that too.
 
 #[path = "../tests/program/kill_loop/mod.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
 mod kill_loop;
+#[path = "../../store/tests/postgres/server.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "the store's tests use more of it, and are tests")]
+mod postgres_server;
 #[path = "../tests/program/process.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod process;
@@ -15,12 +20,13 @@ mod process;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use kill_loop::servers::Books;
 use kill_loop::{Plan, run};
 
 fn main() -> ExitCode {
-    match arguments().and_then(|(program, seed, rounds)| {
-        println!("seed {seed}, {rounds} rounds, {}", program.display());
-        run(&Plan { program: &program, seed, rounds, talk: true })
+    match arguments().and_then(|(program, books, seed, rounds)| {
+        println!("seed {seed}, {rounds} rounds, {books:?}, {}", program.display());
+        run(&Plan { program: &program, books, seed, rounds, talk: true })
     }) {
         Ok(counts) => {
             println!("{counts}\nall agrees");
@@ -33,20 +39,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn arguments() -> Result<(PathBuf, u64, u32), String> {
-    const USAGE: &str = "usage: kill_loop [--seed N] [--rounds N] [--program FILE]";
-    let (mut seed, mut rounds, mut program) = (1, 200, None);
+fn arguments() -> Result<(PathBuf, Books, u64, u32), String> {
+    const USAGE: &str = "usage: kill_loop [--seed N] [--rounds N] [--store sqlite|postgres] \
+                         [--program FILE]";
+    let (mut seed, mut rounds, mut books, mut program) = (1, 200, Books::Sqlite, None);
     let mut given = std::env::args().skip(1);
     while let Some(option) = given.next() {
         let value = given.next().ok_or(USAGE)?;
         match option.as_str() {
             "--seed" => seed = value.parse().map_err(|_| USAGE)?,
             "--rounds" => rounds = value.parse().map_err(|_| USAGE)?,
+            "--store" => {
+                books = match value.as_str() {
+                    "sqlite" => Books::Sqlite,
+                    "postgres" => Books::Postgres,
+                    _ => return Err(USAGE.to_owned()),
+                }
+            }
             "--program" => program = Some(PathBuf::from(value)),
             _ => return Err(USAGE.to_owned()),
         }
     }
-    Ok((program.map_or_else(built, Ok)?, seed, rounds))
+    Ok((program.map_or_else(built, Ok)?, books, seed, rounds))
 }
 
 /// The program of the same build as this one, made anew if Cargo runs this.

@@ -20,4 +20,5 @@ mod postgres_server;
 mod process;
 mod secrets;
 mod standby;
+mod trouble;
 mod up;

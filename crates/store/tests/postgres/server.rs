@@ -135,6 +135,13 @@ impl Server {
         self.stop();
     }
 
+    /// Stops it, and leaves its files where they are.
+    pub(crate) fn keep(&mut self) -> &Path {
+        self.stop();
+        self.dir.disable_cleanup(true);
+        self.dir.path()
+    }
+
     /// A new database.
     pub(crate) fn database(&self) -> Database<'_> {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);

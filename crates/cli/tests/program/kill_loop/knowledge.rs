@@ -2,7 +2,7 @@
 //!
 //! Invariant: an order has one number and at most one final state, for ever, whoever asks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use papertrader_client::ClientError;
@@ -21,6 +21,12 @@ pub(crate) enum Event {
     Acknowledged,
     /// It has its outcome.
     Decided,
+    /// It has its outcome, and was queued when it was answered for.
+    Settled,
+    /// A server has answered for one that was never sent before: it was written.
+    Placed,
+    /// A client was told that nothing is known of it: it may be there or not.
+    Unknown,
 }
 
 /// What is asked for under an ID, always the same.
@@ -66,6 +72,8 @@ pub(crate) struct Known {
 struct Inner {
     orders: HashMap<ClientOrderId, Told>,
     contradictions: Vec<String>,
+    /// Answers that say nothing of the order.
+    refused: BTreeMap<String, usize>,
 }
 
 impl Known {
@@ -90,6 +98,22 @@ impl Known {
 
     pub(crate) fn contradict(&self, problem: String) {
         self.lock().contradictions.push(problem);
+    }
+
+    /// Answers that say nothing of the order, by their words.
+    pub(crate) fn refused(&self) -> BTreeMap<String, usize> {
+        self.lock().refused.clone()
+    }
+
+    /// A client was told nothing of its order but this.
+    pub(crate) fn unknown(&self, error: &ClientError) {
+        let words = match error {
+            ClientError::Refused(failure) => format!("{:?}", failure.reason),
+            ClientError::ConnectionLost { .. } => "connection lost".to_owned(),
+            ClientError::NoServer { .. } => "no server".to_owned(),
+            _ => "outcome unknown".to_owned(),
+        };
+        *self.lock().refused.entry(words).or_default() += 1;
     }
 
     /// An order is about to be sent.

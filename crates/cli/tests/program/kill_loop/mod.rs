@@ -7,23 +7,23 @@
 
 pub(crate) mod audit;
 pub(crate) mod knowledge;
+pub(crate) mod servers;
 pub(crate) mod trader;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use papertrader_core::time::WallTime;
-use papertrader_master::admin::message::NewWorker;
-use papertrader_master::admin::{self, AdminRequest};
-use papertrader_node::clock::Clock;
-use papertrader_node::openpgp::Identity;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
-use crate::process::{Running, command, free_address};
 use knowledge::{Event, Known};
+use servers::{Books, Servers, Setup, Victim};
+use trader::User;
 
 /// Users, each with clients on two workers.
 const USERS: usize = 4;
@@ -36,6 +36,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) struct Plan<'a> {
     /// The `papertrader` to kill.
     pub(crate) program: &'a Path,
+    /// Where the master keeps its books.
+    pub(crate) books: Books,
     /// Chooses everything that is chosen.
     pub(crate) seed: u64,
     /// How often something is killed.
@@ -49,6 +51,8 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Counts {
     pub(crate) master_kills: u32,
     pub(crate) worker_kills: u32,
+    /// Of the database server.
+    pub(crate) database_kills: u32,
     /// Orders that clients have tried to place.
     pub(crate) orders: usize,
     /// Those that a server has answered for before the end.
@@ -59,6 +63,8 @@ pub(crate) struct Counts {
     pub(crate) unanswered_absent: usize,
     /// Times that an order was sent again under its ID.
     pub(crate) repeated: usize,
+    /// Answers that say nothing of the order, by their words.
+    pub(crate) refused: BTreeMap<String, usize>,
     pub(crate) filled: usize,
     pub(crate) rejected: usize,
     pub(crate) cancelled: usize,
@@ -73,7 +79,7 @@ pub(crate) struct Counts {
 impl Counts {
     /// How often a server was killed.
     pub(crate) fn kills(&self) -> u32 {
-        self.master_kills + self.worker_kills
+        self.master_kills + self.worker_kills + self.database_kills
     }
 }
 
@@ -81,19 +87,22 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "kills {}: {} of the master, {} of workers\n\
+            "kills {}: {} of the master, {} of workers, {} of the database server\n\
              orders: {}, acknowledged {}, unanswered {} (stored {}, absent {}), sent again {}\n\
+             answers that leave an order open: {:?}\n\
              outcomes: filled {}, rejected {}, cancelled {}, expired {}, still queued {}\n\
              splits booked: {}, batches: {}",
             self.kills(),
             self.master_kills,
             self.worker_kills,
+            self.database_kills,
             self.orders,
             self.acknowledged,
             self.unanswered_stored + self.unanswered_absent,
             self.unanswered_stored,
             self.unanswered_absent,
             self.repeated,
+            self.refused,
             self.filled,
             self.rejected,
             self.cancelled,
@@ -118,212 +127,161 @@ pub(crate) fn run(plan: &Plan<'_>) -> Result<Counts, String> {
 }
 
 fn run_in(plan: &Plan<'_>, dir: &Path) -> Result<Counts, String> {
-    let mut random = Random::new(plan.seed);
-    let mut servers = Servers::start(plan.program, dir);
-    let known = Arc::new(Known::default());
-    let stop = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
-    let (events, heard) = channel();
-    let workers = servers.workers();
-    // The second client prefers the other worker.
-    let each = [workers.clone(), workers.iter().rev().cloned().collect()];
-    let mut users = Vec::new();
-    for number in 0..USERS {
-        let user = runtime.block_on(trader::user(number, &each));
-        users.push(user.map_err(|error| format!("a user cannot log in: {error}"))?);
+    let setup = Setup {
+        program: plan.program,
+        books: plan.books,
+        patience: trader::PATIENCE,
+        worker_keys: "",
+        hears: false,
+    };
+    let mut scene = Scene::start(&setup, dir, plan.seed)?;
+    let counts = kill(plan, &mut scene).and_then(|counts| scene.end(counts));
+    if counts.is_err()
+        && let Some(database) = &mut scene.servers.database
+    {
+        let kept = database.server.keep();
+        eprintln!("the database server's files are kept in {}", kept.display());
     }
-    servers.open_the_market()?;
-    let mut tasks = Vec::new();
-    for user in &users {
-        for task in 0..TASKS {
-            let random = random.child();
-            let (known, stop) = (Arc::clone(&known), Arc::clone(&stop));
-            let trader = trader::Trader::new(user, task, random, known, events.clone());
-            tasks.push(runtime.spawn(trader.trade(stop)));
-        }
-    }
-    drop(events);
+    counts
+}
 
+fn kill(plan: &Plan<'_>, scene: &mut Scene) -> Result<Counts, String> {
     let mut counts = Counts::default();
     for round in 1..=plan.rounds {
-        for victim in servers.round(&mut random, &heard)? {
+        for victim in scene.round(plan.books)? {
             match victim {
-                0 => counts.master_kills += 1,
-                _ => counts.worker_kills += 1,
+                Victim::Database => counts.database_kills += 1,
+                Victim::Master => counts.master_kills += 1,
+                Victim::Worker(_) => counts.worker_kills += 1,
             }
         }
-        known.contradictions()?;
+        scene.known.contradictions()?;
+        scene.servers.verify()?;
         if plan.talk && (round % 10 == 0 || round == plan.rounds) {
-            println!("round {round}: {} orders", known.count());
+            println!("round {round}: {} orders", scene.known.count());
         }
     }
-    stop.store(true, Ordering::Relaxed);
-    for task in tasks {
-        runtime.block_on(task).map_err(|error| format!("a trader failed: {error}"))?;
-    }
-    known.contradictions()?;
-    // Nothing is killed any more: whatever is asked now must be answered.
-    runtime.block_on(trader::ask_about_all(&users, &known, &mut counts))?;
-    known.contradictions()?;
-    drop(users);
-    servers.end()?;
-    audit::audit(&dir.join("data/papertrader.db"), &known, &mut counts)?;
     Ok(counts)
 }
 
-/// The master, then the workers.
-struct Servers {
-    program: PathBuf,
-    dir: PathBuf,
-    addresses: Vec<String>,
-    running: Vec<Running>,
+/// Servers, and clients that trade through them until the end.
+pub(crate) struct Scene {
+    pub(crate) servers: Servers,
+    pub(crate) known: Arc<Known>,
+    random: Random,
+    runtime: Runtime,
+    users: Vec<User>,
+    heard: Receiver<Event>,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
-fn uuid(n: usize) -> String {
-    format!("00000000-0000-4000-8000-00000000000{n}")
-}
-
-const ROLES: [&str; 3] = ["master", "worker", "worker"];
-
-impl Servers {
-    fn start(program: &Path, dir: &Path) -> Servers {
-        let addresses: Vec<String> = ROLES.iter().map(|_| free_address()).collect();
-        let init = |role: &str, more: &[&str]| {
-            let output = command(program).args(["init", role]).arg(dir).args(more).output();
-            let output = output.expect("init runs");
-            assert!(output.status.success(), "{output:?}");
-            String::from_utf8(output.stdout).expect("text")
-        };
-        let said = init("master", &[]);
-        let fingerprint =
-            said.split("--fingerprint ").nth(1).and_then(|rest| rest.split_whitespace().next());
-        let fingerprint = fingerprint.expect("a fingerprint");
-        // A split comes after the first market day, which lasts 14 intervals. The traders never rest,
-        // and in the end ask for all orders again.
-        let text = format!(
-            "listen = \"{}\"\ndata = \"{}\"\ninterval = \"1h\"\nstarting_cash = \"20000.00\"\n\
-             [prices]\nstart = \"2005-02-25\"\n\
-             [limits]\norders_account = {{ burst = 1, every = \"0s\" }}\n",
-            addresses[0],
-            dir.join("data").display(),
-        );
-        std::fs::write(dir.join("0.toml"), text).expect("it can be written");
-        for n in 1..ROLES.len() {
-            let text = format!(
-                "master = \"{}\"\nmaster_certificate = \"{fingerprint}\"\nuuid = \"{}\"\n\
-                 listen = \"{}\"\n[openpgp]\nkey = \"{n}.asc\"\n[log]\nfile = \"{}\"\n",
-                addresses[0],
-                uuid(n),
-                addresses[n],
-                dir.join(format!("{n}.log")).display(),
-            );
-            std::fs::write(dir.join(format!("{n}.toml")), text).expect("it can be written");
-        }
-        let mut servers =
-            Servers { program: program.into(), dir: dir.into(), addresses, running: Vec::new() };
-        for n in 0..ROLES.len() {
-            if n > 0 {
-                servers.register(n);
-            }
-            let running = servers.serve(n);
-            servers.running.push(running);
-        }
-        servers
-    }
-
-    /// Makes a worker's key and has the master know it.
-    fn register(&self, n: usize) {
-        let now = Clock::system(WallTime(0)).now();
-        let key = Identity::generate(&format!("worker {n}"), now).expect("a key");
-        let secret = key.to_armored_secret(None).expect("a key");
-        std::fs::write(self.dir.join(format!("{n}.asc")), secret).expect("it can be written");
-        let worker = NewWorker {
-            name: n.to_string(),
-            uuid: Some(uuid(n)),
-            key: key.certificate().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
-            addresses: vec!["127.0.0.1".into()],
-        };
-        let mut master = admin::Client::connect(&self.dir.join("data")).expect("the socket");
-        master.ask(&AdminRequest::AddWorker(worker)).expect("it is registered");
-    }
-
-    /// Starts one and waits until it is ready.
-    fn serve(&self, n: usize) -> Running {
-        let config = self.dir.join(format!("{n}.toml"));
-        let mut running =
-            Running::start(command(&self.program).arg(ROLES[n]).arg("--config").arg(config));
-        running.line_with(" ready on ");
-        running
-    }
-
-    /// Starts the master again with the interval of the plan, so that market time begins to run
-    /// when the users are there.
-    fn open_the_market(&mut self) -> Result<(), String> {
-        let file = self.dir.join("0.toml");
-        let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
-        let interval = format!("interval = \"{}ms\"", INTERVAL.as_millis());
-        std::fs::write(&file, text.replace("interval = \"1h\"", &interval))
+impl Scene {
+    /// All of it, in a directory.
+    pub(crate) fn start(setup: &Setup<'_>, dir: &Path, seed: u64) -> Result<Scene, String> {
+        let mut random = Random::new(seed);
+        let mut servers = Servers::start(setup, dir);
+        let known = Arc::new(Known::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
             .map_err(|error| error.to_string())?;
-        self.running[0].end_by("TERM");
-        self.running[0] = self.serve(0);
-        Ok(())
+        let (events, heard) = channel();
+        let each = servers.workers();
+        let mut users = Vec::new();
+        for number in 0..USERS {
+            let user = runtime.block_on(trader::user_with(number, &each, setup.patience));
+            users.push(user.map_err(|error| format!("a user cannot log in: {error}"))?);
+        }
+        servers.open_the_market()?;
+        let mut tasks = Vec::new();
+        for user in &users {
+            for task in 0..TASKS {
+                let random = random.child();
+                let (known, stop) = (Arc::clone(&known), Arc::clone(&stop));
+                let trader = trader::Trader::new(user, task, random, known, events.clone());
+                tasks.push(runtime.spawn(trader.trade(stop)));
+            }
+        }
+        Ok(Scene { servers, known, random, runtime, users, heard, stop, tasks })
     }
 
-    /// As clients name them.
-    fn workers(&self) -> Vec<String> {
-        self.addresses[1..].to_vec()
+    /// Waits until so many more of these have happened.
+    pub(crate) fn until(&self, wanted: Event, count: u64) -> Result<(), String> {
+        // What is left from before does not count.
+        while self.heard.try_recv().is_ok() {}
+        let mut left = count;
+        while left > 0 {
+            let event = self
+                .heard
+                .recv_timeout(Duration::from_secs(120))
+                .map_err(|_| format!("the traders have stopped trading: no more {wanted:?}"))?;
+            left -= u64::from(event == wanted);
+        }
+        Ok(())
     }
 
     /// Waits for a moment, kills some, starts them again, and says which.
-    fn round(
-        &mut self,
-        random: &mut Random,
-        heard: &Receiver<Event>,
-    ) -> Result<Vec<usize>, String> {
-        // What is left from the round before does not count.
-        while heard.try_recv().is_ok() {}
-        let worker = 1 + random.below(2) as usize;
-        let victims = match random.below(6) {
+    fn round(&mut self, books: Books) -> Result<Vec<Victim>, String> {
+        let random = &mut self.random;
+        let worker = Victim::Worker(1 + random.below(2) as usize);
+        let kinds = match books {
+            Books::Sqlite => 6,
+            Books::Postgres => 10,
+        };
+        let victims = match random.below(kinds) {
             0 => vec![worker],
             // What a worker keeps for a master that is away is gone with it.
-            1 => vec![0, worker],
-            _ => vec![0],
+            1 => vec![Victim::Master, worker],
+            2..6 => vec![Victim::Master],
+            // The master goes on, and its database comes back.
+            6..8 => vec![Victim::Database],
+            8 => vec![Victim::Database, Victim::Master],
+            _ => vec![Victim::Master, Victim::Database, worker],
         };
         let wanted = [Event::Sent, Event::Acknowledged, Event::Decided][random.below(3) as usize];
-        let mut left = 1 + random.below(150);
-        while left > 0 {
-            let event = heard
-                .recv_timeout(Duration::from_secs(120))
-                .map_err(|_| "the traders have stopped trading".to_owned())?;
-            left -= u64::from(event == wanted);
+        let count = 1 + random.below(150);
+        // A moment that no event marks: inside a commit, a settlement, an answer.
+        let more = (random.below(2) == 0).then(|| random.below(INTERVAL.as_micros() as u64));
+        self.until(wanted, count)?;
+        if let Some(more) = more {
+            std::thread::sleep(Duration::from_micros(more));
         }
-        if random.below(2) == 0 {
-            // A moment that no event marks: inside a commit, a settlement, an answer.
-            let most = INTERVAL.as_micros() as u64;
-            std::thread::sleep(Duration::from_micros(random.below(most)));
-        }
-        for victim in &victims {
-            self.running[*victim].kill();
-        }
-        for victim in &victims {
-            self.running[*victim] = self.serve(*victim);
-        }
+        self.servers.all_alive()?;
+        self.servers.kill(&victims);
         Ok(victims)
     }
 
-    /// Ends all, as an operator does.
-    fn end(&mut self) -> Result<(), String> {
-        for running in self.running.iter_mut().rev() {
-            let status = running.end_by("TERM");
-            if !status.success() {
-                return Err(format!("a server ended with {status}: {running:?}"));
-            }
+    /// Gives each user new clients that wait for their answers, now that there is no trouble any more.
+    pub(crate) fn be_patient(&mut self) -> Result<(), String> {
+        let each = self.servers.workers();
+        for user in &mut self.users {
+            let patient = self.runtime.block_on(user.patient(&each));
+            *user = patient.map_err(|error| format!("a user cannot come back: {error}"))?;
         }
         Ok(())
+    }
+
+    /// Lets the traders end, asks about every order, ends the servers, and compares all that was told
+    /// with what is stored. Nothing may be in trouble any more.
+    pub(crate) fn end(&mut self, mut counts: Counts) -> Result<Counts, String> {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks.drain(..) {
+            self.runtime.block_on(task).map_err(|error| format!("a trader failed: {error}"))?;
+        }
+        self.known.contradictions()?;
+        // Whatever is asked now must be answered.
+        self.runtime.block_on(trader::ask_about_all(&self.users, &self.known, &mut counts))?;
+        self.known.contradictions()?;
+        self.users.clear();
+        self.servers.all_alive()?;
+        self.servers.end()?;
+        counts.refused = self.known.refused();
+        let mut books = self.servers.books().map_err(|error| error.to_string())?;
+        audit::audit_store(books.as_mut(), &self.known, &mut counts)?;
+        Ok(counts)
     }
 }
 

@@ -17,6 +17,8 @@ use super::{Counts, Random};
 const SYMBOLS: [&str; 4] = ["AAPL", "GOOG", "IBM", "MSFT"];
 /// Questions at the same time when all is over.
 const AT_ONCE: usize = 32;
+/// How long a client leaves servers alone that cannot do what it asks.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A user, logged in once, with several clients.
 pub(crate) struct User {
@@ -24,15 +26,28 @@ pub(crate) struct User {
     pub(crate) clients: Vec<Client>,
 }
 
+/// How long a client waits for the outcome of an order that is queued.
+const OUTCOME: Duration = Duration::from_secs(5);
+/// For how long a client tries again before it is told that nothing is known.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Makes an account and logs in; one client for each of the lists of servers to connect to.
 pub(crate) async fn user(number: usize, servers: &[Vec<String>]) -> Result<User, ClientError> {
-    let options = || Options { patience: Duration::from_secs(30), ..Options::default() };
+    user_with(number, servers, PATIENCE).await
+}
+
+/// The same, with another patience.
+pub(crate) async fn user_with(
+    number: usize,
+    servers: &[Vec<String>],
+    patience: Duration,
+) -> Result<User, ClientError> {
     let name = name(number);
     let email = format!("{name}@example.org").parse().expect("an email address");
     let password = password(number);
     let mut clients: Vec<Client> = Vec::new();
     for servers in servers {
-        let client = Client::connect(servers, options()).await?;
+        let client = Client::connect(servers, options(patience)).await?;
         match clients.first().and_then(Client::session) {
             Some(session) => client.resume(session).await?,
             None => {
@@ -43,6 +58,24 @@ pub(crate) async fn user(number: usize, servers: &[Vec<String>]) -> Result<User,
         clients.push(client);
     }
     Ok(User { number, clients })
+}
+
+fn options(patience: Duration) -> Options {
+    Options { patience, ..Options::default() }
+}
+
+impl User {
+    /// The same user with new clients and [`PATIENCE`].
+    pub(crate) async fn patient(&self, servers: &[Vec<String>]) -> Result<User, ClientError> {
+        let mut clients = Vec::new();
+        for servers in servers {
+            let client = Client::connect(servers, options(PATIENCE)).await?;
+            let session = self.clients[0].session().ok_or(ClientError::NotLoggedIn)?;
+            client.resume(session).await?;
+            clients.push(client);
+        }
+        Ok(User { number: self.number, clients })
+    }
 }
 
 /// The password of a user.
@@ -123,8 +156,11 @@ impl Trader {
         if leaves {
             // Whether it was in time is not known, and does not matter.
             let _ = timeout(after, placing).await;
+        } else if placing.await {
+            self.happened(Event::Placed);
         } else {
-            placing.await;
+            // As a client does that hears of trouble; or it would ask for thousands a second.
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -172,7 +208,7 @@ async fn place(
     let placed = client.order(content.side, content.symbol, content.quantity, id.clone()).await;
     let mut placed = match placed {
         Ok(placed) => placed,
-        Err(error) => return refused(known, id, &error),
+        Err(error) => return refused(known, id, &error, events),
     };
     let queued = placed.queued().cloned();
     if let Some(queued) = &queued {
@@ -181,22 +217,33 @@ async fn place(
     // At the end nobody counts any more.
     let _ = events.send(Event::Acknowledged);
     // One that is not queued is done: then this does not wait.
-    if wait || queued.is_none() {
-        match placed.outcome().await {
-            Ok(fill) => known.decided(id, Outcome::Filled(fill)),
-            Err(error) => {
-                refused(known, id, &error);
-            }
+    if !wait && queued.is_some() {
+        return true;
+    }
+    // Nobody settles while the database is in trouble: who has waited for long looks at another time.
+    let Ok(outcome) = timeout(OUTCOME, placed.outcome()).await else { return true };
+    match outcome {
+        Ok(fill) => known.decided(id, Outcome::Filled(fill)),
+        Err(error) => {
+            refused(known, id, &error, events);
         }
-        let _ = events.send(Event::Decided);
+    }
+    let _ = events.send(Event::Decided);
+    if queued.is_some() {
+        let _ = events.send(Event::Settled);
     }
     true
 }
 
-fn refused(known: &Known, id: &ClientOrderId, error: &ClientError) -> bool {
+fn refused(known: &Known, id: &ClientOrderId, error: &ClientError, events: &Sender<Event>) -> bool {
     match meaning(error) {
         Meaning::Final(reason) => known.decided(id, Outcome::Refused(reason)),
-        Meaning::Nothing => return false,
+        Meaning::Nothing => {
+            known.unknown(error);
+            // At the end nobody counts any more.
+            let _ = events.send(Event::Unknown);
+            return false;
+        }
         Meaning::Wrong => known.contradict(format!("{id} was answered with {error:?}")),
     }
     true
