@@ -136,6 +136,7 @@ impl Server {
     }
 
     /// Stops it, and leaves its files where they are.
+    #[allow(dead_code, reason = "the program's kill loop uses it")]
     pub(crate) fn keep(&mut self) -> &Path {
         self.stop();
         self.dir.disable_cleanup(true);
