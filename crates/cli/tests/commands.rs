@@ -764,7 +764,10 @@ async fn a_benchmark_of_orders_finds_every_one_in_the_books() {
         let report: serde_json::Value = serde_json::from_str(&got.out).unwrap();
         assert_eq!((&report["verified"], &report["tls"]), (&true.into(), &plain.is_empty().into()));
         let throughput = &report["throughput"];
-        assert_eq!((&throughput["orders"], &throughput["refused"]), (&300.into(), &serde_json::json!({})));
+        assert_eq!(
+            (&throughput["orders"], &throughput["refused"]),
+            (&300.into(), &serde_json::json!({}))
+        );
         for rate in ["acknowledged_per_second", "settled_per_second"] {
             assert!(throughput[rate].as_f64().unwrap() > 0.0, "{got:?}");
         }

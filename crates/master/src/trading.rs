@@ -76,7 +76,9 @@ impl Trading {
 
     pub(crate) fn wait_for(&mut self, order: OrderId, origin: Origin) {
         match self.waiters.entry(order) {
-            Entry::Vacant(nobody) => drop(nobody.insert(Waiters { first: origin, more: Vec::new() })),
+            Entry::Vacant(nobody) => {
+                nobody.insert(Waiters { first: origin, more: Vec::new() });
+            }
             Entry::Occupied(mut others) => {
                 let more = &mut others.get_mut().more;
                 if more.len() + 1 < WAITERS {

@@ -106,7 +106,10 @@ impl FilledOrder {
     fn write(&self, out: &mut Vec<u8>) -> io::Result<()> {
         let FilledOrder { order, client_order_id, symbol, quantity, price, amount, .. } = self;
         let (market, wall) = (self.market.0, self.wall.0);
-        write!(out, "{order} {client_order_id} {symbol} {quantity} {price} {amount} {market} {wall}")
+        write!(
+            out,
+            "{order} {client_order_id} {symbol} {quantity} {price} {amount} {market} {wall}"
+        )
     }
 }
 

@@ -92,7 +92,9 @@ impl FromStr for Place {
             url if schemes.iter().any(|scheme| url.starts_with(scheme)) => {
                 Ok(Place::Postgres(url.to_owned()))
             }
-            _ => Err("say sqlite, or the URL of an empty database: postgresql://USER@HOST/DATABASE"),
+            _ => {
+                Err("say sqlite, or the URL of an empty database: postgresql://USER@HOST/DATABASE")
+            }
         }
     }
 }

@@ -19,9 +19,7 @@ use papertrader_core::money::Cash;
 use papertrader_core::time::{DAY, MarketTime, Moment, WallTime};
 use papertrader_protocol::{Fingerprint, SessionId};
 use papertrader_store::sqlite::SqliteStore;
-use papertrader_store::{
-    Batch, Change, NewAccount, Profile, SessionKey, Store, StoredSession,
-};
+use papertrader_store::{Batch, Change, NewAccount, Profile, SessionKey, Store, StoredSession};
 use sha2::{Digest, Sha256};
 
 use crate::bench::{BenchError, wrong};

@@ -219,15 +219,13 @@ impl Bench<'_> {
                 let (server, certificate) = (deployment.worker, deployment.certificate);
                 let first = (number * per_client) as u32 + 1;
                 let symbols = self.symbols.len();
-                let client =
-                    Client::connect(number, server, certificate, sessions, first, symbols);
+                let client = Client::connect(number, server, certificate, sessions, first, symbols);
                 clients.push(client.await?);
             }
             self.output.note(&format!("{name}: measuring"));
             let before = used(&deployment);
             let begun = Instant::now();
-            let clients =
-                LocalSet::new().run_until(drive(Rc::clone(&load), clients)).await?;
+            let clients = LocalSet::new().run_until(drive(Rc::clone(&load), clients)).await?;
             let time = begun.elapsed();
             let processors =
                 before.zip(used(&deployment)).map(|(before, after)| after.since(&before));
@@ -331,7 +329,11 @@ impl Bench<'_> {
             .map(|(wall, seen)| (ended.load.since_start(*wall), seen.first, seen.orders))
             .collect();
         if large.len() < args.rounds as usize {
-            let problem = "is too short: the orders were not queued in time; give it more".into();
+            let most = settlements.values().map(|seen| seen.filling).max().unwrap_or(0);
+            let problem = format!(
+                "is too short: of {} orders at most {most} were queued within it",
+                args.queued
+            );
             return Err(BenchError::Option { name: "--pause", problem });
         }
         let (mut waited, mut written) = (Times::new(), Times::new());

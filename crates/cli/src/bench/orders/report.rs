@@ -92,7 +92,8 @@ impl Processors {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        for (name, used) in [("master", &self.master), ("worker", &self.worker), ("load", &self.load)]
+        for (name, used) in
+            [("master", &self.master), ("worker", &self.worker), ("load", &self.load)]
         {
             text += &format!("  processor, {name}: {:.2} s", used.seconds);
             let mut threads: Vec<_> = used.threads.iter().collect();
