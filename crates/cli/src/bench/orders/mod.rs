@@ -329,7 +329,11 @@ impl Bench<'_> {
             .map(|(wall, seen)| (ended.load.since_start(*wall), seen.first, seen.orders))
             .collect();
         if large.len() < args.rounds as usize {
-            let problem = "is too short: the orders were not queued in time; give it more".into();
+            let most = settlements.values().map(|seen| seen.filling).max().unwrap_or(0);
+            let problem = format!(
+                "is too short: of {} orders at most {most} were queued within it",
+                args.queued
+            );
             return Err(BenchError::Option { name: "--pause", problem });
         }
         let (mut waited, mut written) = (Times::new(), Times::new());
