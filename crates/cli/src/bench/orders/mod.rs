@@ -328,7 +328,7 @@ impl Bench<'_> {
             .filter(|(_, seen)| seen.filling >= args.queued)
             .map(|(wall, seen)| (ended.load.since_start(*wall), seen.first, seen.orders))
             .collect();
-        if large.len() < args.rounds as usize {
+        if large.is_empty() {
             let most = settlements.values().map(|seen| seen.filling).max().unwrap_or(0);
             let problem = format!(
                 "is too short: of {} orders at most {most} were queued within it",
@@ -346,6 +346,7 @@ impl Bench<'_> {
             }
         }
         Ok(SettlementReport {
+            rounds: args.rounds.into(),
             settlements: large.len() as u64,
             decided: large.iter().map(|(_, _, orders)| *orders).max().unwrap_or(0),
             written_ms: Latencies::of(&written),

@@ -61,7 +61,9 @@ pub(super) struct LatencyReport {
 
 #[derive(Debug, Serialize)]
 pub(super) struct SettlementReport {
-    /// The large ones.
+    /// How often the queue was filled.
+    pub(super) rounds: u64,
+    /// How often all of it was decided by one settlement: what is measured are these.
     pub(super) settlements: u64,
     pub(super) decided: u64,
     /// From the beginning of a settlement to its first outcome.
@@ -197,7 +199,10 @@ impl Report {
             text += &rest(&load.refused, load.processors.as_ref());
         }
         if let Some(load) = &self.settlement {
-            text += "\nsettlement\n";
+            text += &format!(
+                "\nsettlement: the queue was decided at once {} of {} times\n",
+                load.settlements, load.rounds
+            );
             text += &rest(&load.refused, load.processors.as_ref());
         }
         text + "\nevery acknowledged order is in the books as its client was told, and they are right\n"
