@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use argon2::password_hash::Error;
 use papertrader_core::ids::AccountId;
 use papertrader_core::names::{Email, UserName};
+use papertrader_node::error;
 use papertrader_protocol::request::HashedPass;
 use papertrader_store::{PassHash, SessionKey};
 
@@ -160,13 +161,41 @@ fn hash_loop(lines: &Lines<PasswordJob>, events: Events) {
 fn run(argon: &mut Argon, task: Task) -> Result<PasswordResult, Error> {
     Ok(match task {
         Task::Hash(pass) => PasswordResult::Hashed(Some(argon.hash(pass.reveal().as_bytes())?)),
-        Task::Verify(pass, against) => {
-            PasswordResult::Verified(argon.is_right(pass.reveal().as_bytes(), &against)?)
-        }
+        Task::Verify(pass, against) => PasswordResult::Verified(is_right(argon, &pass, &against)?),
         Task::Change(old, against, new) => {
-            let is_right = argon.is_right(old.reveal().as_bytes(), &against)?;
+            let is_right = is_right(argon, &old, &against)?;
             let new = is_right.then(|| argon.hash(new.reveal().as_bytes())).transpose()?;
             PasswordResult::Hashed(new)
         }
     })
+}
+
+/// Whether a password is right. No password is that of a stored hash that cannot be one, and it takes
+/// as long to say so.
+fn is_right(argon: &mut Argon, pass: &HashedPass, against: &PassHash) -> Result<bool, Error> {
+    let pass = pass.reveal().as_bytes();
+    match argon.is_right(pass, against) {
+        Err(Error::OutOfMemory) => Err(Error::OutOfMemory),
+        Err(why) => {
+            error!(%why, "a stored password hash is none: no password opens its account");
+            argon.hash(pass)?;
+            Ok(false)
+        }
+        is_right => is_right,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_that_of_a_hash_that_is_none() {
+        let pass = || HashedPass::parse(&"7".repeat(64)).unwrap();
+        let mut argon = Argon::default();
+        let verify = Task::Verify(pass(), PassHash("none".to_owned()));
+        assert!(matches!(run(&mut argon, verify), Ok(PasswordResult::Verified(false))));
+        let change = Task::Change(pass(), PassHash("none".to_owned()), pass());
+        assert!(matches!(run(&mut argon, change), Ok(PasswordResult::Hashed(None))));
+    }
 }

@@ -30,6 +30,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::courtesy::Courtesy;
 use crate::driver::Shared;
 use crate::records::{Followed, Records};
 use crate::seats::Seat;
@@ -77,6 +78,7 @@ struct Hub {
     /// Whoever wants more than one turn at a time waits for it: they have them one after the other,
     /// and all others between.
     turns: Semaphore,
+    courtesy: Courtesy,
 }
 
 /// Serves clients on this thread until `stop`, and then until all of them are gone.
@@ -94,7 +96,9 @@ pub(crate) async fn run(
     let (next, own_memory) = (Cell::new(1), Cell::new(0));
     let mut refused = shared.refused.subscribe();
     let turns = Semaphore::new(1);
-    let hub = Rc::new(Hub { thread, shared, uplink, connections, next, own_memory, turns });
+    let courtesy = Courtesy::default();
+    let hub = Hub { thread, shared, uplink, connections, next, own_memory, turns, courtesy };
+    let hub = Rc::new(hub);
     let mut tasks = JoinSet::new();
     let mut stopping = false;
     loop {
@@ -174,11 +178,10 @@ impl Hub {
     }
 
     /// Ends a connection's turn, and waits for its next one until all that came meanwhile was looked
-    /// at, and those who waited before it had theirs. The processor is offered to whoever else waits
-    /// for it: the system lets a thread that was woken wait for milliseconds behind a busy one.
+    /// at, and those who waited before it had theirs. The processor is offered to other threads.
     async fn another_turn<'a>(&'a self, turn: Option<Turn<'a>>) -> Option<Turn<'a>> {
         drop(turn);
-        std::thread::yield_now();
+        self.courtesy.offer();
         yield_now().await;
         // It is never closed.
         self.turns.acquire().await.ok()

@@ -5,6 +5,8 @@
 //! whole handshake, however its bytes come.
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::clients::{Arrival, Socket, TlsStream};
+use crate::courtesy::Courtesy;
 use crate::driver::Shared;
 use crate::records::Followed;
 
@@ -31,7 +34,7 @@ pub(crate) async fn run(
 ) {
     let mut tasks = JoinSet::new();
     let threads = Rc::new(threads);
-    let turn = Rc::new(Cell::new(0));
+    let (turn, courtesy) = (Rc::new(Cell::new(0)), Rc::new(Courtesy::default()));
     loop {
         tokio::select! {
             () = stop.wait() => return,
@@ -39,8 +42,9 @@ pub(crate) async fn run(
             Some(arrival) = arrivals.recv() => {
                 let shared = Arc::clone(&shared);
                 let (threads, turn) = (Rc::clone(&threads), Rc::clone(&turn));
+                let courtesy = Rc::clone(&courtesy);
                 tasks.spawn_local(async move {
-                    if let Some(arrival) = shake_hands(&shared, arrival).await {
+                    if let Some(arrival) = shake_hands(&shared, &courtesy, arrival).await {
                         // Whose turn it is, is known only now: those who never finish would
                         // else leave all others to one thread.
                         turn.set((turn.get() + 1) % threads.len().max(1));
@@ -56,16 +60,22 @@ pub(crate) async fn run(
 }
 
 /// One handshake; `None` if it fails or takes too long.
-async fn shake_hands(shared: &Shared, arrival: Arrival) -> Option<Arrival> {
+async fn shake_hands(shared: &Shared, courtesy: &Courtesy, arrival: Arrival) -> Option<Arrival> {
     let certificate = shared.config.tls.as_ref()?;
     let Arrival { socket, peer, seat } = arrival;
     let Socket::Plain(socket) = socket else { return None };
     let made = async {
         let mut socket = Followed::new(socket);
         socket.join()?;
-        let mut stream: TlsStream = certificate.accept(socket).await?;
-        // Whoever waits for the processor waits for one handshake, and not for all that are ready.
-        std::thread::yield_now();
+        let mut accept = pin!(certificate.accept(socket));
+        // Whoever waits for the processor waits for one step, and not for all that are ready. The
+        // dear one comes before the client's last word, which may never come.
+        let step = poll_fn(|context| {
+            let polled = accept.as_mut().poll(context);
+            courtesy.offer();
+            polled
+        });
+        let mut stream: TlsStream = step.await?;
         let (socket, tls) = stream.get_mut();
         socket.leave()?;
         tls.set_buffer_limit(Some(TLS_BUFFER));

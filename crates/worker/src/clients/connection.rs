@@ -57,7 +57,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 enum Phase {
     Open,
     /// Nothing more is read; what was asked is answered, until the time is over.
-    Draining(Instant),
+    Draining,
     /// Only what waits is written.
     Closing,
 }
@@ -68,6 +68,8 @@ pub(super) struct Connection {
     pub(super) id: u64,
     pub(super) peer: SocketAddr,
     phase: Cell<Phase>,
+    /// When it ends at the latest, whatever waits: set once nothing more is read.
+    deadline: Cell<Option<Instant>>,
     /// When it was last seen to use a valid session, or when it began.
     used: Cell<Instant>,
     wake: Notify,
@@ -146,6 +148,7 @@ impl Connection {
             id,
             peer,
             phase: Cell::new(Phase::Open),
+            deadline: Cell::new(None),
             used: Cell::new(Instant::now()),
             wake: Notify::new(),
             alive: Arc::new(()),
@@ -165,8 +168,15 @@ impl Connection {
     /// Nothing more is read; ends when everything is answered, or at `deadline`.
     pub(super) fn drain(&self, deadline: Instant) {
         if self.phase.get() == Phase::Open {
-            self.phase.set(Phase::Draining(deadline));
+            self.phase.set(Phase::Draining);
         }
+        self.end_by(deadline);
+    }
+
+    /// Ends at `deadline`, if not before.
+    fn end_by(&self, deadline: Instant) {
+        let before = self.deadline.get();
+        self.deadline.set(Some(before.map_or(deadline, |before| before.min(deadline))));
     }
 
     /// Ends as soon as everything is written.
@@ -179,11 +189,7 @@ impl Connection {
             let goodbye = Return::Goodbye(why.into());
             self.inner.borrow_mut().out.put(|out| goodbye.put(0, out));
         }
-        self.phase.set(match self.phase.get() {
-            Phase::Open => Phase::Draining(deadline),
-            Phase::Draining(before) => Phase::Draining(before.min(deadline)),
-            Phase::Closing => Phase::Closing,
-        });
+        self.drain(deadline);
         self.wake();
     }
 
@@ -211,9 +217,10 @@ impl Connection {
     fn is_finished(&self) -> bool {
         match self.phase.get() {
             Phase::Open => false,
-            Phase::Draining(deadline) => {
+            Phase::Draining => {
                 let inner = self.inner.borrow();
-                (inner.waiting == 0 && inner.transfers.waiting() == 0) || Instant::now() >= deadline
+                let is_over = self.deadline.get().is_some_and(|at| Instant::now() >= at);
+                (inner.waiting == 0 && inner.transfers.waiting() == 0) || is_over
             }
             Phase::Closing => true,
         }
@@ -312,10 +319,7 @@ pub(super) async fn run<R, W>(
             return;
         }
         waited_before = waits;
-        let drain_deadline = match connection.phase.get() {
-            Phase::Draining(deadline) => Some(deadline),
-            _ => None,
-        };
+        let drain_deadline = connection.deadline.get();
         let write_deadline = writing.deadline();
         let due = [frame_deadline, write_deadline, drain_deadline, throttled];
         let due = due.into_iter().flatten().min();
