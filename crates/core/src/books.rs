@@ -6,6 +6,8 @@
 //!
 //! What open orders hold is derived from the open orders, never stored.
 
+use std::collections::hash_map::Entry;
+
 use rustc_hash::FxHashMap;
 
 use crate::account::{Account, Position};
@@ -124,19 +126,39 @@ impl InFlight {
     /// Takes back what an open order holds, in the books or here: it is being cancelled.
     pub fn release(&mut self, order: &Order) {
         let request = &order.request;
-        *self.orders.entry(request.account).or_default() -= 1;
+        change(&mut self.orders, request.account, |orders| orders - 1);
         // Where it would overflow less is given back than was held, which refuses too much.
         match request.side {
-            Side::Buy => {
-                let held = self.cash.entry(request.account).or_default();
-                *held = held.minus(order.hold).unwrap_or(*held);
-            }
-            Side::Sell => {
-                let key = (request.account, request.instrument);
-                let held = self.units.entry(key).or_default();
-                *held = held.minus(request.quantity).unwrap_or(*held);
-            }
+            Side::Buy => change(&mut self.cash, request.account, |held| {
+                held.minus(order.hold).unwrap_or(held)
+            }),
+            Side::Sell => change(&mut self.units, (request.account, request.instrument), |held| {
+                held.minus(request.quantity).unwrap_or(held)
+            }),
         }
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.cash.is_empty() && self.units.is_empty() && self.orders.is_empty()
+    }
+}
+
+/// Changes what a map has of a key; what is nothing then has no place in it.
+fn change<K: Eq + std::hash::Hash, V: Copy + Default + PartialEq>(
+    map: &mut FxHashMap<K, V>,
+    key: K,
+    change: impl FnOnce(V) -> V,
+) {
+    let mut place = match map.entry(key) {
+        Entry::Occupied(place) => place,
+        Entry::Vacant(place) => place.insert_entry(V::default()),
+    };
+    let value = change(*place.get());
+    if value == V::default() {
+        place.remove();
+    } else {
+        *place.get_mut() = value;
     }
 }
 
@@ -234,10 +256,44 @@ impl Books {
         in_flight: &InFlight,
         rules: &Rules,
     ) -> Result<Cash, OrderRefusal> {
-        let account = self
-            .account(request.account)
-            .filter(|account| !account.disabled)
-            .ok_or(OrderRefusal::AccountDisabled)?;
+        let account = self.account(request.account).ok_or(OrderRefusal::AccountDisabled)?;
+        self.judge_of(account, request, in_flight, rules)
+    }
+
+    /// What an order holds that comes while `settlement` is being written, if it is good whatever
+    /// becomes of that: in the books as they are, and as they are to be. `None` if it must wait for
+    /// it: because that is not so, or because the settlement brings a split or the market's end,
+    /// after which the order would mean something else.
+    pub fn judge_beside(
+        &self,
+        settlement: &Settlement,
+        request: &OrderRequest,
+        in_flight: &InFlight,
+        rules: &Rules,
+    ) -> Option<Cash> {
+        if settlement.head.last_action != self.head.last_action || settlement.head.ended {
+            return None;
+        }
+        let hold = self.judge(request, in_flight, rules).ok()?;
+        let changed = settlement.accounts.binary_search_by_key(&request.account, |it| it.id);
+        if let Ok(place) = changed {
+            let after = &settlement.accounts.get(place)?.after;
+            self.judge_of(after, request, in_flight, rules).ok()?;
+        }
+        Some(hold)
+    }
+
+    /// Judges an order of an account that may be another than the one in the books.
+    fn judge_of(
+        &self,
+        account: &Account,
+        request: &OrderRequest,
+        in_flight: &InFlight,
+        rules: &Rules,
+    ) -> Result<Cash, OrderRefusal> {
+        if account.disabled {
+            return Err(OrderRefusal::AccountDisabled);
+        }
         if self.head.ended {
             return Err(OrderRefusal::MarketEnded);
         }

@@ -109,6 +109,13 @@ pub struct OrderRecord {
     pub decided: Option<Moment>,
 }
 
+impl OrderRecord {
+    /// Of an order that was just found good.
+    pub fn queued(order: Order) -> OrderRecord {
+        OrderRecord { order, state: OrderState::Queued(None), decided: None }
+    }
+}
+
 /// At what an order was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fill {

@@ -9,6 +9,7 @@
 //! undone.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use papertrader_core::books::InFlight;
@@ -19,12 +20,13 @@ use papertrader_core::settle::{Settlement, settle};
 use papertrader_core::time::WallTime;
 use papertrader_node::{error, warn};
 use papertrader_protocol::returns::Return;
-use papertrader_protocol::{Failure, Reason, SessionId};
+use papertrader_protocol::{Failure, Reason, Request, SessionId};
 use papertrader_store::{Batch, Change, NewAccount, PassHash, Profile, SessionKey, StoredSession};
 
 use crate::access::{Asker, NewPassword};
 use crate::admin::changes::Administering;
 use crate::admin::{AdminRequest, Answer};
+use crate::ahead::Judged;
 use crate::assets::Retrieved;
 use crate::database::{Done, Job, OrderKey};
 use crate::driver::{Driver, Event, MasterError};
@@ -33,7 +35,7 @@ use crate::trading::{Known, Placing};
 use crate::workers::Origin;
 
 /// Commands that one batch holds at most.
-const BATCH: usize = 10_000;
+pub(crate) const BATCH: usize = 10_000;
 /// How long a settlement that could not be written waits until it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -43,6 +45,15 @@ pub(crate) enum Work {
     Settle(Box<Retrieved>),
     /// A change of the operator's, and where the answer goes.
     Admin(Box<AdminRequest>, Answer),
+    /// What an account asks to see that was promised what is not written yet: it sees it then.
+    Look(Box<Look>),
+}
+
+/// A question about an account's own affairs.
+pub(crate) struct Look {
+    pub(crate) origin: Origin,
+    pub(crate) viewer: AccountId,
+    pub(crate) request: Request,
 }
 
 /// A command that changes something durable.
@@ -138,14 +149,17 @@ pub(crate) enum Writing {
     Nothing,
     /// Looking up the client order IDs of these commands.
     Finding(Vec<Command>),
-    /// Writing a batch of commands with these effects.
+    /// Writing new orders that were judged ahead.
+    Placing(Judged),
+    /// Writing a batch of other commands with these effects.
     Committing(Vec<Effect>),
     /// Writing a change of the operator's.
     Administering(Box<Administering>),
     /// Writing the settlement of this snapshot.
-    Settling(Box<Retrieved>),
-    /// A settlement could not be written: it is tried again.
-    Waiting(Box<Retrieved>),
+    Settling(Box<Retrieved>, Arc<Settlement>),
+    /// What must be written could not be: it is tried again. The snapshot whose settlement it was, or
+    /// orders that are promised.
+    Waiting(Option<Box<Retrieved>>),
 }
 
 /// A batch of commands while it is judged.
@@ -189,17 +203,28 @@ impl Writing {
     }
 
     pub(crate) fn is_settling(&self) -> bool {
-        matches!(self, Writing::Settling(_) | Writing::Waiting(_))
+        matches!(self, Writing::Settling(..) | Writing::Waiting(_))
     }
 }
 
 impl Driver {
     /// Gives the writer its next job, if it has none.
     pub(crate) fn advance(&mut self) -> Result<(), MasterError> {
-        while !self.writing.is_busy() {
+        self.keep_promises();
+        loop {
+            self.judge_ahead();
+            if self.writing.is_busy() {
+                return Ok(());
+            }
+            if let Some(judged) = self.ahead.next() {
+                self.commit(judged.changes(), self.clock.now());
+                self.writing = Writing::Placing(judged);
+                continue;
+            }
             match self.queue.pop_front() {
                 None => return Ok(()),
                 Some(Work::Settle(retrieved)) => self.settle(retrieved)?,
+                Some(Work::Look(look)) => self.look(*look),
                 Some(Work::Admin(request, answer)) => self.administer(*request, answer)?,
                 Some(Work::Command(first)) => {
                     let is_alone = first.is_alone();
@@ -222,7 +247,6 @@ impl Driver {
                 }
             }
         }
-        Ok(())
     }
 
     /// What a worker that may not connect any more has sent of orders, over whichever link, and is
@@ -245,17 +269,28 @@ impl Driver {
     }
 
     /// A worker's command waits no more.
-    fn left(&mut self, worker: WorkerId) {
+    pub(crate) fn left(&mut self, worker: WorkerId) {
         match self.waiting.get_mut(&worker) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(self.waiting.remove(&worker)),
         }
     }
 
-    /// A settlement that could not be written is next again, but for what the operator wants.
+    /// What could not be written is tried again after a while.
+    pub(crate) fn retry_later(&self) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(RETRY).await;
+            let _ = events.send(Event::Retry).await;
+        });
+    }
+
+    /// A settlement that could not be written is next again, but for promised orders and what the
+    /// operator wants.
     pub(crate) fn retry(&mut self) {
         match std::mem::replace(&mut self.writing, Writing::Nothing) {
-            Writing::Waiting(retrieved) => {
+            Writing::Waiting(None) => {}
+            Writing::Waiting(Some(retrieved)) => {
                 self.queue.insert(self.changes_waiting(), Work::Settle(retrieved));
             }
             other => self.writing = other,
@@ -271,9 +306,10 @@ impl Driver {
     fn settle(&mut self, retrieved: Box<Retrieved>) -> Result<(), MasterError> {
         let now = self.clock.now();
         let settlement = settle(&self.books, &retrieved.snapshot, now, &self.config.rules)?;
-        let bars = retrieved.rows.clone();
-        self.commit(vec![Change::Settle { settlement, bars }], now);
-        self.writing = Writing::Settling(retrieved);
+        let (settlement, bars) = (Arc::new(settlement), retrieved.rows.clone());
+        self.commit(vec![Change::Settle { settlement: Arc::clone(&settlement), bars }], now);
+        self.writing = Writing::Settling(retrieved, settlement);
+        self.settling_begins();
         Ok(())
     }
 
@@ -354,6 +390,15 @@ impl Driver {
             (Writing::Finding(commands), Done::Found(found)) => {
                 self.judge(commands, found.into_iter().collect())?;
             }
+            (Writing::Placing(judged), Done::Committed) => {
+                self.last_batch.0 += 1;
+                // The writer does not wait until this one's orders are in the books.
+                if let Some(next) = self.ahead.next() {
+                    self.commit(next.changes(), self.clock.now());
+                    self.writing = Writing::Placing(next);
+                }
+                self.take_in(judged)?;
+            }
             (Writing::Committing(effects), Done::Committed) => {
                 self.last_batch.0 += 1;
                 self.take_effect(effects)?;
@@ -362,7 +407,7 @@ impl Driver {
                 self.last_batch.0 += 1;
                 self.administered(*change)?;
             }
-            (Writing::Settling(retrieved), Done::Settled(settlement)) => {
+            (Writing::Settling(retrieved, settlement), Done::Committed) => {
                 self.last_batch.0 += 1;
                 self.settled(&settlement, *retrieved)?;
             }
@@ -372,6 +417,7 @@ impl Driver {
                     self.unavailable(command);
                 }
             }
+            (Writing::Placing(judged), Done::Failed(why)) => self.not_taken_in(judged, &why),
             (Writing::Committing(effects), Done::Failed(why)) => {
                 error!(%why, "a batch was not stored: its commands are refused");
                 for effect in effects {
@@ -382,16 +428,12 @@ impl Driver {
                 error!(%why, "a change of the operator's was not stored");
                 self.not_administered(*change);
             }
-            (Writing::Settling(retrieved), Done::Failed(why)) => {
+            (Writing::Settling(retrieved, _), Done::Failed(why)) => {
                 error!(%why, "a settlement was not stored: it is tried again");
-                self.writing = Writing::Waiting(retrieved);
-                let events = self.events.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(RETRY).await;
-                    let _ = events.send(Event::Retry).await;
-                });
+                self.writing = Writing::Waiting(Some(retrieved));
+                self.retry_later();
             }
-            (_, Done::Found(_) | Done::Committed | Done::Settled(_) | Done::Failed(_)) => {
+            (_, Done::Found(_) | Done::Committed | Done::Failed(_)) => {
                 return Err(MasterError::Writing("an answer to a job that nobody gave".into()));
             }
         }

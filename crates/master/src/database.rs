@@ -8,11 +8,11 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use papertrader_core::ids::AccountId;
+use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::names::ClientOrderId;
-use papertrader_core::settle::Settlement;
+use papertrader_core::order::Order;
 use papertrader_node::{error, warn};
-use papertrader_store::{Batch, Change, CommitError, Found, Store, StoreError, StoreReader};
+use papertrader_store::{Batch, CommitError, Found, Intake, Store, StoreError, StoreReader};
 
 use crate::driver::{Event, Events};
 use crate::lease::Tenure;
@@ -42,8 +42,6 @@ pub(crate) enum Done {
     Found(Vec<(OrderKey, Found)>),
     /// The batch is durable.
     Committed,
-    /// The settlement that was the batch is durable.
-    Settled(Box<Settlement>),
     /// Nothing was read or written; the job may be tried again.
     Failed(String),
     /// The master must stop and write nothing more.
@@ -115,23 +113,12 @@ fn write_loop(mut store: Box<dyn Store>, jobs: &Receiver<Job>, events: &Events) 
                 Err(StoreError::TakenOver(by)) => Done::TakenOver(by),
                 Err(error) => Done::Failed(error.to_string()),
             },
-            Job::Commit(batch) => match commit(store.as_mut(), &batch) {
-                Done::Committed => committed(*batch),
-                done => done,
-            },
+            Job::Commit(batch) => commit(store.as_mut(), &batch),
         };
         let fatal = matches!(done, Done::Fatal(_) | Done::TakenOver(_));
         if events.blocking_send(Event::Database(done)).is_err() || fatal {
             break;
         }
-    }
-}
-
-/// Hands a settlement back to whoever gave it away; everything else is of no more use.
-fn committed(mut batch: Batch) -> Done {
-    match batch.changes.pop() {
-        Some(Change::Settle { settlement, .. }) => Done::Settled(Box::new(settlement)),
-        _ => Done::Committed,
     }
 }
 
@@ -167,6 +154,70 @@ fn commit(store: &mut dyn Store, batch: &Batch) -> Done {
                     delay = (delay * 2).min(Duration::from_secs(5));
                 }
             }
+        }
+    }
+}
+
+/// What the intake is to do.
+enum Keep {
+    Orders(BatchNumber, Vec<Order>),
+    Forget,
+}
+
+/// The intake's thread: it keeps orders beside the writer. Each time that it has kept some, or has
+/// not, [`Event::Kept`] comes.
+pub(crate) struct Keeper {
+    jobs: Option<Sender<Keep>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    pub(crate) fn start(mut intake: Box<dyn Intake>, events: Events) -> std::io::Result<Keeper> {
+        let (jobs, inbox) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("store-intake".into()).spawn(move || {
+            let guard = Guard { events, thread: "store-intake" };
+            while let Ok(job) = inbox.recv() {
+                match job {
+                    Keep::Orders(after, orders) => {
+                        let kept = intake.keep(after, &orders).map_err(|error| error.to_string());
+                        if guard.events.blocking_send(Event::Kept(kept)).is_err() {
+                            break;
+                        }
+                    }
+                    // What is left is passed over by whoever reads it.
+                    Keep::Forget => {
+                        if let Err(error) = intake.forget() {
+                            warn!(%error, "the orders' intake could not be emptied");
+                        }
+                    }
+                }
+            }
+        })?;
+        Ok(Keeper { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Keeps orders that were judged good after a batch.
+    pub(crate) fn keep(&self, after: BatchNumber, orders: Vec<Order>) {
+        self.submit(Keep::Orders(after, orders));
+    }
+
+    /// All that was kept is written.
+    pub(crate) fn forget(&self) {
+        self.submit(Keep::Forget);
+    }
+
+    fn submit(&self, job: Keep) {
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use papertrader_core::books::{Books, BrokenBooks};
-use papertrader_core::ids::{BatchNumber, SnapshotNumber, WorkerId};
+use papertrader_core::ids::{AccountId, BatchNumber, SnapshotNumber, WorkerId};
+use papertrader_core::order::{Order, OrderRecord};
 use papertrader_core::time::{MarketTime, Moment, WallTime};
 use papertrader_market::{PriceSource, SourceError, Step};
 use papertrader_node::clock::Clock;
@@ -26,17 +27,18 @@ use papertrader_protocol::link::{LinkPing, LinkPong, LinkWelcome, SessionPresenc
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Header, Instruction, Reason, Request};
-use papertrader_store::{Batch, CommitError, Store, StoreError};
+use papertrader_store::{Batch, Change, CommitError, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::accounts::Accounts;
 use crate::admin::{self, AdminRequest, AdminSocket, Answer, SocketError};
+use crate::ahead::Ahead;
 use crate::assets::{Assets, preparation};
-use crate::batch::{Command, Work, Writing};
+use crate::batch::{BATCH, Command, Look, Work, Writing};
 use crate::config::Config;
-use crate::database::{Database, Done, Readers, Writer};
+use crate::database::{Database, Done, Keeper, Readers, Writer};
 use crate::hasher::{Hasher, PasswordDone};
 use crate::lease::Tenure;
 use crate::limits::OrderRate;
@@ -205,15 +207,32 @@ fn prepare(
 ) -> Result<(), MasterError> {
     let loaded = store.load()?;
     clock.raise(loaded.last_wall);
-    let changes = preparation(source, &loaded)?;
-    if changes.is_empty() {
-        return Ok(());
+    let mut last = loaded.last_batch;
+    let mut commit = |store: &mut dyn Store, changes: Vec<Change>| {
+        last.0 += 1;
+        let batch = Batch { number: last, wall: clock.now(), changes };
+        store.commit(&batch).map_err(|error| match error {
+            CommitError::TakenOver(by) => MasterError::TakenOver(by),
+            error => MasterError::Writing(error.to_string()),
+        })
+    };
+    // What a master has promised that ended before it could write it.
+    if let Some(mut intake) = store.intake()? {
+        let promised = intake.kept(loaded.next_order, loaded.last_batch)?;
+        if !promised.is_empty() {
+            info!(orders = promised.len(), "orders are written that were promised before the end");
+            for order in &promised {
+                clock.raise(order.received.wall);
+            }
+            for orders in promised.chunks(BATCH) {
+                let place = |order: &Order| Change::PlaceOrder(OrderRecord::queued(order.clone()));
+                commit(store, orders.iter().map(place).collect())?;
+            }
+        }
+        intake.forget()?;
     }
-    let number = BatchNumber(loaded.last_batch.0 + 1);
-    store.commit(&Batch { number, wall: clock.now(), changes }).map_err(|error| match error {
-        CommitError::TakenOver(by) => MasterError::TakenOver(by),
-        error => MasterError::Writing(error.to_string()),
-    })
+    let changes = preparation(source, &loaded)?;
+    if changes.is_empty() { Ok(()) } else { commit(store, changes) }
 }
 
 /// What reports to the driver.
@@ -231,6 +250,8 @@ pub(crate) enum Event {
     Misspoke(WorkerId, String),
     /// The store's writer has finished its job.
     Database(Done),
+    /// The intake has kept the orders that it was given, or not: why.
+    Kept(Result<(), String>),
     /// A password is checked or hashed.
     Password(PasswordDone),
     /// The price source has answered.
@@ -273,6 +294,7 @@ pub(crate) struct Driver {
     pub(crate) workers: Workers,
     pub(crate) assets: Assets,
     pub(crate) trading: Trading,
+    pub(crate) ahead: Ahead,
     pub(crate) readers: Readers,
     pub(crate) events: Events,
     pub(crate) writer: Writer,
@@ -312,6 +334,9 @@ impl Driver {
             let mut reader = store.reader()?;
             Assets::new(source, &loaded, reader.as_mut(), events.clone())?
         };
+        let sieve = store.sieve()?;
+        let keeper = store.intake()?.map(|intake| Keeper::start(intake, events.clone()));
+        let ahead = Ahead::new(sieve, keeper.transpose()?);
         let hasher = Hasher::start(config.password_threads, config.password_queue, &events)?;
         let now = clock.now();
         let accounts = Accounts::new(
@@ -346,6 +371,7 @@ impl Driver {
         );
         Ok(Driver {
             trading: Trading::new(loaded.next_order, clamped, OrderRate::new(&config.limits)),
+            ahead,
             workers: Workers::new(registry, view),
             readers: Readers::start(readers, &events)?,
             writer: Writer::start(store, events.clone())?,
@@ -462,6 +488,7 @@ impl Driver {
                 self.workers.note(worker, Misconduct::Malformed, &words, self.clock.now());
             }
             Event::Database(done) => self.written(done)?,
+            Event::Kept(outcome) => self.kept(outcome),
             Event::Password(done) => self.password(done),
             Event::Step(step) => self.step(step)?,
             Event::Answer(link, bytes) => {
@@ -681,35 +708,30 @@ impl Driver {
                 let received = Moment { wall: now, market: self.last_time };
                 self.room(origin.worker)?;
                 let placing = Placing { origin, account, side, args, received, link };
-                self.enqueue(Command::Place(placing));
+                self.place(placing);
             }
             Request::CancelOrder(client_order_id) => {
                 let account = account(self)?;
                 self.room(origin.worker)?;
+                self.ahead.waits(account);
                 self.enqueue(Command::Cancel { origin, account, client_order_id });
             }
             Request::Ping(text) => self.answer(origin, &Return::Pong(text)),
             Request::Bars(symbol, span) => self.read_bars(origin, symbol, span)?,
             Request::Predicted(symbol, days) => self.read_prediction(origin, symbol, days)?,
-            Request::UserInfo(name) => {
+            Request::UserInfo(_)
+            | Request::Portfolio(_)
+            | Request::History(_)
+            | Request::Orders(_)
+            | Request::Order(_) => {
                 let viewer = account(self)?;
-                self.user_info(origin, viewer, &name)?;
-            }
-            Request::Portfolio(name) => {
-                let viewer = account(self)?;
-                self.portfolio(origin, viewer, &name)?;
-            }
-            Request::History(name) => {
-                let viewer = account(self)?;
-                self.read_history(origin, viewer, &name)?;
-            }
-            Request::Orders(name) => {
-                let viewer = account(self)?;
-                self.read_orders(origin, viewer, &name)?;
-            }
-            Request::Order(client_order_id) => {
-                let viewer = account(self)?;
-                self.read_order(origin, viewer, client_order_id)?;
+                if self.ahead.has_promised(viewer) {
+                    self.room(origin.worker)?;
+                    let look = Look { origin, viewer, request };
+                    self.queue.push_back(Work::Look(Box::new(look)));
+                } else {
+                    self.show(origin, viewer, request)?;
+                }
             }
             // A worker answers these itself.
             Request::SwitchState(_)
@@ -724,6 +746,27 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Answers what an account may see.
+    fn show(&mut self, origin: Origin, viewer: AccountId, request: Request) -> Result<(), Failure> {
+        match request {
+            Request::UserInfo(name) => self.user_info(origin, viewer, &name)?,
+            Request::Portfolio(name) => self.portfolio(origin, viewer, &name)?,
+            Request::History(name) => self.read_history(origin, viewer, &name)?,
+            Request::Orders(name) => self.read_orders(origin, viewer, &name)?,
+            Request::Order(client_order_id) => self.read_order(origin, viewer, client_order_id)?,
+            _ => return Err(Reason::BadFrame.into()),
+        }
+        Ok(())
+    }
+
+    /// The turn of a question has come that had to wait.
+    pub(crate) fn look(&mut self, look: Look) {
+        let Look { origin, viewer, request } = look;
+        if let Err(why) = self.show(origin, viewer, request) {
+            self.refuse(origin, why);
+        }
     }
 
     /// Whether one more command may wait that comes through a worker. Nobody may have more places

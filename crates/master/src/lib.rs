@@ -18,6 +18,7 @@
 mod access;
 mod accounts;
 pub mod admin;
+mod ahead;
 mod argon;
 mod assets;
 mod bars;

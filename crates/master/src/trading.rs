@@ -7,9 +7,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use papertrader_core::ids::{AccountId, OrderId, WorkerId};
+use papertrader_core::ids::{AccountId, InstrumentId, OrderId, WorkerId};
+use papertrader_core::money::Cash;
 use papertrader_core::names::ClientOrderId;
-use papertrader_core::order::{Order, OrderRecord, OrderRequest, OrderState, Side, clamp};
+use papertrader_core::order::{
+    Order, OrderRecord, OrderRefusal, OrderRequest, OrderState, Side, clamp,
+};
 use papertrader_core::settle::Settlement;
 use papertrader_core::time::{Moment, WallTime};
 use papertrader_protocol::frame::LinkHeader;
@@ -37,6 +40,20 @@ pub(crate) struct Placing {
     /// When the master received it.
     pub(crate) received: Moment,
     pub(crate) link: LinkHeader,
+}
+
+impl Placing {
+    /// What is asked, of an instrument that its symbol names.
+    pub(crate) fn request(&self, instrument: InstrumentId) -> OrderRequest {
+        let OrderArgs { quantity, client_order_id, .. } = &self.args;
+        OrderRequest {
+            account: self.account,
+            client_order_id: client_order_id.clone(),
+            side: self.side,
+            instrument,
+            quantity: *quantity,
+        }
+    }
 }
 
 /// What the module keeps between turns.
@@ -109,16 +126,14 @@ impl Driver {
     /// Judges one order; `known` holds every ID that this batch asks about.
     pub(crate) fn judge_order(&mut self, placing: Placing, judging: &mut Judging) {
         let Judging { now, known, in_flight, changes, effects, .. } = judging;
-        let now = *now;
-        let Placing { origin, account, side, args, received, link } = placing;
-        let key = (account, args.client_order_id.clone());
-        let instrument = self.assets.find(args.symbol);
+        let (now, origin) = (*now, placing.origin);
+        let key = (placing.account, placing.args.client_order_id.clone());
         match known.get(&key) {
             Some(Found::Order(record)) => {
                 let request = &record.order.request;
-                let same = request.side == side
-                    && Some(request.instrument) == instrument
-                    && record.order.asked == args.quantity;
+                let same = request.side == placing.side
+                    && Some(request.instrument) == self.assets.find(placing.args.symbol)
+                    && record.order.asked == placing.args.quantity;
                 effects.push(if same {
                     Effect::Present(Box::new(record.clone()), origin)
                 } else {
@@ -132,36 +147,56 @@ impl Driver {
             }
             None => {}
         }
-        if link.deadline != WallTime(0) && now > link.deadline {
-            effects.push(Effect::Refuse(origin, Reason::DeadlinePassed.into()));
-            return;
-        }
-        let Some(instrument) = instrument else {
-            effects.push(Effect::Refuse(origin, Reason::UnknownAsset.into()));
-            return;
+        let instrument = match self.admissible(&placing, now) {
+            Ok(instrument) => instrument,
+            Err(why) => return effects.push(Effect::Refuse(origin, why)),
         };
-        // What is known was charged when it was new: a worker asks again after a lost link.
-        if let Err(too_many) = self.trading.rate.charge(account, now) {
-            effects.push(Effect::Refuse(origin, too_many.into()));
-            return;
-        }
-        let client_order_id = args.client_order_id;
-        let request =
-            OrderRequest { account, client_order_id, side, instrument, quantity: args.quantity };
+        let request = placing.request(instrument);
         let verdict = self.books.judge(&request, in_flight, &self.config.rules);
+        if let Ok(hold) = verdict {
+            in_flight.add(&request, hold);
+        }
+        let record = self.record(&placing, request, verdict, now);
+        known.insert(key, Found::Order(record.clone()));
+        changes.push(Change::PlaceOrder(record.clone()));
+        effects.push(Effect::Placed(Box::new(record), origin));
+    }
+
+    /// The instrument of an order that may be judged. It is charged for.
+    pub(crate) fn admissible(
+        &mut self,
+        placing: &Placing,
+        now: WallTime,
+    ) -> Result<InstrumentId, Failure> {
+        let deadline = placing.link.deadline;
+        if deadline != WallTime(0) && now > deadline {
+            return Err(Reason::DeadlinePassed.into());
+        }
+        let instrument = self.assets.find(placing.args.symbol).ok_or(Reason::UnknownAsset)?;
+        // What is known was charged when it was new: a worker asks again after a lost link.
+        self.trading.rate.charge(placing.account, now)?;
+        Ok(instrument)
+    }
+
+    /// The record of an order that was judged now: what it holds, or why it is refused.
+    pub(crate) fn record(
+        &mut self,
+        placing: &Placing,
+        request: OrderRequest,
+        verdict: Result<Cash, OrderRefusal>,
+        now: WallTime,
+    ) -> OrderRecord {
+        let Placing { received, link, .. } = placing;
         let window = i64::try_from(self.config.clamp_window.as_nanos()).unwrap_or(i64::MAX);
         let previous = self.trading.clamped.get(&link.worker).copied().unwrap_or_default();
         let worker_time = clamp(link.received_at, received.wall, window, previous);
         self.trading.clamped.insert(link.worker, worker_time);
         let head = self.books.head();
         let (state, hold, decided) = match verdict {
-            Ok(hold) => {
-                in_flight.add(&request, hold);
-                (OrderState::Queued(None), hold, None)
-            }
+            Ok(hold) => (OrderState::Queued(None), hold, None),
             Err(refusal) => {
                 let decided = Moment { wall: now, market: head.market };
-                (OrderState::Rejected(refusal), Default::default(), Some(decided))
+                (OrderState::Rejected(refusal), Cash::ZERO, Some(decided))
             }
         };
         let order = Order {
@@ -169,7 +204,7 @@ impl Driver {
             asked: request.quantity,
             request,
             hold,
-            received,
+            received: *received,
             seen: head.number(),
             day: head.day,
             worker: link.worker,
@@ -177,10 +212,7 @@ impl Driver {
             worker_sequence: link.sequence,
         };
         self.trading.next_order += 1;
-        let record = OrderRecord { order, state, decided };
-        known.insert(key, Found::Order(record.clone()));
-        changes.push(Change::PlaceOrder(record.clone()));
-        effects.push(Effect::Placed(Box::new(record), origin));
+        OrderRecord { order, state, decided }
     }
 
     /// Judges the cancelling of an order.

@@ -12,6 +12,7 @@ pub mod directory;
 mod export;
 mod fold;
 mod index;
+mod intake;
 pub mod lease;
 pub mod location;
 pub mod postgres;
@@ -26,11 +27,13 @@ mod write;
 
 pub use export::{Activity, Cursor, Page};
 pub use index::order_hash;
+pub use intake::{Intake, Sieve};
 pub use location::{CopyError, Exporter, Location, Restored};
 pub use report::{Mismatch, Report};
 pub use watch::{Doing, Progress, Watch};
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use papertrader_core::bar::{Bar, Resolution};
 use papertrader_core::books::Books;
@@ -111,7 +114,7 @@ pub enum Change {
     /// stored bar of the same instrument, resolution and start).
     Settle {
         /// The outcome.
-        settlement: Settlement,
+        settlement: Arc<Settlement>,
         /// Bars to store.
         bars: Vec<BarRow>,
     },
@@ -393,6 +396,13 @@ pub trait Store: Send {
 
     /// Where the books are, for whoever reads all of them beside this.
     fn location(&self) -> Location;
+
+    /// Says without a question to the database that a client order ID is new.
+    fn sieve(&mut self) -> Result<Sieve, StoreError>;
+
+    /// Where orders are kept while this is writing something else. `None` where there is no such
+    /// place: they wait.
+    fn intake(&mut self) -> Result<Option<Box<dyn Intake>>, StoreError>;
 
     /// The lease to renew, of a database that other masters may wait for. Without one nobody else can
     /// ever take it over while this process lives.

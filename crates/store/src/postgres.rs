@@ -40,7 +40,8 @@ use crate::lease::Lease;
 use crate::read::{self, Ask, Consistent, Reader, SharedIndex, read_index};
 use crate::verify;
 use crate::{
-    Batch, CommitError, Found, Loaded, Location, Mismatch, Store, StoreError, StoreReader,
+    Batch, CommitError, Found, Intake, Loaded, Location, Mismatch, Sieve, Store, StoreError,
+    StoreReader,
 };
 
 /// A database that this process writes, it alone.
@@ -270,6 +271,16 @@ impl Store for PostgresStore {
 
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
         Ok(self.read_all(verify::verify)?.mismatches)
+    }
+
+    fn sieve(&mut self) -> Result<Sieve, StoreError> {
+        self.ensure_indexed()?;
+        Ok(Sieve::new(&self.index))
+    }
+
+    /// None: what only this machine's disk has is lost to a standby.
+    fn intake(&mut self) -> Result<Option<Box<dyn Intake>>, StoreError> {
+        Ok(None)
     }
 
     fn location(&self) -> Location {

@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod failure;
+mod intake;
 mod rows;
 mod schema;
 pub(crate) mod whole;
@@ -23,11 +24,13 @@ use rusqlite::Connection;
 
 use checkpoint::Checkpointer;
 use failure::{Phase, of_batch, of_read};
+use intake::IntakeFile;
 
 use crate::index::{Changes, Index};
 use crate::read::{self, Reader, SharedIndex, read_index};
 use crate::{
-    Batch, CommitError, Found, Loaded, Location, Mismatch, Store, StoreError, StoreReader,
+    Batch, CommitError, Found, Intake, Loaded, Location, Mismatch, Sieve, Store, StoreError,
+    StoreReader,
 };
 use crate::{verify, write};
 
@@ -200,6 +203,16 @@ impl Store for SqliteStore {
 
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
         self.read(|connection| Ok(verify::verify(connection)?.mismatches))
+    }
+
+    fn sieve(&mut self) -> Result<Sieve, StoreError> {
+        self.ensure_indexed()?;
+        Ok(Sieve::new(&self.index))
+    }
+
+    fn intake(&mut self) -> Result<Option<Box<dyn Intake>>, StoreError> {
+        let deployment = self.read(|connection| Ok(read::meta(connection)?.deployment))?;
+        Ok(Some(Box::new(IntakeFile::open(&self.path, &deployment)?)))
     }
 
     fn location(&self) -> Location {

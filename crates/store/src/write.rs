@@ -339,7 +339,7 @@ impl Writer<'_> {
             };
             return Err(contradiction(format!("order {id} has a client order ID {other}")));
         }
-        self.order(order, key)?;
+        self::order(self.tables, order, key)?;
         let open = Open::new(order);
         match (record.state, record.decided) {
             (OrderState::Queued(reason), None) => {
@@ -358,28 +358,6 @@ impl Writer<'_> {
             }
             _ => Err(contradiction(format!("order {id} is placed with a later state"))),
         }
-    }
-
-    fn order(&mut self, order: &Order, key: OrderKey) -> Written {
-        let request = &order.request;
-        let values = [
-            order_number(order.id)?,
-            request.account.0.into(),
-            Value::Text(request.client_order_id.as_str()),
-            side_number(request.side).into(),
-            request.instrument.0.into(),
-            order.asked.raw().into(),
-            order.hold.cents().into(),
-            order.received.wall.0.into(),
-            order.received.market.0.into(),
-            signed(order.seen.0, "a snapshot's number")?.into(),
-            order.day.into(),
-            Value::Bytes(&order.worker.0),
-            order.worker_time.0.into(),
-            order.worker_sequence.cast_signed().into(),
-            key.hash.cast_signed().into(),
-        ];
-        self.write(Rows::Order, &values)
     }
 
     fn cancel_order(&mut self, order: OrderId, moment: Moment) -> Written {
@@ -720,6 +698,29 @@ impl Writer<'_> {
         self.tables.change(sql, &[Value::Text(fingerprint)])?;
         Ok(())
     }
+}
+
+/// Writes the row of an order: what was asked.
+pub(crate) fn order(tables: &mut dyn Tables, order: &Order, key: OrderKey) -> Written {
+    let request = &order.request;
+    let values = [
+        order_number(order.id)?,
+        request.account.0.into(),
+        Value::Text(request.client_order_id.as_str()),
+        side_number(request.side).into(),
+        request.instrument.0.into(),
+        order.asked.raw().into(),
+        order.hold.cents().into(),
+        order.received.wall.0.into(),
+        order.received.market.0.into(),
+        signed(order.seen.0, "a snapshot's number")?.into(),
+        order.day.into(),
+        Value::Bytes(&order.worker.0),
+        order.worker_time.0.into(),
+        order.worker_sequence.cast_signed().into(),
+        key.hash.cast_signed().into(),
+    ];
+    tables.write(Rows::Order, &values)
 }
 
 /// That an ID is one more than the table's last.

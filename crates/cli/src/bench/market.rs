@@ -187,7 +187,8 @@ impl Market {
         let settlement = settle(&self.books, &snapshot, now, &self.rules)?;
         let judged = begun.elapsed();
         let filled = settlement.decisions.len() as u64;
-        let batch = self.batch_of(vec![Change::Settle { settlement, bars: Vec::new() }]);
+        let batch =
+            self.batch_of(vec![Change::Settle { settlement: settlement.into(), bars: Vec::new() }]);
         let Some(Change::Settle { settlement, .. }) = batch.changes.first() else {
             return Err(wrong("a settlement that is none"));
         };

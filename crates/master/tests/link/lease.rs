@@ -15,7 +15,8 @@ use papertrader_protocol::returns::Return;
 use papertrader_store::lease::Lease;
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{
-    Batch, CommitError, Found, Loaded, Location, Mismatch, Store, StoreError, StoreReader,
+    Batch, CommitError, Found, Intake, Loaded, Location, Mismatch, Sieve, Store, StoreError,
+    StoreReader,
 };
 
 use crate::harness::*;
@@ -70,6 +71,12 @@ impl Store for Leased {
     }
     fn verify(&mut self) -> Result<Vec<Mismatch>, StoreError> {
         self.store.verify()
+    }
+    fn sieve(&mut self) -> Result<Sieve, StoreError> {
+        self.store.sieve()
+    }
+    fn intake(&mut self) -> Result<Option<Box<dyn Intake>>, StoreError> {
+        self.store.intake()
     }
     fn location(&self) -> Location {
         self.store.location()

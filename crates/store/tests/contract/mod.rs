@@ -17,6 +17,7 @@ use papertrader_store::{
     BarRow, Batch, Boot, Change, CommitError, Found, HistoryRow, NewAccount, PassHash, Profile,
     SessionKey, Store, WorkerRow,
 };
+use std::sync::Arc;
 use trading::Trading;
 
 /// One database, empty at first.
@@ -314,13 +315,14 @@ fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Cha
         story.place(AccountId(1), Side::Buy, InstrumentId(1), Quantity::from_raw(1));
         let prices: Vec<_> = (1..=trading::INSTRUMENTS).map(|i| (InstrumentId(i), 999)).collect();
         let made = story.settle(SECOND, true, &prices, &[(InstrumentId(2), 2, 1)]);
-        let Change::Settle { mut settlement, bars } = made else { unreachable!() };
+        let Change::Settle { settlement, bars } = made else { unreachable!() };
+        let mut settlement = Arc::unwrap_or_clone(settlement);
         assert!(!settlement.decisions.is_empty() && !settlement.accounts.is_empty());
         // Only what `change` leaves may fail: nothing of the changes before is decided here.
         settlement.decisions.retain(|decision| decision.order.0 <= queued.order.id.0);
         settlement.moment = moment;
         change(&mut settlement);
-        vec![Change::Settle { settlement, bars }]
+        vec![Change::Settle { settlement: settlement.into(), bars }]
     };
     let session = trading.sessions.values().next().unwrap().clone();
     let open_account = queued.order.request.account;
@@ -678,10 +680,11 @@ pub(crate) fn the_largest_values_are_kept(backend: &dyn Backend) {
     let bought = trading.place(AccountId(1), Side::Buy, InstrumentId(1), Quantity::from_raw(5));
     let filled = trading.settle(SECOND, true, &[(InstrumentId(1), 2_000)], &[]);
     let settled = trading.settle(SECOND, true, &[], &[(InstrumentId(1), u32::MAX, 1)]);
-    let Change::Settle { mut settlement, bars } = settled else { unreachable!() };
+    let Change::Settle { settlement, bars } = settled else { unreachable!() };
+    let mut settlement = Arc::unwrap_or_clone(settlement);
     settlement.head.last_action = u64::MAX;
     trading.books.restore_head(settlement.head, settlement.named.clone());
-    let settled = Change::Settle { settlement, bars };
+    let settled = Change::Settle { settlement: settlement.into(), bars };
     let request = record.order.request.clone();
     let changes = vec![Change::PlaceOrder(record.clone()), bought, filled, settled];
     let batch = trading.batch_of(changes);

@@ -445,7 +445,7 @@ impl Trading {
                 bars.push(BarRow { instrument: point.instrument, resolution, bar });
             }
         }
-        Change::Settle { settlement, bars }
+        Change::Settle { settlement: settlement.into(), bars }
     }
 
     fn remember(&mut self, settlement: &Settlement) {
