@@ -19,7 +19,7 @@
 //! When the master refuses this worker there is no deadline to wait for: `unavailable` stands then
 //! for `deadlinePassed`, and both are said at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use papertrader_core::time::WallTime;
 use papertrader_protocol::instruction::Instruction;
@@ -56,6 +56,8 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     by_sequence: BTreeMap<u64, Order>,
+    /// Those that are not queued. There may be any number of others, which are not looked through.
+    unanswered: BTreeSet<u64>,
 }
 
 impl Orders {
@@ -65,11 +67,12 @@ impl Orders {
 
     /// How many have no answer yet.
     pub(super) fn unanswered(&self) -> usize {
-        self.by_sequence.values().filter(|order| !order.queued).count()
+        self.unanswered.len()
     }
 
     pub(super) fn insert(&mut self, ask: Ask, deadline: WallTime) {
         let order = Order { deadline, sent: 0, queued: false, ask };
+        self.unanswered.insert(order.ask.sequence);
         self.by_sequence.insert(order.ask.sequence, order);
     }
 
@@ -95,18 +98,15 @@ impl Orders {
     /// The earliest deadline of an order that has no answer.
     pub(super) fn next_deadline(&self) -> Option<WallTime> {
         // Deadlines ascend with the stamps, so the first is the earliest.
-        self.by_sequence.values().find(|order| !order.queued).map(|order| order.deadline)
+        self.by_sequence.get(self.unanswered.first()?).map(|order| order.deadline)
     }
 
     /// Takes out the orders without an answer whose deadline has passed, with what to answer.
     pub(super) fn expire(&mut self, now: WallTime) -> Vec<(Ask, Reason)> {
-        let due: Vec<u64> = self
-            .by_sequence
-            .iter()
-            .take_while(|(_, order)| order.queued || order.deadline <= now)
-            .filter(|(_, order)| !order.queued)
-            .map(|(sequence, _)| *sequence)
-            .collect();
+        let is_due = |sequence: &&u64| {
+            self.by_sequence.get(*sequence).is_none_or(|order| order.deadline <= now)
+        };
+        let due: Vec<u64> = self.unanswered.iter().take_while(is_due).copied().collect();
         let never = Reason::DeadlinePassed;
         due.into_iter().filter_map(|sequence| self.abandon(sequence, never)).collect()
     }
@@ -114,12 +114,12 @@ impl Orders {
     /// Takes out all orders that have no answer, with what to answer: `never` if they were never
     /// sent.
     pub(super) fn abandon_all(&mut self, never: Reason) -> Vec<(Ask, Reason)> {
-        let open = self.by_sequence.iter().filter(|(_, order)| !order.queued);
-        let open: Vec<u64> = open.map(|(sequence, _)| *sequence).collect();
+        let open: Vec<u64> = self.unanswered.iter().copied().collect();
         open.into_iter().filter_map(|sequence| self.abandon(sequence, never)).collect()
     }
 
     fn abandon(&mut self, sequence: u64, never: Reason) -> Option<(Ask, Reason)> {
+        self.unanswered.remove(&sequence);
         let order = self.by_sequence.remove(&sequence)?;
         let reason = if order.sent == 0 { never } else { Reason::OutcomeUnknown };
         Some((order.ask, reason))
@@ -139,6 +139,7 @@ impl Orders {
         if instruction == Instruction::OrderQueued {
             let verdict = if order.queued { Verdict::Silent } else { Verdict::Pass(Step::First) };
             order.queued = true;
+            self.unanswered.remove(&sequence);
             return Some(Judged { verdict, route, asked, session });
         }
         let earlier_copy = order.sent > 1;
@@ -150,6 +151,7 @@ impl Orders {
             (false, true) if earlier_copy => Verdict::Instead(Step::Only, Reason::OutcomeUnknown),
             (false, _) => Verdict::Pass(Step::Only),
         };
+        self.unanswered.remove(&sequence);
         self.by_sequence.remove(&sequence);
         Some(Judged { verdict, route, asked, session })
     }
