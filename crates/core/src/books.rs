@@ -442,10 +442,12 @@ impl Books {
         Ok(())
     }
 
-    /// Takes a settlement over: the state after it, and the prices it used.
-    pub fn apply(&mut self, settlement: &Settlement) -> Result<(), BrokenBooks> {
+    /// Takes a settlement over: the state after it, and the prices it used. Returns the orders that it
+    /// decided, in the order of its decisions.
+    pub fn apply(&mut self, settlement: &Settlement) -> Result<Vec<Order>, BrokenBooks> {
+        let mut orders = Vec::with_capacity(settlement.decisions.len());
         for decided in settlement.decisions.chunk_by(|a, b| a.account == b.account) {
-            self.remove_decided(decided)?;
+            self.remove_decided(decided, &mut orders)?;
         }
         for rescaled in &settlement.rescaled {
             let broken =
@@ -469,7 +471,7 @@ impl Books {
         }
         self.named.clone_from(&settlement.named);
         self.head = settlement.head;
-        Ok(())
+        Ok(orders)
     }
 
     // Loading what the store holds.
@@ -562,17 +564,22 @@ impl Books {
     }
 
     /// Takes the decided orders of one account out: they are in the order of its open ones.
-    fn remove_decided(&mut self, decided: &[Decision]) -> Result<(), BrokenBooks> {
+    fn remove_decided(
+        &mut self,
+        decided: &[Decision],
+        orders: &mut Vec<Order>,
+    ) -> Result<(), BrokenBooks> {
         let mut left = decided.iter();
         let mut next = left.next();
         if let Some(open) = next.and_then(|first| entry_mut(&mut self.open, first.account)) {
-            open.retain(|open| {
+            let is_decided = |open: &mut OpenOrder| {
                 let is_decided = next.is_some_and(|next| next.order == open.order.id);
                 if is_decided {
                     next = left.next();
                 }
-                !is_decided
-            });
+                is_decided
+            };
+            orders.extend(open.extract_if(.., is_decided).map(|open| open.order));
             if open.is_empty() {
                 *open = Vec::new();
             }

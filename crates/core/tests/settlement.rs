@@ -9,12 +9,13 @@
 
 mod exchange;
 
-use exchange::{Exchange, MINUTE, cash, point, price, quantity};
+use exchange::{Exchange, MINUTE, cash, point, price, quantity, split};
 use papertrader_core::books::InFlight;
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId, SnapshotNumber};
 use papertrader_core::money::{Cash, MAX_CASH, MAX_PRICE, MAX_QUANTITY, Quantity};
 use papertrader_core::order::{OrderRefusal, OrderState, Side, WaitReason};
-use papertrader_core::snapshot::Mark;
+use papertrader_core::settle::Settlement;
+use papertrader_core::snapshot::{Mark, Split};
 use papertrader_core::time::DAY;
 
 const A: InstrumentId = InstrumentId(1);
@@ -771,4 +772,41 @@ fn the_check_finds_books_that_were_tampered_with() {
     for (index, change) in tampered.into_iter().enumerate() {
         assert!(rebuilt(change).check().is_err(), "change {index} was not found");
     }
+}
+
+#[test]
+fn beside_a_settlement_an_order_must_be_good_before_and_after_it() {
+    let settlement = |exchange: &Exchange, prices: &[(InstrumentId, &str)], splits: &[Split]| {
+        let mut snapshot = exchange.snapshot(MINUTE, prices);
+        snapshot.splits.extend_from_slice(splits);
+        exchange.try_settle(&snapshot).unwrap()
+    };
+    let judge = |exchange: &Exchange, settlement: &Settlement, who, side, units: &str| {
+        let request = exchange.request(who, side, A, quantity(units));
+        exchange.books.judge_beside(settlement, &request, &InFlight::default(), &exchange.rules)
+    };
+    // A buy that holds 105 and costs 180 leaves 820 where 895 were free.
+    let (mut exchange, account) = start("1000", &[(A, "10")]);
+    let other = exchange.open(cash("1000"));
+    exchange.buy(account, A, "10");
+    let rising = settlement(&exchange, &[(A, "18")], &[]);
+    assert_eq!(judge(&exchange, &rising, account, Side::Buy, "80"), None, "840 of 820 after it");
+    assert_eq!(judge(&exchange, &rising, account, Side::Buy, "78"), Some(cash("819")));
+    assert_eq!(judge(&exchange, &rising, other, Side::Buy, "90"), Some(cash("945")), "untouched");
+    // What it brings is not there before it.
+    assert_eq!(judge(&exchange, &rising, account, Side::Sell, "1"), None);
+    let falling = settlement(&exchange, &[(A, "1")], &[]);
+    assert_eq!(judge(&exchange, &falling, account, Side::Buy, "90"), None, "945 of 895 before it");
+    // What a sale takes away is not there after it, nor before: it is held.
+    let (mut exchange, account) = owner("1000", "10", "10");
+    exchange.sell(account, A, "7");
+    let sold = settlement(&exchange, &[(A, "10")], &[]);
+    assert_eq!(judge(&exchange, &sold, account, Side::Sell, "4"), None);
+    assert_eq!(judge(&exchange, &sold, account, Side::Sell, "3"), Some(Cash::ZERO));
+    // After a split, or the end, it would mean something else.
+    let halved = settlement(&exchange, &[(A, "5")], &[split(1, A, 2, 1)]);
+    assert_eq!(judge(&exchange, &halved, account, Side::Sell, "3"), None);
+    let mut ended = sold;
+    ended.head.ended = true;
+    assert_eq!(judge(&exchange, &ended, account, Side::Sell, "3"), None);
 }

@@ -12,13 +12,14 @@
 //! queue; what was handed to the intake is written, however often that takes.
 
 use std::collections::VecDeque;
+use std::hash::Hash;
 
 use papertrader_core::books::InFlight;
-use papertrader_core::ids::{AccountId, OrderId};
+use papertrader_core::ids::{AccountId, OrderId, WorkerId};
 use papertrader_core::money::Cash;
 use papertrader_core::order::{Order, OrderRecord, OrderRequest, OrderState};
 use papertrader_node::{error, warn};
-use papertrader_protocol::Reason;
+use papertrader_protocol::{Reason, Request};
 use papertrader_store::{Change, Sieve, order_hash};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -30,6 +31,8 @@ use crate::workers::Origin;
 
 /// Orders that are promised and not written at most; more wait.
 const PROMISES: usize = 100_000;
+/// Questions that wait at most until what their account was promised is written.
+const LOOKS: usize = 1_024;
 
 /// What the module keeps between turns.
 pub(crate) struct Ahead {
@@ -43,6 +46,15 @@ pub(crate) struct Ahead {
     /// Batches that wait for the writer, none empty.
     judged: VecDeque<Judged>,
     promises: Promises,
+    /// What accounts ask to see that were promised what is not in the books: they see it then.
+    looks: Vec<Look>,
+}
+
+/// A question about an account's own affairs.
+pub(crate) struct Look {
+    pub(crate) origin: Origin,
+    pub(crate) viewer: AccountId,
+    pub(crate) request: Request,
 }
 
 /// Orders that are judged, a batch of them, by ID.
@@ -76,6 +88,8 @@ struct Promise {
 struct Promises {
     /// How many orders each account was promised that are not in the books.
     accounts: FxHashMap<AccountId, usize>,
+    /// How many came through each worker.
+    workers: FxHashMap<WorkerId, usize>,
     /// How many that are.
     count: usize,
     /// To be handed to the intake.
@@ -99,6 +113,7 @@ impl Ahead {
             keys: FxHashSet::default(),
             judged: VecDeque::new(),
             promises: Promises::default(),
+            looks: Vec::new(),
         }
     }
 
@@ -137,7 +152,7 @@ impl Ahead {
     }
 
     /// An order is in the books, or will never be.
-    fn leaves(&mut self, record: &OrderRecord, is_promised: bool) {
+    fn leaves(&mut self, record: &OrderRecord, worker: WorkerId, is_promised: bool) {
         let Order { request, .. } = &record.order;
         let account = request.account;
         self.keys.remove(&(account, order_hash(account.0, request.client_order_id.as_str())));
@@ -146,13 +161,27 @@ impl Ahead {
         }
         if is_promised {
             self.promises.count -= 1;
-            if let Some(count) = self.promises.accounts.get_mut(&account) {
-                *count -= 1;
-                if *count == 0 {
-                    self.promises.accounts.remove(&account);
-                }
-            }
+            one_less(&mut self.promises.accounts, account);
+            one_less(&mut self.promises.workers, worker);
         }
+    }
+}
+
+/// Counts one less under a key.
+fn one_less<K: Eq + Hash>(counts: &mut FxHashMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+impl Promises {
+    /// Whether one more order may be promised that comes through a worker. Nobody may have more
+    /// places than are left.
+    fn has_room(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).copied().unwrap_or(0) < PROMISES.saturating_sub(self.count)
     }
 }
 
@@ -220,9 +249,12 @@ impl Driver {
     fn can_promise(&mut self, placing: &Placing) -> Option<Promise> {
         let Writing::Settling(_, settlement) = &self.writing else { return None };
         let (account, promises) = (placing.account, &self.ahead.promises);
+        // What the operator wants comes first: it may be that this worker is sent away.
+        let operator_waits = matches!(self.queue.front(), Some(Work::Admin(..)));
         if self.ahead.keeper.is_none()
             || promises.has_failed
-            || promises.count >= PROMISES
+            || operator_waits
+            || !promises.has_room(placing.origin.worker)
             || promises.behind.contains(&account)
         {
             return None;
@@ -248,6 +280,7 @@ impl Driver {
         promises.next.push(record.order.clone());
         promises.count += 1;
         *promises.accounts.entry(placing.account).or_default() += 1;
+        *promises.workers.entry(placing.origin.worker).or_default() += 1;
         self.ahead.add(key, Early { record, origin: placing.origin, is_told: false }, true);
     }
 
@@ -291,6 +324,8 @@ impl Driver {
         if let Err(why) = outcome {
             warn!(%why, "orders cannot be promised while a settlement is written: they wait for it");
             self.ahead.promises.has_failed = true;
+            // Whatever it would say of these, what it has failed to keep comes before them.
+            self.ahead.promises.next.clear();
             return;
         }
         let mut told = Vec::new();
@@ -311,8 +346,10 @@ impl Driver {
 
     /// A batch of judged orders is durable: they enter the books, and their clients are told.
     pub(crate) fn take_in(&mut self, judged: Judged) -> Result<(), MasterError> {
+        let mut last = OrderId(0);
         for Early { record, origin, is_told } in judged.orders {
-            self.ahead.leaves(&record, judged.is_promised);
+            last = record.order.id;
+            self.ahead.leaves(&record, origin.worker, judged.is_promised);
             if !is_told {
                 self.present(&record, origin);
             }
@@ -320,7 +357,37 @@ impl Driver {
                 self.books.accept(order, waiting)?;
             }
         }
+        // They are in the database: the intake need not have them.
+        self.ahead.promises.next.retain(|order| order.id > last);
+        if judged.is_promised {
+            self.look();
+        }
         Ok(())
+    }
+
+    /// Lets a question about an account's own affairs wait until what it was promised is in the books.
+    pub(crate) fn look_later(&mut self, look: Look) -> Result<(), Reason> {
+        let looks = &mut self.ahead.looks;
+        let own = looks.iter().filter(|it| it.origin.worker == look.origin.worker).count();
+        // As in the queue: nobody may have more places than are left.
+        if own >= LOOKS - looks.len().min(LOOKS) {
+            return Err(Reason::Busy);
+        }
+        looks.push(look);
+        Ok(())
+    }
+
+    /// Answers the questions whose turn has come.
+    fn look(&mut self) {
+        let (later, now) = std::mem::take(&mut self.ahead.looks)
+            .into_iter()
+            .partition(|look| self.ahead.has_promised(look.viewer));
+        self.ahead.looks = later;
+        for Look { origin, viewer, request } in now {
+            if let Err(why) = self.show(origin, viewer, request) {
+                self.refuse(origin, why);
+            }
+        }
     }
 
     /// A batch of judged orders was not stored. What was promised is tried again; all others, with
@@ -337,7 +404,7 @@ impl Driver {
         let orders: Vec<Early> = all().flat_map(|judged| judged.orders).collect();
         error!(%why, orders = orders.len(), "orders were not stored: they are refused");
         for Early { record, origin, .. } in orders {
-            self.ahead.leaves(&record, false);
+            self.ahead.leaves(&record, origin.worker, false);
             self.refuse(origin, Reason::Unavailable);
         }
     }

@@ -20,7 +20,7 @@ use papertrader_core::settle::{Settlement, settle};
 use papertrader_core::time::WallTime;
 use papertrader_node::{error, warn};
 use papertrader_protocol::returns::Return;
-use papertrader_protocol::{Failure, Reason, Request, SessionId};
+use papertrader_protocol::{Failure, Reason, SessionId};
 use papertrader_store::{Batch, Change, NewAccount, PassHash, Profile, SessionKey, StoredSession};
 
 use crate::access::{Asker, NewPassword};
@@ -45,15 +45,6 @@ pub(crate) enum Work {
     Settle(Box<Retrieved>),
     /// A change of the operator's, and where the answer goes.
     Admin(Box<AdminRequest>, Answer),
-    /// What an account asks to see that was promised what is not written yet: it sees it then.
-    Look(Box<Look>),
-}
-
-/// A question about an account's own affairs.
-pub(crate) struct Look {
-    pub(crate) origin: Origin,
-    pub(crate) viewer: AccountId,
-    pub(crate) request: Request,
 }
 
 /// A command that changes something durable.
@@ -224,7 +215,6 @@ impl Driver {
             match self.queue.pop_front() {
                 None => return Ok(()),
                 Some(Work::Settle(retrieved)) => self.settle(retrieved)?,
-                Some(Work::Look(look)) => self.look(*look),
                 Some(Work::Admin(request, answer)) => self.administer(*request, answer)?,
                 Some(Work::Command(first)) => {
                     let is_alone = first.is_alone();
@@ -409,7 +399,7 @@ impl Driver {
             }
             (Writing::Settling(retrieved, settlement), Done::Committed) => {
                 self.last_batch.0 += 1;
-                self.settled(&settlement, *retrieved)?;
+                self.settled(settlement, *retrieved)?;
             }
             (Writing::Finding(commands), Done::Failed(why)) => {
                 error!(%why, commands = commands.len(), "the store cannot be read: refusing");
@@ -516,15 +506,17 @@ impl Driver {
     /// A settlement is durable: the books take it over, clients and workers are told.
     fn settled(
         &mut self,
-        settlement: &Settlement,
+        settlement: Arc<Settlement>,
         retrieved: Retrieved,
     ) -> Result<(), MasterError> {
-        self.tell_outcomes(settlement);
-        self.books.apply(settlement)?;
+        let head = settlement.head;
+        let orders = self.books.apply(&settlement)?;
+        self.trading.decided(settlement, orders);
+        self.tell_outcomes();
         let push = self.assets.settled(retrieved, &self.books);
         self.workers.say_to_all(&push);
-        self.workers.moved(settlement.head);
-        if settlement.head.ended {
+        self.workers.moved(head);
+        if head.ended {
             warn!("the prices have come to their end: the market stands still from now on");
         }
         Ok(())

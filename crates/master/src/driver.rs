@@ -4,10 +4,12 @@
 //! Everything that blocks — the store, passwords, the price source, the network — runs beside the
 //! loop and reports back as an `Event`. Work that must be durable stands in one queue, in order
 //! of arrival: commands that arrived together form one batch, a snapshot's settlement another.
-//! One batch is written at a time; what arrives meanwhile forms the next.
+//! One batch is written at a time; what arrives meanwhile forms the next. New orders are judged
+//! before the writer is free (`ahead`).
 //!
 //! Invariants: memory changes only after the commit, in the order of the commits; a command that
-//! arrived before a snapshot is judged before it is settled, one that arrived after, after.
+//! arrived before a snapshot is judged before it is settled; one that arrived after is judged after,
+//! or so that it holds before and after.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -34,9 +36,9 @@ use tokio::task::JoinHandle;
 
 use crate::accounts::Accounts;
 use crate::admin::{self, AdminRequest, AdminSocket, Answer, SocketError};
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, Look};
 use crate::assets::{Assets, preparation};
-use crate::batch::{BATCH, Command, Look, Work, Writing};
+use crate::batch::{BATCH, Command, Work, Writing};
 use crate::config::Config;
 use crate::database::{Database, Done, Keeper, Readers, Writer};
 use crate::hasher::{Hasher, PasswordDone};
@@ -221,8 +223,11 @@ fn prepare(
         let promised = intake.kept(loaded.next_order, loaded.last_batch)?;
         if !promised.is_empty() {
             info!(orders = promised.len(), "orders are written that were promised before the end");
+            // Nothing of them is written if the books cannot hold them all.
+            let mut books = loaded.books.clone();
             for order in &promised {
                 clock.raise(order.received.wall);
+                books.accept(order.clone(), None)?;
             }
             for orders in promised.chunks(BATCH) {
                 let place = |order: &Order| Change::PlaceOrder(OrderRecord::queued(order.clone()));
@@ -424,6 +429,7 @@ impl Driver {
                     None => return Ok(()),
                 },
                 () = ticks.next(&mut timer), if !draining => self.poll(),
+                () = std::future::ready(()), if self.trading.has_outcomes() => self.tell_outcomes(),
                 _ = housekeeping.tick() => {
                     self.tend_lease();
                     self.tend_sessions();
@@ -460,7 +466,7 @@ impl Driver {
     /// Nothing is under way any more, or it cannot be written: what is queued was not promised.
     fn is_drained(&self) -> bool {
         match self.writing {
-            Writing::Nothing => self.queue.is_empty(),
+            Writing::Nothing => self.queue.is_empty() && !self.trading.has_outcomes(),
             Writing::Waiting(_) => true,
             _ => false,
         }
@@ -726,9 +732,7 @@ impl Driver {
             | Request::Order(_) => {
                 let viewer = account(self)?;
                 if self.ahead.has_promised(viewer) {
-                    self.room(origin.worker)?;
-                    let look = Look { origin, viewer, request };
-                    self.queue.push_back(Work::Look(Box::new(look)));
+                    self.look_later(Look { origin, viewer, request })?;
                 } else {
                     self.show(origin, viewer, request)?;
                 }
@@ -749,7 +753,12 @@ impl Driver {
     }
 
     /// Answers what an account may see.
-    fn show(&mut self, origin: Origin, viewer: AccountId, request: Request) -> Result<(), Failure> {
+    pub(crate) fn show(
+        &mut self,
+        origin: Origin,
+        viewer: AccountId,
+        request: Request,
+    ) -> Result<(), Failure> {
         match request {
             Request::UserInfo(name) => self.user_info(origin, viewer, &name)?,
             Request::Portfolio(name) => self.portfolio(origin, viewer, &name)?,
@@ -759,14 +768,6 @@ impl Driver {
             _ => return Err(Reason::BadFrame.into()),
         }
         Ok(())
-    }
-
-    /// The turn of a question has come that had to wait.
-    pub(crate) fn look(&mut self, look: Look) {
-        let Look { origin, viewer, request } = look;
-        if let Err(why) = self.show(origin, viewer, request) {
-            self.refuse(origin, why);
-        }
     }
 
     /// Whether one more command may wait that comes through a worker. Nobody may have more places

@@ -4,8 +4,9 @@
 //! Precedence for an order: what is known under its client order ID; its deadline; an unknown
 //! asset; then the refusals of [`papertrader_core::order::OrderRefusal`], which bind the ID.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId, WorkerId};
 use papertrader_core::money::Cash;
@@ -65,6 +66,20 @@ pub(crate) struct Trading {
     clamped: HashMap<WorkerId, WallTime>,
     /// Who is told of an open order's outcome.
     waiters: FxHashMap<OrderId, Waiters>,
+    /// What is to be told, the oldest settlement first.
+    outcomes: VecDeque<Outcomes>,
+}
+
+/// Outcomes that are told at a time.
+const OUTCOMES: usize = 2_048;
+
+/// What a settlement has decided, and is to be told.
+struct Outcomes {
+    settlement: Arc<Settlement>,
+    /// The orders of the decisions that are not told yet.
+    orders: std::vec::IntoIter<Order>,
+    /// How many are.
+    told: usize,
 }
 
 /// Who is told of an order's outcome: nearly always one.
@@ -88,7 +103,25 @@ impl Trading {
         clamped: HashMap<WorkerId, WallTime>,
         rate: OrderRate,
     ) -> Trading {
-        Trading { rate, next_order: next_order.0, clamped, waiters: FxHashMap::default() }
+        Trading {
+            rate,
+            next_order: next_order.0,
+            clamped,
+            waiters: FxHashMap::default(),
+            outcomes: VecDeque::new(),
+        }
+    }
+
+    /// A settlement is in the books: its outcomes are to be told.
+    pub(crate) fn decided(&mut self, settlement: Arc<Settlement>, orders: Vec<Order>) {
+        if !orders.is_empty() {
+            self.outcomes.push_back(Outcomes { settlement, orders: orders.into_iter(), told: 0 });
+        }
+    }
+
+    /// Whether there are outcomes to be told.
+    pub(crate) fn has_outcomes(&self) -> bool {
+        !self.outcomes.is_empty()
     }
 
     pub(crate) fn wait_for(&mut self, order: OrderId, origin: Origin) {
@@ -348,18 +381,24 @@ impl Driver {
         Ok(())
     }
 
-    /// What a committed settlement decided is told to all who wait for it. Must run before the
-    /// books take the settlement over, while they still hold the open orders.
-    pub(crate) fn tell_outcomes(&mut self, settlement: &Settlement) {
-        for decision in &settlement.decisions {
+    /// Some of what committed settlements decided is told to those who wait for it: orders that come
+    /// meanwhile do not wait for all of it.
+    pub(crate) fn tell_outcomes(&mut self) {
+        let Some(mut outcomes) = self.trading.outcomes.pop_front() else { return };
+        let Outcomes { settlement, orders, told } = &mut outcomes;
+        let moment = settlement.moment;
+        let decisions = settlement.decisions.get(*told..).unwrap_or_default();
+        for (decision, order) in decisions.iter().zip(orders).take(OUTCOMES) {
+            *told += 1;
             let Some(waiters) = self.trading.take_waiters(decision.order) else { continue };
-            let Some(open) = self.books.open_order(decision.order) else { continue };
-            let answer = self.outcome(&open.order, decision.state, Some(settlement.moment));
-            if let Some(answer) = answer {
+            if let Some(answer) = self.outcome(&order, decision.state, Some(moment)) {
                 for origin in waiters.into_iter() {
                     self.answer(origin, &answer);
                 }
             }
+        }
+        if outcomes.told < outcomes.settlement.decisions.len() {
+            self.trading.outcomes.push_front(outcomes);
         }
     }
 

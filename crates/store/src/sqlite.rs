@@ -10,7 +10,7 @@
 
 mod checkpoint;
 mod failure;
-mod intake;
+pub(crate) mod intake;
 mod rows;
 mod schema;
 pub(crate) mod whole;

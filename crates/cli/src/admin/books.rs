@@ -68,6 +68,10 @@ pub(super) fn backup(master: &Master, file: &Path) -> Result<(), CliError> {
         }
         None => {
             let (_lock, location) = master.at_rest()?;
+            let orders = location.accepted_beside().map_err(AdminError::from)?;
+            if orders > 0 {
+                return Err(AdminError::NotWritten(orders).into());
+            }
             books::back_up(&location, &file, &mut meter.watch())?
         }
     };

@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use papertrader_core::order::OrderState;
 use papertrader_market::{Replay, ReplayConfig};
+use papertrader_master::admin::{AdminReply, AdminRequest};
 use papertrader_protocol::data::{OrderLine, OrderStatus, Orders, Portfolio};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::{Instruction, Reason, Request, SessionId};
@@ -23,14 +24,18 @@ struct Gate {
     arrived: Option<Receiver<()>>,
     go: Sender<()>,
     fails: Arc<AtomicBool>,
+    /// How often the intake keeps nothing.
+    intake_fails: Arc<AtomicUsize>,
 }
 
 impl Gate {
     async fn master(held: fn(&Batch) -> bool) -> (TestMaster, PathBuf, Gate) {
         let ((here, arrived), (go, go_on)) = (channel(), channel());
         let fails = Arc::new(AtomicBool::new(false));
-        let (master, path) = with_store(held, Arc::clone(&fails), Some((here, go_on))).await;
-        (master, path, Gate { arrived: Some(arrived), go, fails })
+        let intake_fails = Arc::new(AtomicUsize::new(0));
+        let (told, kept) = (Arc::clone(&fails), Arc::clone(&intake_fails));
+        let (master, path) = with_store(held, told, Some((here, go_on)), kept).await;
+        (master, path, Gate { arrived: Some(arrived), go, fails, intake_fails })
     }
 
     /// Waits for the next one.
@@ -335,4 +340,77 @@ async fn orders_behind_a_batch_see_what_it_holds_and_are_refused_with_it() {
     let orders: Orders = worker.ask_data(alice, &Request::Orders("alice".parse().unwrap())).await;
     assert_eq!(orders.orders.len(), 4);
     master.end().await.1.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_intake_has_not_kept_is_told_when_it_is_written() {
+    events::keep();
+    let (master, path, mut gate) = Gate::master(settles).await;
+    let (mut worker, [alice, bob], early) = with_one_order(&master).await;
+    gate.intake_fails.store(1, Ordering::SeqCst);
+    master.tick().await;
+    gate.arrives().await;
+    // Many at once, so that some come while the first are being kept; nothing of them is told.
+    let mut numbers = Vec::new();
+    for n in 0..50 {
+        let session = if n % 2 == 0 { alice } else { bob };
+        numbers.push(worker.send(session, &buy("IBM", "1", &format!("late-{n}"))).await);
+    }
+    while !events::written(&["orders cannot be promised", "this intake does not want it"]) {
+        tokio::task::yield_now().await;
+    }
+    let more = worker.send(bob, &buy("IBM", "1", "more")).await;
+    let pong = worker.send(bob, &Request::Ping("here".into())).await;
+    let next = worker.receive_where(|it| it.header.request >= numbers[0]).await;
+    assert_eq!(next.header.request, pong);
+    let crashed = copy(&path);
+    gate.open();
+    gate.pass(true);
+    is_filled(&mut worker, early).await;
+    numbers.push(more);
+    for number in &numbers {
+        is_queued(&mut worker, *number).await;
+    }
+    master.tick().await;
+    for number in numbers {
+        is_filled(&mut worker, number).await;
+    }
+    let ids: Vec<String> = (0..50).map(|n| format!("late-{n}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).chain(["early", "more"]).collect();
+    ends_well(master, &ids).await;
+    // None was told, and none is there.
+    let mut store = TestMaster::store_in(&crashed);
+    assert_eq!(store.load().unwrap().books.open_orders().count(), 1);
+    let mut intake = store.intake().unwrap().unwrap();
+    let next = store.load().unwrap();
+    assert_eq!(intake.kept(next.next_order, next.last_batch).unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_promised_while_a_change_of_the_operators_waits() {
+    let (master, path, mut gate) = Gate::master(settles).await;
+    let (mut worker, [_, bob], early) = with_one_order(&master).await;
+    let mut other = FakeWorker::connect(master.address, WORKERS[1]).await;
+    other.ask(bob, &Request::LoginSession).await;
+    master.tick().await;
+    gate.arrives().await;
+    let at = path.clone();
+    let booting = tokio::spawn(async move {
+        let name = "worker-1".into();
+        operator(&at, AdminRequest::BootWorker { name, for_ms: None, compromised: true }).await
+    });
+    loop {
+        match operator(&path, AdminRequest::Status {}).await.unwrap() {
+            AdminReply::Status(status) if status.queue == 1 => break,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+    other.send(bob, &buy("IBM", "1", "late")).await;
+    other.ask(bob, &Request::Ping("it has come".into())).await;
+    gate.open();
+    gate.pass(true);
+    is_filled(&mut worker, early).await;
+    let booted = booting.await.unwrap().unwrap();
+    assert!(matches!(booted, AdminReply::WorkerBooted(_)), "{booted:?}");
+    ends_well(master, &["early"]).await;
 }

@@ -4,12 +4,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use papertrader_core::bar::{Bar, Resolution};
-use papertrader_core::ids::{AccountId, BatchNumber};
+use papertrader_core::ids::{AccountId, BatchNumber, OrderId};
 use papertrader_core::names::ClientOrderId;
+use papertrader_core::order::Order;
 use papertrader_core::time::MarketTime;
 use papertrader_market::{InstrumentSpec, PriceSource, Replay, ReplayConfig, SourceError, Step};
 use papertrader_master::admin::{AdminReply, AdminRequest, ClientError};
@@ -84,6 +85,30 @@ struct Unwilling {
     fails: Arc<AtomicBool>,
     /// Says that a batch is here, and waits until it may be taken.
     held: Option<(Sender<()>, Receiver<()>)>,
+    /// How often its intake keeps nothing.
+    intake_fails: Arc<AtomicUsize>,
+}
+
+/// Keeps nothing as often as it is told to.
+struct Forgetful {
+    intake: Box<dyn Intake>,
+    fails: Arc<AtomicUsize>,
+}
+
+impl Intake for Forgetful {
+    fn keep(&mut self, after: BatchNumber, orders: &[Order]) -> Result<(), StoreError> {
+        let less = |left: usize| left.checked_sub(1);
+        if self.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            return Err(StoreError::Database("this intake does not want it".into()));
+        }
+        self.intake.keep(after, orders)
+    }
+    fn kept(&mut self, next: OrderId, last: BatchNumber) -> Result<Vec<Order>, StoreError> {
+        self.intake.kept(next, last)
+    }
+    fn forget(&mut self) -> Result<(), StoreError> {
+        self.intake.forget()
+    }
 }
 
 impl Store for Unwilling {
@@ -124,7 +149,9 @@ impl Store for Unwilling {
         self.store.sieve()
     }
     fn intake(&mut self) -> Result<Option<Box<dyn Intake>>, StoreError> {
-        self.store.intake()
+        let intake = self.store.intake()?;
+        let fails = Arc::clone(&self.intake_fails);
+        Ok(intake.map(|intake| Box::new(Forgetful { intake, fails }) as Box<dyn Intake>))
     }
     fn location(&self) -> Location {
         self.store.location()
@@ -134,7 +161,7 @@ impl Store for Unwilling {
 /// A master whose store does not take some batches while the switch is on, and its directory.
 async fn unwilling(refuses: fn(&Batch) -> bool) -> (TestMaster, PathBuf, Arc<AtomicBool>) {
     let fails = Arc::new(AtomicBool::new(false));
-    let (master, path) = with_store(refuses, Arc::clone(&fails), None).await;
+    let (master, path) = with_store(refuses, Arc::clone(&fails), None, Arc::default()).await;
     (master, path, fails)
 }
 
@@ -142,13 +169,15 @@ pub(crate) async fn with_store(
     refuses: fn(&Batch) -> bool,
     fails: Arc<AtomicBool>,
     held: Option<(Sender<()>, Receiver<()>)>,
+    intake_fails: Arc<AtomicUsize>,
 ) -> (TestMaster, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_owned();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     let config = Config { admin: Some(path.clone()), ..Setup::default().config };
     let source = Replay::bundled(ReplayConfig::default()).unwrap();
-    let store = Unwilling { store: TestMaster::store_in(&dir), refuses, fails, held };
+    let store = TestMaster::store_in(&dir);
+    let store = Unwilling { store, refuses, fails, held, intake_fails };
     (TestMaster::start_on(dir, config, Arc::new(source), Box::new(store)).await, path)
 }
 
@@ -167,7 +196,7 @@ async fn boot_while_it_sends(hangs_up: bool) {
     };
     let ((here, arrived), (go, go_on)) = (channel(), channel());
     let held = Some((here, go_on));
-    let (master, path) = with_store(boots, Arc::default(), held).await;
+    let (master, path) = with_store(boots, Arc::default(), held, Arc::default()).await;
     let mut bad = FakeWorker::connect(master.address, WORKERS[0]).await;
     let mut good = FakeWorker::connect(master.address, WORKERS[1]).await;
     let alice = bad.new_session("alice").await;

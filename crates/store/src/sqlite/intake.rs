@@ -5,19 +5,19 @@
 //! Its log is not copied into the file while it has orders: it is short, and a copy that fails would
 //! have to be noticed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use papertrader_core::ids::{BatchNumber, OrderId};
 use papertrader_core::order::Order;
 use rusqlite::Connection;
 
-use super::failure::of_read;
+use super::failure::{loses_data, of_read};
 use super::{rows, schema};
 use crate::index::OrderKey;
 use crate::read;
 use crate::rows::{SELECT_ORDER, order};
 use crate::write::{self, Refused};
-use crate::{Intake, StoreError};
+use crate::{CommitError, Intake, StoreError};
 
 /// The file.
 pub(super) struct IntakeFile {
@@ -25,52 +25,112 @@ pub(super) struct IntakeFile {
     path: String,
     /// The deployment of the database beside it.
     deployment: String,
+    /// Why it keeps nothing more: what was written before may be gone.
+    lost: Option<String>,
+}
+
+/// The intake of the database at `path`.
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("intake.db")
+}
+
+/// How many orders are in the intake beside the database at `path` that it does not have.
+pub(crate) fn left(path: &Path) -> Result<u64, StoreError> {
+    let intake = beside(path);
+    if !intake.exists() {
+        return Ok(0);
+    }
+    let last = |connection: &Connection| {
+        let sql = "SELECT coalesce(max(id), 0) FROM order_";
+        connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(of_read)
+    };
+    let last = last(&schema::connect_reader(path).map_err(of_read)?)?;
+    let intake = schema::connect_reader(&intake).map_err(of_read)?;
+    let sql = "SELECT count(*) FROM order_ WHERE id > ?1";
+    let count = intake.query_row(sql, [last], |row| row.get::<_, i64>(0)).map_err(of_read)?;
+    Ok(count.cast_unsigned())
 }
 
 impl IntakeFile {
     /// Opens the intake of the database at `path`, made when it is missing.
     pub(super) fn open(path: &Path, deployment: &str) -> Result<IntakeFile, StoreError> {
-        let path = path.with_extension("intake.db");
-        let connection = schema::open(&path, deployment)?;
+        let path = beside(path);
+        let connection = schema::open(&path, deployment).map_err(|error| match error {
+            StoreError::Database(why) | StoreError::Corrupt(why) => {
+                StoreError::Directory(format!("the orders' intake {}: {why}", path.display()))
+            }
+            error => error,
+        })?;
         let (path, deployment) = (path.display().to_string(), deployment.to_owned());
-        Ok(IntakeFile { connection, path, deployment })
+        Ok(IntakeFile { connection, path, deployment, lost: None })
     }
 
-    /// Executes `change` and what it does in one transaction.
+    /// Executes `change` and what it does in one transaction. After a disk that failed to keep what
+    /// was written nothing is done any more.
     fn change(
         &mut self,
-        change: impl FnOnce(&Connection) -> Result<(), StoreError>,
+        change: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     ) -> Result<(), StoreError> {
-        let transaction = self.connection.transaction().map_err(of_read)?;
-        change(&transaction)?;
-        transaction.commit().map_err(of_read)
+        if let Some(why) = &self.lost {
+            return Err(StoreError::Database(why.clone()));
+        }
+        let changed = self.connection.transaction().and_then(|transaction| {
+            change(&transaction)?;
+            transaction.commit()
+        });
+        self.note(changed)
+    }
+
+    fn note(&mut self, outcome: rusqlite::Result<()>) -> Result<(), StoreError> {
+        if let Err(rusqlite::Error::SqliteFailure(failure, _)) = &outcome
+            && loses_data(failure)
+        {
+            self.lost = outcome.as_ref().err().map(ToString::to_string);
+        }
+        outcome.map_err(of_read)
     }
 }
 
 impl Intake for IntakeFile {
     fn keep(&mut self, after: BatchNumber, orders: &[Order]) -> Result<(), StoreError> {
-        self.change(|connection| {
+        let deployment = self.deployment.clone();
+        let mut refused = None;
+        let kept = self.change(|connection| {
             let mut writer = rows::Writer::new(connection);
             for order in orders {
                 let request = &order.request;
                 let key = OrderKey::new(request.account, &request.client_order_id);
-                write::order(&mut writer, order, key)
-                    .map_err(|Refused(error)| StoreError::Database(error.to_string()))?;
+                if let Err(Refused(error)) = write::order(&mut writer, order, key) {
+                    refused = Some(error);
+                    return Err(rusqlite::Error::ExecuteReturnedResults);
+                }
             }
-            let mut update =
-                connection.prepare_cached("UPDATE meta SET last_batch = ?1").map_err(of_read)?;
-            update.execute([after.0.cast_signed()]).map_err(of_read)?;
+            // Whatever it was made beside: what it had was written, or was none.
+            let sql = "UPDATE meta SET last_batch = ?1, deployment = ?2";
+            let mut update = connection.prepare_cached(sql)?;
+            update.execute(rusqlite::params![after.0.cast_signed(), deployment])?;
             Ok(())
-        })
+        });
+        match refused {
+            Some(error @ CommitError::Disk(_)) => {
+                self.lost = Some(error.to_string());
+                Err(StoreError::Database(error.to_string()))
+            }
+            Some(error) => Err(StoreError::Database(error.to_string())),
+            None => kept,
+        }
     }
 
     fn kept(&mut self, next: OrderId, last: BatchNumber) -> Result<Vec<Order>, StoreError> {
         let transaction = self.connection.transaction().map_err(of_read)?;
-        let sql = format!("{SELECT_ORDER} WHERE o.id >= ?1 ORDER BY o.id");
-        let orders =
-            read::rows(&*transaction, &sql, &[next.0.cast_signed().into()], |row| order(row))?;
+        let sql = format!("{SELECT_ORDER} ORDER BY o.id");
+        let mut orders = read::rows(&*transaction, &sql, &[], |row| order(row))?;
         let meta = read::meta(&*transaction)?;
-        if !orders.is_empty() && (meta.deployment != self.deployment || last < meta.last_batch) {
+        let is_ours = meta.deployment == self.deployment;
+        if is_ours {
+            orders.retain(|record| record.order.id >= next);
+        }
+        if !orders.is_empty() && (!is_ours || last < meta.last_batch) {
             return Err(StoreError::Directory(format!(
                 "{} orders were promised that the database does not have, and it is not the one, or \
                  an older state of the one, that they were promised on. They stand in the file {}. If \
@@ -84,16 +144,11 @@ impl Intake for IntakeFile {
     }
 
     fn forget(&mut self) -> Result<(), StoreError> {
-        self.change(|connection| {
-            connection.execute("DELETE FROM order_", []).map_err(of_read)?;
-            Ok(())
-        })?;
-        // The log begins anew. Should that fail, it is only longer.
+        self.change(|connection| connection.execute("DELETE FROM order_", []).map(drop))?;
+        // The log begins anew.
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        if let Err(error) = self.connection.query_row(sql, [], |_| Ok(())) {
-            tracing::warn!(%error, "the log of the orders' intake could not be begun anew");
-        }
-        Ok(())
+        let begun = self.connection.query_row(sql, [], |_| Ok(()));
+        self.note(begun)
     }
 }
 
@@ -158,6 +213,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_made_beside_another_database_is_this_ones_once_it_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("books.db");
+        drop(IntakeFile::open(&path, "another").unwrap());
+        let open = || IntakeFile::open(&path, "deployment").unwrap();
+        let mut intake = open();
+        assert_eq!(intake.kept(OrderId(1), BatchNumber(9)).unwrap(), []);
+        intake.keep(BatchNumber(9), &[order(2)]).unwrap();
+        assert_eq!(open().kept(OrderId(1), BatchNumber(9)).unwrap(), [order(2)]);
+    }
+
+    #[test]
     fn orders_of_other_or_later_books_are_not_taken_for_those_of_these() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("books.db");
@@ -174,7 +241,8 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        // Whatever is written already asks for nothing.
+        // Whatever is written already asks for nothing, and what is another's is not passed over.
         assert_eq!(kept("deployment", 3, 3).unwrap(), []);
+        assert!(kept("another", 3, 4).is_err());
     }
 }

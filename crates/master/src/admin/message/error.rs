@@ -106,6 +106,12 @@ pub enum AdminError {
     /// There are books where some are to be restored.
     #[error("{0}")]
     NotEmpty(String),
+    /// Orders stand beside the books.
+    #[error(
+        "{0} orders were accepted that are not in the books yet, for the master ended before it could \
+         write them: start it once, which does it"
+    )]
+    NotWritten(u64),
     /// What was copied is not right.
     #[error(
         "the books contradict themselves, and nothing was kept of the copy: {0}; \
@@ -128,6 +134,7 @@ impl AdminError {
             AdminError::Unavailable => "unavailable",
             AdminError::ShuttingDown => "shuttingDown",
             AdminError::Standby(_) => "standby",
+            AdminError::NotWritten(_) => "notWritten",
             AdminError::UnknownWorker(_) => "unknownWorker",
             AdminError::BadWorkerName(_) => "badWorkerName",
             AdminError::WorkerNameTaken { .. } => "workerNameTaken",
