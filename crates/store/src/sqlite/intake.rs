@@ -204,6 +204,21 @@ mod tests {
     }
 
     #[test]
+    fn what_the_books_do_not_have_is_counted_beside_them() {
+        use crate::{Location, Store};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("books.db");
+        let location = Location::file(&path);
+        let mut store = crate::sqlite::SqliteStore::open(&path, "deployment").unwrap();
+        assert_eq!(location.accepted_beside().unwrap(), 0);
+        let mut intake = store.intake().unwrap().unwrap();
+        intake.keep(BatchNumber(0), &[order(1), order(2)]).unwrap();
+        assert_eq!(location.accepted_beside().unwrap(), 2);
+        intake.forget().unwrap();
+        assert_eq!(location.accepted_beside().unwrap(), 0);
+    }
+
+    #[test]
     fn orders_that_are_kept_twice_are_not_kept_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let mut intake = IntakeFile::open(&dir.path().join("books.db"), "deployment").unwrap();
