@@ -429,7 +429,10 @@ impl Driver {
                     None => return Ok(()),
                 },
                 () = ticks.next(&mut timer), if !draining => self.poll(),
-                () = std::future::ready(()), if self.trading.has_outcomes() => self.tell_outcomes(),
+                // At once, but for whoever else this thread serves.
+                () = tokio::task::yield_now(), if self.trading.has_outcomes() => {
+                    self.tell_outcomes();
+                }
                 _ = housekeeping.tick() => {
                     self.tend_lease();
                     self.tend_sessions();
