@@ -127,6 +127,11 @@ impl Ahead {
         self.promises.accounts.contains_key(&account)
     }
 
+    /// Whether the intake is keeping something now.
+    pub(crate) fn is_keeping(&self) -> bool {
+        self.promises.keeping.is_some()
+    }
+
     /// Something of an account waits: what comes of it waits behind.
     pub(crate) fn waits(&mut self, account: AccountId) {
         self.promises.behind.insert(account);

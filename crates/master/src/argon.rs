@@ -13,6 +13,9 @@ use papertrader_store::PassHash;
 /// The most memory that a hash may ask for, in blocks of 1 KiB: 256 MiB. Today's ask for 19.
 const MOST_BLOCKS: usize = 256 * 1024;
 
+/// The most passes over it. Today's make two.
+const MOST_PASSES: u32 = 64;
+
 /// Argon2id and its memory.
 #[derive(Default)]
 pub(crate) struct Argon {
@@ -55,7 +58,7 @@ impl Argon {
         length: usize,
     ) -> Result<Output, Error> {
         let blocks = argon2.params().block_count();
-        if blocks > MOST_BLOCKS {
+        if blocks > MOST_BLOCKS || argon2.params().t_cost() > MOST_PASSES {
             return Err(Error::ParamsInvalid);
         }
         if let Some(more) = blocks.checked_sub(self.memory.len()) {

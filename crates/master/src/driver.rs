@@ -429,10 +429,8 @@ impl Driver {
                     None => return Ok(()),
                 },
                 () = ticks.next(&mut timer), if !draining => self.poll(),
-                // At once, but for whoever else this thread serves.
-                () = tokio::task::yield_now(), if self.trading.has_outcomes() => {
-                    self.tell_outcomes();
-                }
+                // There is something to tell: nothing is waited for.
+                () = std::future::ready(()), if self.trading.has_outcomes() => self.tend_lease(),
                 _ = housekeeping.tick() => {
                     self.tend_lease();
                     self.tend_sessions();
@@ -450,6 +448,7 @@ impl Driver {
                 self.handle(event, draining)?;
             }
             self.advance()?;
+            self.tell_outcomes();
             if draining && self.is_drained() {
                 let goodbye = Return::Goodbye(Reason::ShuttingDown.into());
                 let mut bytes = Vec::new();
@@ -463,13 +462,20 @@ impl Driver {
                 self.workers.cut(deaf);
                 self.close_link(deaf);
             }
+            if self.trading.has_outcomes() {
+                // What was said must be written before there is more of it.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
     /// Nothing is under way any more, or it cannot be written: what is queued was not promised.
     fn is_drained(&self) -> bool {
+        if self.trading.has_outcomes() || self.ahead.is_keeping() {
+            return false;
+        }
         match self.writing {
-            Writing::Nothing => self.queue.is_empty() && !self.trading.has_outcomes(),
+            Writing::Nothing => self.queue.is_empty(),
             Writing::Waiting(_) => true,
             _ => false,
         }

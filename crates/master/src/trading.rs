@@ -71,7 +71,7 @@ pub(crate) struct Trading {
 }
 
 /// Outcomes that are told at a time.
-const OUTCOMES: usize = 512;
+const OUTCOMES: usize = 2_048;
 
 /// What a settlement has decided, and is to be told.
 struct Outcomes {

@@ -8,7 +8,10 @@
 //! offer is due.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The longest time that a thread makes no offer.
+const LONGEST: Duration = Duration::from_millis(20);
 
 /// The offers of one thread.
 #[derive(Debug)]
@@ -34,15 +37,14 @@ impl Courtesy {
         if before >= self.next.get() {
             give_way();
             let after = now();
-            self.next.set(after + (after - before));
+            // The process may have been stopped meanwhile.
+            self.next.set(after + (after - before).min(LONGEST));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
