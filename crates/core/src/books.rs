@@ -137,11 +137,6 @@ impl InFlight {
             }),
         }
     }
-
-    /// Whether it changes nothing.
-    pub fn is_empty(&self) -> bool {
-        self.cash.is_empty() && self.units.is_empty() && self.orders.is_empty()
-    }
 }
 
 /// Changes what a map has of a key; what is nothing then has no place in it.

@@ -58,7 +58,6 @@ pub(crate) struct Look {
 }
 
 /// Orders that are judged, a batch of them, by ID.
-#[derive(Default)]
 pub(crate) struct Judged {
     orders: Vec<Early>,
     /// They were handed to the intake.
