@@ -8,8 +8,8 @@
 //! inside TLS, so that no message ever does. Deaf ones send requests as fast as they are taken and
 //! read nothing. Each address of 127.0.0.0/8 that is used has one of each. Whoever is cut off
 //! connects again a second later. The attackers are a process of their own with the lowest
-//! priority, so that what is measured is the server and not this program. Linux only: elsewhere
-//! loopback has one address.
+//! priority that offers the processor after each step, so that what is measured is the server and
+//! not this program. Linux only: elsewhere loopback has one address.
 
 mod attack;
 mod measure;
