@@ -1,5 +1,5 @@
 //! The handshakes of TLS, on a thread of their own: one takes the processor for longer than many
-//! answers, and nobody who is being served waits for it. The system interrupts it soon.
+//! answers, and nobody who is being served waits for it.
 //!
 //! Invariant: a client has its place from the moment it was accepted, and one deadline for the
 //! whole handshake, however its bytes come.
@@ -32,9 +32,6 @@ pub(crate) async fn run(
     threads: Vec<mpsc::Sender<Arrival>>,
     mut stop: Shutdown,
 ) {
-    if let Err(error) = papertrader_slice::ask_for_the_shortest() {
-        debug!(%error, "the system gives no shorter slices");
-    }
     let mut tasks = JoinSet::new();
     let threads = Rc::new(threads);
     let (turn, courtesy) = (Rc::new(Cell::new(0)), Rc::new(Courtesy::default()));
