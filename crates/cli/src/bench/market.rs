@@ -11,11 +11,12 @@ use papertrader_core::ids::{
     AccountId, BatchNumber, InstrumentId, OrderId, SnapshotNumber, WorkerId,
 };
 use papertrader_core::money::{Cash, Price, Quantity, Volume};
-use papertrader_core::names::ClientOrderId;
+use papertrader_core::names::{ClientOrderId, Symbol};
 use papertrader_core::order::{Order, OrderRecord, OrderRequest, OrderState, Side};
 use papertrader_core::settle::{Settlement, settle};
 use papertrader_core::snapshot::{Mark, PricePoint, Snapshot};
 use papertrader_core::time::{MarketTime, Moment, SECOND, WallTime};
+use papertrader_market::PriceSource;
 use papertrader_store::{Batch, Change, InstrumentRow, NewAccount, Profile, Store};
 
 use super::{BenchError, wrong};
@@ -23,7 +24,7 @@ use super::{BenchError, wrong};
 /// Changes that one batch of the preparation holds.
 const CHUNK: usize = 10_000;
 /// Instruments that an account trades: a person does not trade all there are.
-const OWNED: u64 = 5;
+pub(super) const OWNED: u64 = 5;
 /// When the benchmark's world begins.
 const START: i64 = 1_700_000_000 * SECOND;
 
@@ -48,6 +49,9 @@ pub(super) struct Size {
 /// The market, with the books that mirror what the store holds.
 pub(super) struct Market {
     size: Size,
+    /// Of the instruments from 1 on.
+    symbols: Vec<Symbol>,
+    start: MarketTime,
     pub(super) books: Books,
     rules: Rules,
     batch: u64,
@@ -66,11 +70,23 @@ pub(super) struct Settled {
 }
 
 impl Market {
-    pub(super) fn new(size: Size) -> Market {
+    pub(super) fn new(size: Size) -> Result<Market, BenchError> {
+        let symbols = (1..=size.symbols).map(|id| format!("S{id}").parse().map_err(wrong));
+        let symbols = symbols.collect::<Result<_, _>>()?;
+        Ok(Market::with(size, symbols, MarketTime(START)))
+    }
+
+    /// With the instruments of a price source, from its first time on.
+    pub(super) fn of(size: Size, source: &dyn PriceSource) -> Market {
+        let symbols = source.instruments().iter().map(|spec| spec.symbol).collect();
+        Market::with(size, symbols, source.start())
+    }
+
+    fn with(size: Size, symbols: Vec<Symbol>, start: MarketTime) -> Market {
         let random = size.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let rules = Rules { max_open_orders: u32::MAX, ..Rules::default() };
         let books = Books::new();
-        Market { size, books, rules, batch: 0, wall: START, next_order: 1, random }
+        Market { size, symbols, start, books, rules, batch: 0, wall: START, next_order: 1, random }
     }
 
     /// Instruments, accounts with cash, and five positions for each.
@@ -80,8 +96,7 @@ impl Market {
         mut progress: impl FnMut(u64),
     ) -> Result<(), BenchError> {
         let mut instruments = Vec::new();
-        for id in 1..=self.size.symbols {
-            let symbol = format!("S{id}").parse().map_err(wrong)?;
+        for (id, symbol) in (1..).zip(self.symbols.iter().copied()) {
             let name = format!("Instrument {id}");
             instruments.push(InstrumentRow { id: InstrumentId(id), symbol, name, kind: 1 });
         }
@@ -163,7 +178,7 @@ impl Market {
         also: &mut dyn FnMut(&Settlement, &Batch) -> Result<(), BenchError>,
     ) -> Result<Settled, BenchError> {
         let number = self.books.head().snapshot + 1;
-        let time = MarketTime(START + number as i64 * 60 * SECOND);
+        let time = MarketTime(self.start.0 + number as i64 * 60 * SECOND);
         let mut prices = Vec::new();
         for id in 1..=self.size.symbols {
             let raw = 1_000_000_000 + i64::from(id) * 10_000_000 + (number as i64 % 100) * 100_000;

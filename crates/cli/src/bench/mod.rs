@@ -2,9 +2,11 @@
 //! they measure is checked for being right, never for being fast.
 
 mod bare;
+mod deployment;
 mod market;
 mod orders;
 mod settle;
+mod start;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -33,6 +35,8 @@ enum BenchCommand {
     Settle(settle::SettleArgs),
     /// Measure orders of many clients through a worker and a master, and back
     Orders(orders::OrdersArgs),
+    /// Measure how long a master takes to be ready on books that are full
+    Start(start::StartArgs),
 }
 
 /// Why nothing was measured.
@@ -70,6 +74,7 @@ pub(crate) fn run(args: BenchArgs, output: &Output) -> Result<(), CliError> {
     match args.command {
         BenchCommand::Settle(args) => settle::run(&args, output),
         BenchCommand::Orders(args) => orders::run(&args, output),
+        BenchCommand::Start(args) => start::run(&args, output),
     }
 }
 

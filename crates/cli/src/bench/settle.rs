@@ -117,7 +117,7 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
     let store = store.as_mut();
     let size =
         Size { accounts: args.accounts, symbols: args.symbols, ids: args.ids, seed: args.seed };
-    let mut market = Market::new(size);
+    let mut market = Market::new(size)?;
     let before = u64::from(args.accounts) * 6;
     let bar = progress(output, "orders", before + args.history + args.orders + args.batch);
     market.prepare(store, |done| bar.inc(done))?;

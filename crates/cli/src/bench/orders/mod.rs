@@ -9,7 +9,6 @@
 
 mod client;
 mod cpu;
-mod deployment;
 mod report;
 
 use std::path::PathBuf;
@@ -20,18 +19,18 @@ use clap::{Args, ValueEnum};
 use papertrader_core::ids::AccountId;
 use papertrader_core::names::Symbol;
 use papertrader_core::order::OrderState;
-use papertrader_market::{PriceSource, Synthetic, SyntheticConfig};
+use papertrader_market::PriceSource;
 use papertrader_node::config::HumanDuration;
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{Found, Store};
 use tokio::task::{JoinSet, LocalSet};
 
+use super::deployment::{self, Deployment, Size};
 use super::{BenchError, Scratch, Times, wrong};
 use crate::error::CliError;
 use crate::output::Output;
 use client::{Client, Known, Load, Manner};
 use cpu::Used;
-use deployment::{Deployment, Size};
 use report::{Latencies, LatencyReport, Processors, Report, SettlementReport, ThroughputReport};
 
 /// Sessions that one connection may use.
@@ -110,7 +109,9 @@ pub(super) fn run(args: &OrdersArgs, output: &Output) -> Result<(), CliError> {
 fn measure(args: &OrdersArgs, output: &Output) -> Result<Report, BenchError> {
     check_options(args)?;
     let scratch = Scratch::new(args.dir.as_ref())?;
-    let bench = Bench { args, output, scratch: &scratch, symbols: symbols(args.symbols)? };
+    let source = deployment::source(args.symbols)?;
+    let symbols = source.instruments().iter().map(|spec| spec.symbol).collect();
+    let bench = Bench { args, output, scratch: &scratch, symbols };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wanted = |kind| args.load.is_empty() || args.load.contains(&kind);
     let mut report = Report::new(args, deployment::raised(&bench.size(args.interval)));
@@ -150,19 +151,6 @@ fn check_options(args: &OrdersArgs) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// The symbols of the servers' market.
-fn symbols(count: u32) -> Result<Vec<Symbol>, BenchError> {
-    let date = papertrader_core::time::Date::parse("2005-01-03");
-    let config = SyntheticConfig {
-        instruments: count as usize,
-        seed: 0,
-        start: date.ok_or_else(|| wrong("a date that is none"))?,
-        step: 60 * papertrader_core::time::SECOND,
-    };
-    let market = Synthetic::new(config).map_err(wrong)?;
-    Ok(market.instruments().iter().map(|spec| spec.symbol).collect())
-}
-
 struct Bench<'a> {
     args: &'a OrdersArgs,
     output: &'a Output,
@@ -185,7 +173,6 @@ impl Bench<'_> {
         // Those who fill the queue for a settlement are clients too.
         let connections = args.connections * 2;
         Size {
-            accounts: connections * args.accounts,
             connections,
             symbols: args.symbols,
             open: usize::try_from(ROOM.max(args.orders).max(args.queued * 2)).unwrap_or(usize::MAX),
@@ -208,14 +195,14 @@ impl Bench<'_> {
         F: AsyncFnOnce(Rc<Load>, Vec<Client>) -> Result<Vec<Client>, BenchError>,
     {
         self.output.note(&format!("{name}: starting a master and a worker"));
-        let deployment = Deployment::start(self.scratch.file(name), &self.size(interval))?;
+        let (data, size) = (self.scratch.file(name), self.size(interval));
+        let sessions = deployment::seed(&data, size.connections * self.args.accounts)?;
+        let deployment = Deployment::start(&data, &size)?;
         let load = Rc::new(Load::new(self.symbols.clone()));
         let per_client = self.args.accounts;
         let ended = runtime.block_on(async {
             let mut clients = Vec::new();
-            for (number, sessions) in
-                deployment.sessions.chunks(per_client).take(connections).enumerate()
-            {
+            for (number, sessions) in sessions.chunks(per_client).take(connections).enumerate() {
                 let (server, certificate) = (deployment.worker, deployment.certificate);
                 let first = (number * per_client) as u32 + 1;
                 let symbols = self.symbols.len();
@@ -232,7 +219,8 @@ impl Bench<'_> {
             Ok::<Ended, BenchError>(Ended { load, clients, processors, time })
         })?;
         self.output.note(&format!("{name}: looking every order up"));
-        let mut store = deployment.end()?;
+        deployment.end()?;
+        let mut store = deployment::books(&data)?;
         check(&mut store, &ended)?;
         drop(store);
         std::fs::remove_dir_all(self.scratch.file(name))?;

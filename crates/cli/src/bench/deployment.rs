@@ -1,5 +1,5 @@
-//! The servers that `bench orders` measures: `papertrader up` of this same program, with a data
-//! directory of its own, on free ports of this machine.
+//! The servers that `bench orders` and `bench start` measure: `papertrader up` of this same program,
+//! with a data directory of its own, on free ports of this machine.
 //!
 //! Accounts and sessions are put into the books before the master starts, so that nothing waits for
 //! thousands of passwords to be hashed. What is raised beyond the defaults stands in [`raised`].
@@ -10,19 +10,20 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::money::Cash;
-use papertrader_core::time::{DAY, MarketTime, Moment, WallTime};
+use papertrader_core::time::{DAY, Date, MarketTime, Moment, SECOND, WallTime};
+use papertrader_market::{Synthetic, SyntheticConfig};
 use papertrader_protocol::{Fingerprint, SessionId};
 use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{Batch, Change, NewAccount, Profile, SessionKey, Store, StoredSession};
 use sha2::{Digest, Sha256};
 
-use crate::bench::{BenchError, wrong};
+use super::{BenchError, wrong};
 
 /// Accounts that are opened in one batch.
 const CHUNK: usize = 10_000;
@@ -31,7 +32,6 @@ const GRANT: i64 = 10_000_000_000;
 
 /// What is started.
 pub(super) struct Size {
-    pub(super) accounts: usize,
     pub(super) connections: usize,
     pub(super) symbols: u32,
     /// Orders that may be open at a time.
@@ -40,18 +40,30 @@ pub(super) struct Size {
     pub(super) plain: bool,
 }
 
+/// The market that the servers have.
+pub(super) fn source(symbols: u32) -> Result<Synthetic, BenchError> {
+    let date = Date::parse("2005-01-03");
+    let config = SyntheticConfig {
+        instruments: symbols as usize,
+        seed: 0,
+        start: date.ok_or_else(|| wrong("a date that is none"))?,
+        step: 60 * SECOND,
+    };
+    Synthetic::new(config).map_err(wrong)
+}
+
 /// Running servers.
 pub(super) struct Deployment {
     child: Child,
     /// The servers end when it closes.
     stdin: Option<ChildStdin>,
-    data: PathBuf,
     pub(super) worker: SocketAddr,
     /// `None` for plain TCP.
     pub(super) certificate: Option<Fingerprint>,
     pub(super) master_process: u32,
     pub(super) worker_process: u32,
-    pub(super) sessions: Vec<SessionId>,
+    /// How long the master took from the start of the program until it was ready.
+    pub(super) master_took: Duration,
 }
 
 /// The settings that are not the defaults, by the environment variables that set them.
@@ -74,9 +86,8 @@ pub(super) fn raised(size: &Size) -> BTreeMap<&'static str, String> {
 }
 
 impl Deployment {
-    /// Makes the books in `data`, starts the servers and waits until they are ready.
-    pub(super) fn start(data: PathBuf, size: &Size) -> Result<Deployment, BenchError> {
-        let sessions = seed(&data, size.accounts)?;
+    /// Starts the servers in `data` and waits until they are ready.
+    pub(super) fn start(data: &Path, size: &Size) -> Result<Deployment, BenchError> {
         let mut command = Command::new(std::env::current_exe()?);
         for (name, _) in std::env::vars_os() {
             // What the user has set for other servers is not meant for these.
@@ -86,13 +97,14 @@ impl Deployment {
         }
         let interval = format!("{}ms", size.interval.as_millis());
         let symbols = size.symbols.to_string();
+        let begun = Instant::now();
         let mut child = command
             .envs(raised(size))
             .args(["up", "--supervised", "--master-port", "0", "--worker-port", "0"])
             .args(["--source", "synthetic"])
             .args(["--instruments", &symbols, "--interval", &interval])
             .arg("--data")
-            .arg(&data)
+            .arg(data)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -101,16 +113,15 @@ impl Deployment {
         let mut made = Deployment {
             child,
             stdin,
-            data,
             worker: SocketAddr::from(([127, 0, 0, 1], 0)),
             certificate: None,
             master_process: 0,
             worker_process: 0,
-            sessions,
+            master_took: Duration::ZERO,
         };
         let stdout = stdout.ok_or_else(|| wrong("the servers have no output"))?;
         let mut lines = BufReader::new(stdout).lines();
-        made.await_ready(&mut lines, size.plain)?;
+        made.await_ready(&mut lines, size.plain, begun)?;
         // What they still say must be taken, or they could not say it.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(made)
@@ -120,12 +131,14 @@ impl Deployment {
         &mut self,
         lines: &mut Lines<BufReader<ChildStdout>>,
         plain: bool,
+        begun: Instant,
     ) -> Result<(), BenchError> {
         let mut said = Vec::new();
         for line in lines {
             let line = line?;
             if let Some((_, process)) = address_and_process(&line, "master ready on ") {
                 self.master_process = process;
+                self.master_took = begun.elapsed();
             } else if let Some((address, process)) =
                 address_and_process(&line, "worker-1 ready on ")
             {
@@ -144,14 +157,14 @@ impl Deployment {
         Err(wrong(format!("the servers did not start: {}", said.join("; "))))
     }
 
-    /// Ends the servers, the worker first, and opens their books.
-    pub(super) fn end(mut self) -> Result<SqliteStore, BenchError> {
+    /// Ends the servers, the worker first.
+    pub(super) fn end(mut self) -> Result<(), BenchError> {
         self.stdin = None;
         let status = self.child.wait()?;
         if !status.success() {
             return Err(wrong(format!("the servers ended badly ({status})")));
         }
-        Ok(SqliteStore::open(&books(&self.data), "bench")?)
+        Ok(())
     }
 }
 
@@ -168,15 +181,18 @@ fn address_and_process(line: &str, prefix: &str) -> Option<(SocketAddr, u32)> {
     Some((address.parse().ok()?, process.strip_suffix(')')?.parse().ok()?))
 }
 
-fn books(data: &Path) -> PathBuf {
-    data.join("master/papertrader.db")
+/// The books of the servers in `data`, made if there are none.
+pub(super) fn books(data: &Path) -> Result<SqliteStore, BenchError> {
+    let directory = data.join("master");
+    // As `up` makes it: its owner's alone.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    let deployment = uuid::Uuid::new_v4().to_string();
+    Ok(SqliteStore::open(&directory.join("papertrader.db"), &deployment)?)
 }
 
-/// Opens the accounts, each with a session.
-fn seed(data: &Path, accounts: usize) -> Result<Vec<SessionId>, BenchError> {
-    // As `up` makes it: its owner's alone.
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data.join("master"))?;
-    let mut store = SqliteStore::open(&books(data), &uuid::Uuid::new_v4().to_string())?;
+/// Opens accounts in new books in `data`, each with a session.
+pub(super) fn seed(data: &Path, accounts: usize) -> Result<Vec<SessionId>, BenchError> {
+    let mut store = books(data)?;
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut wall = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
     let grant = Cash::from_units(GRANT).ok_or_else(|| wrong("a grant that is too large"))?;
