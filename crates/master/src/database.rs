@@ -12,7 +12,7 @@ use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::Order;
 use papertrader_node::{error, warn};
-use papertrader_store::{Batch, CommitError, Found, Intake, Store, StoreError, StoreReader};
+use papertrader_store::{Batch, CommitError, Found, Intake, Loaded, Store, StoreError, StoreReader};
 
 use crate::driver::{Event, Events};
 use crate::lease::Tenure;
@@ -26,6 +26,8 @@ pub(crate) type OrderKey = (AccountId, ClientOrderId);
 pub(crate) struct Database {
     pub(crate) store: Box<dyn Store>,
     pub(crate) tenure: Tenure,
+    /// What the store holds.
+    pub(crate) loaded: Loaded,
 }
 
 /// What the writer is to do.

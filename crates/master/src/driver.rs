@@ -29,7 +29,7 @@ use papertrader_protocol::link::{LinkPing, LinkPong, LinkWelcome, SessionPresenc
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Header, Instruction, Reason, Request};
-use papertrader_store::{Batch, Change, CommitError, Store, StoreError};
+use papertrader_store::{Batch, Change, CommitError, Loaded, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -154,8 +154,8 @@ impl Master {
             Ticks::Manual(_) => 0,
         };
         let driver = tokio::task::spawn_blocking(move || {
-            prepare(store.as_mut(), source.as_ref(), &clock)?;
-            let database = Database { store, tenure };
+            let loaded = prepare(store.as_mut(), source.as_ref(), &clock)?;
+            let database = Database { store, tenure, loaded };
             Driver::new(config, database, source, clock, interval, about, sender)
         })
         .await
@@ -201,12 +201,13 @@ impl Master {
     }
 }
 
-/// Stores what must be there before the first command: instruments with their history.
+/// Stores what must be there before the first command: instruments with their history. Returns what
+/// is stored then.
 fn prepare(
     store: &mut dyn Store,
     source: &dyn PriceSource,
     clock: &Clock,
-) -> Result<(), MasterError> {
+) -> Result<Loaded, MasterError> {
     let loaded = store.load()?;
     clock.raise(loaded.last_wall);
     let mut last = loaded.last_batch;
@@ -237,7 +238,11 @@ fn prepare(
         intake.forget()?;
     }
     let changes = preparation(source, &loaded)?;
-    if changes.is_empty() { Ok(()) } else { commit(store, changes) }
+    if !changes.is_empty() {
+        commit(store, changes)?;
+    }
+    // Much is loaded: a second time only if it changed.
+    if last == loaded.last_batch { Ok(loaded) } else { Ok(store.load()?) }
 }
 
 /// What reports to the driver.
@@ -329,8 +334,7 @@ impl Driver {
         about: About,
         events: Events,
     ) -> Result<Driver, MasterError> {
-        let Database { mut store, tenure } = database;
-        let loaded = store.load()?;
+        let Database { mut store, tenure, loaded } = database;
         let mut readers = Vec::new();
         for _ in 0..config.read_threads.max(1) {
             readers.push(store.reader()?);

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
+use std::sync::{Arc, OnceLock};
 
 use fastbloom::BloomFilter;
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
@@ -20,6 +21,8 @@ use siphasher::sip::SipHasher24;
 
 /// Keys for which a filter is made at first; each further one has room for twice as many.
 const FIRST_FILTER: usize = 1 << 20;
+/// How often a filter is made twice as large as the one before.
+const MOST_DOUBLINGS: usize = 8;
 /// How often a filter says "perhaps" of a key that it does not have.
 const FALSE_POSITIVES: f64 = 0.000_1;
 
@@ -94,7 +97,10 @@ pub(crate) struct Index {
     by_account: FxHashMap<AccountId, Vec<OrderId>>,
     /// Open orders that came after the last settlement: those that may have no row in `waiting`.
     fresh: Vec<OrderId>,
+    /// The keys of what was decided or marked since the index was made.
     known: Filter,
+    /// The keys of what was decided or marked before, once they were read.
+    past: Arc<OnceLock<Filter>>,
 }
 
 impl Index {
@@ -107,6 +113,7 @@ impl Index {
             by_account: HashMap::default(),
             fresh: Vec::new(),
             known: Filter::default(),
+            past: Arc::default(),
         }
     }
 
@@ -119,9 +126,19 @@ impl Index {
         self.open.insert(order, open);
     }
 
-    /// The key of an order that is not open, or of a mark.
-    pub(crate) fn add_known(&mut self, key: OrderKey) {
-        self.known.insert(key);
+    /// Where the keys of the past are put once they were read.
+    pub(crate) fn past(&self) -> Arc<OnceLock<Filter>> {
+        Arc::clone(&self.past)
+    }
+
+    /// The keys of the past were read.
+    pub(crate) fn learn_past(&self, filter: Filter) {
+        // Once only: what is there is complete.
+        let _ = self.past.set(filter);
+    }
+
+    pub(crate) fn knows_past(&self) -> bool {
+        self.past.get().is_some()
     }
 
     /// The open orders of an account, in order of their numbers.
@@ -135,9 +152,10 @@ impl Index {
         self.open_of(key.account).iter().copied().filter(has_key)
     }
 
-    /// False if no decided order and no mark has this key.
+    /// False if no decided order and no mark has this key. Always true while the past is unknown.
     pub(crate) fn may_know(&self, key: OrderKey) -> bool {
-        self.known.may_have(key)
+        let may_have = |filter: &Filter| filter.may_have(key.hash);
+        may_have(&self.known) || self.past.get().is_none_or(may_have)
     }
 
     /// Takes over what was committed.
@@ -158,7 +176,7 @@ impl Index {
         let mut touched = FxHashSet::default();
         for order in &staged.closed {
             if let Some(open) = self.open.remove(order) {
-                self.known.insert(open.key);
+                self.known.insert(open.key.hash);
                 touched.insert(open.key.account);
             }
         }
@@ -171,7 +189,7 @@ impl Index {
             }
         }
         for key in staged.known {
-            self.known.insert(key);
+            self.known.insert(key.hash);
         }
         if staged.settled {
             self.fresh.clear();
@@ -314,30 +332,44 @@ impl<'a> Staged<'a> {
     }
 }
 
-/// Keys that may be known. It grows by further filters, so that none is ever made anew.
+/// Keys that may be known, by their hashes. It grows by further filters, so that none is ever made
+/// anew.
 #[derive(Debug, Default)]
-struct Filter {
+pub(crate) struct Filter {
     filters: Vec<BloomFilter>,
     /// Room left in the last one.
     room: usize,
 }
 
 impl Filter {
-    fn insert(&mut self, key: OrderKey) {
+    /// With room for so many keys.
+    pub(crate) fn with_room(keys: u64) -> Filter {
+        let mut filter = Filter::default();
+        if keys > 0 {
+            filter.grow(usize::try_from(keys).unwrap_or(FIRST_FILTER));
+        }
+        filter
+    }
+
+    pub(crate) fn insert(&mut self, hash: u64) {
         if self.room == 0 {
-            self.room = FIRST_FILTER << self.filters.len();
-            // A fixed seed: what is inserted is hashed well already.
-            let filter = BloomFilter::with_false_pos(FALSE_POSITIVES).seed(&0);
-            self.filters.push(filter.expected_items(self.room));
+            self.grow(FIRST_FILTER << self.filters.len().min(MOST_DOUBLINGS));
         }
         if let Some(last) = self.filters.last_mut() {
-            last.insert_hash(key.hash);
+            last.insert_hash(hash);
             self.room -= 1;
         }
     }
 
-    fn may_have(&self, key: OrderKey) -> bool {
-        self.filters.iter().rev().any(|filter| filter.contains_hash(key.hash))
+    pub(crate) fn may_have(&self, hash: u64) -> bool {
+        self.filters.iter().rev().any(|filter| filter.contains_hash(hash))
+    }
+
+    fn grow(&mut self, room: usize) {
+        // A fixed seed: what is inserted is hashed well already.
+        let filter = BloomFilter::with_false_pos(FALSE_POSITIVES).seed(&0);
+        self.filters.push(filter.expected_items(room));
+        self.room = room;
     }
 }
 
@@ -366,6 +398,8 @@ mod tests {
     #[test]
     fn a_batch_sees_its_own_changes_and_the_index_only_what_is_applied() {
         let mut index = Index::new(2, 1, 1);
+        assert!(index.may_know(key(1, "a")), "the past is not known yet");
+        index.learn_past(Filter::default());
         index.add_open(OrderId(1), open(1, "a"));
         let mut staged = Staged::new(&index);
         staged.place(OrderId(2), key(1, "b"), Some(open(1, "b")));
@@ -413,10 +447,10 @@ mod tests {
                 .map(move |n| OrderKey { account, hash: (n << 32) | (n * 0x9e37) })
         };
         for key in keys(0) {
-            filter.insert(key);
+            filter.insert(key.hash);
         }
-        assert!(keys(0).all(|key| filter.may_have(key)));
-        let wrong = keys(1 << 20).filter(|key| filter.may_have(*key)).count();
+        assert!(keys(0).all(|key| filter.may_have(key.hash)));
+        let wrong = keys(1 << 20).filter(|key| filter.may_have(key.hash)).count();
         assert!(wrong < 200, "{wrong} of 200,000");
     }
 }

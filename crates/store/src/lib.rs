@@ -15,6 +15,7 @@ mod index;
 mod intake;
 pub mod lease;
 pub mod location;
+mod past;
 pub mod postgres;
 mod read;
 pub mod report;

@@ -37,6 +37,7 @@ use schema::Session;
 
 use crate::index::{Changes, Index};
 use crate::lease::Lease;
+use crate::past::Filling;
 use crate::read::{self, Ask, Consistent, Reader, SharedIndex, read_index};
 use crate::verify;
 use crate::{
@@ -60,6 +61,8 @@ pub struct PostgresStore {
     /// The last batch in the index. It is read at its first use, so that a damaged database can be
     /// opened and verified.
     indexed: Option<BatchNumber>,
+    /// Reads the past of the index.
+    filling: Option<Filling>,
     /// The index was compared with what this connection sees.
     compared: bool,
     /// What the index takes over if a batch turns out to be stored whose COMMIT had no answer.
@@ -103,6 +106,7 @@ impl PostgresStore {
             holder,
             index: Arc::new(RwLock::new(Index::new(0, 0, 0))),
             indexed: None,
+            filling: None,
             compared: false,
             unknown: None,
         })
@@ -136,6 +140,12 @@ impl PostgresStore {
                 None => Some(self.read_all(read::index)?),
             };
             if let Some(index) = index {
+                self.filling = None;
+                if !index.knows_past() {
+                    let address = Arc::clone(&self.address);
+                    let connection = Readable { address, client: None };
+                    self.filling = Some(Filling::start(connection, &index)?);
+                }
                 *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
             }
             self.indexed = Some(last);

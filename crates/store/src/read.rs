@@ -21,6 +21,7 @@ use papertrader_core::snapshot::Mark;
 use papertrader_core::time::{MarketTime, WallTime};
 
 use crate::index::{Index, Open, OrderKey, generation};
+use crate::past;
 use crate::rows::{self, BAR_COLUMNS, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
 use crate::{
     Boot, Found, HistoryRow, InstrumentRow, Loaded, PassHash, Profile, SessionKey, StoreError,
@@ -280,7 +281,7 @@ fn open_orders(ask: &dyn Ask) -> Result<Vec<OrderRecord>, StoreError> {
     Ok(open)
 }
 
-/// The index of what is stored.
+/// The index of what is stored. Of many orders it does not know the past yet.
 pub(crate) fn index(ask: &dyn Ask) -> Result<Index, StoreError> {
     let count = |sql: &str, table: &'static str| {
         let last = first(ask, sql, &[], |row| Reading::new(row, table, 1).number::<u32>(0))?;
@@ -303,18 +304,24 @@ pub(crate) fn index(ask: &dyn Ask) -> Result<Index, StoreError> {
         };
         index.add_open(order.id, open);
     }
-    ask.for_each("SELECT account, hash FROM outcome", &[], &mut |row| {
-        let row = Reading::new(row, "outcome", 0);
-        let hash = row.integer(1)?.cast_unsigned();
-        index.add_known(OrderKey { account: row.account(0)?, hash });
-        Ok(())
-    })?;
-    ask.for_each("SELECT account, client_order_id FROM cancel_mark", &[], &mut |row| {
-        let row = Reading::new(row, "cancel_mark", 2);
-        index.add_known(OrderKey::new(row.account(0)?, &row.parsed(1)?));
-        Ok(())
-    })?;
+    past::fill_if_few(&index, ask)?;
     Ok(index)
+}
+
+/// The hashes of the keys of all decided orders of a generation.
+pub(crate) fn decided_keys(ask: &dyn Ask, generation: u64) -> Result<Vec<u64>, StoreError> {
+    let values = [generation.cast_signed().into()];
+    rows(ask, "SELECT hash FROM outcome WHERE generation = ?1", &values, |row| {
+        Ok(Reading::new(row, "outcome", 0).integer(0)?.cast_unsigned())
+    })
+}
+
+/// The hashes of the keys of all client order IDs that were cancelled before an order with them came.
+pub(crate) fn marks(ask: &dyn Ask) -> Result<Vec<u64>, StoreError> {
+    rows(ask, "SELECT account, client_order_id FROM cancel_mark", &[], |row| {
+        let row = Reading::new(row, "cancel_mark", 2);
+        Ok(OrderKey::new(row.account(0)?, &row.parsed(1)?).hash)
+    })
 }
 
 fn head(ask: &dyn Ask) -> Result<Head, StoreError> {

@@ -27,6 +27,7 @@ use failure::{Phase, of_batch, of_read};
 use intake::IntakeFile;
 
 use crate::index::{Changes, Index};
+use crate::past::Filling;
 use crate::read::{self, Reader, SharedIndex, read_index};
 use crate::{
     Batch, CommitError, Found, Intake, Loaded, Location, Mismatch, Sieve, Store, StoreError,
@@ -44,6 +45,8 @@ pub struct SqliteStore {
     /// The index is that of the connection. It is read at its first use, so that a damaged database
     /// can be opened and verified.
     indexed: bool,
+    /// Reads the past of the index.
+    filling: Option<Filling>,
     checkpointer: Checkpointer,
 }
 
@@ -67,6 +70,7 @@ impl SqliteStore {
             connection: Some(connection),
             index: Arc::new(RwLock::new(Index::new(0, 0, 0))),
             indexed: false,
+            filling: None,
             checkpointer: Checkpointer::start(path)
                 .map_err(|error| StoreError::Database(error.to_string()))?,
         })
@@ -80,7 +84,12 @@ impl SqliteStore {
     /// Reads the index of this connection, if that was not done yet.
     fn ensure_indexed(&mut self) -> Result<(), StoreError> {
         if !self.indexed {
+            self.filling = None;
             let index = self.read(|connection| read::index(connection))?;
+            if !index.knows_past() {
+                let connection = schema::connect_reader(&self.path).map_err(of_read)?;
+                self.filling = Some(Filling::start(connection, &index)?);
+            }
             *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
             self.indexed = true;
         }
