@@ -30,6 +30,8 @@ use crate::{
 
 /// Generations of keys that are asked for at once, at most.
 const GENERATIONS: u64 = 64;
+/// Accounts for which memory is reserved before they are read, at most.
+const MOST_RESERVED: usize = 10_000_000;
 
 /// What is done with each row of an answer.
 pub(crate) type Each<'e> = dyn FnMut(&dyn Cells) -> Result<(), StoreError> + 'e;
@@ -194,11 +196,14 @@ fn accounts(ask: &dyn Ask) -> Result<(Vec<Profile>, Vec<Account>), StoreError> {
     let sql = "SELECT a.id, a.name, a.name_key, a.email, a.pass_hash, a.since, b.cash, b.granted,
                       a.disabled, a.password_due
                FROM account a LEFT JOIN balance b ON b.account = a.id ORDER BY a.id";
-    let mut expected = 0;
-    let all = rows(ask, sql, &[], |row| {
+    let count = highest(ask, "SELECT coalesce(max(id), 0) FROM account", "account")? as usize;
+    // A number too high is found below; until then it reserves nothing that is not needed.
+    let room = count.min(MOST_RESERVED);
+    let (mut profiles, mut accounts) = (Vec::with_capacity(room), Vec::with_capacity(room));
+    ask.for_each(sql, &[], &mut |row| {
         let row = Reading::new(row, "account", 1);
-        expected += 1;
-        if row.account(0)?.0 != expected {
+        let expected = accounts.len() + 1;
+        if row.account(0)?.0 as usize != expected {
             return Err(row.corrupt(format_args!("account {expected} is missing before it")));
         }
         let profile = Profile {
@@ -217,14 +222,32 @@ fn accounts(ask: &dyn Ask) -> Result<(Vec<Profile>, Vec<Account>), StoreError> {
             disabled: row.flag(8)?,
             ..Account::default()
         };
-        Ok((profile, account))
+        profiles.push(profile);
+        accounts.push(account);
+        Ok(())
     })?;
-    Ok(all.into_iter().unzip())
+    Ok((profiles, accounts))
+}
+
+/// What a query for the highest number of a table says.
+fn highest(ask: &dyn Ask, sql: &str, table: &'static str) -> Result<u32, StoreError> {
+    let last = first(ask, sql, &[], |row| Reading::new(row, table, 1).number::<u32>(0))?;
+    Ok(last.unwrap_or(0))
+}
+
+/// Gives an account all positions that it has.
+fn give(accounts: &mut [Account], owner: Option<usize>, owned: &mut Vec<Position>) {
+    if let Some(account) = owner.and_then(|owner| accounts.get_mut(owner)) {
+        account.positions = owned.as_slice().into();
+    }
+    owned.clear();
 }
 
 fn books(ask: &dyn Ask, mut accounts: Vec<Account>) -> Result<Books, StoreError> {
     let sql = "SELECT account, instrument, quantity, cost FROM position
                ORDER BY account, instrument";
+    // Of one account: it gets a list of just their number.
+    let (mut owner, mut owned) = (None, Vec::new());
     ask.for_each(sql, &[], &mut |row| {
         let row = Reading::new(row, "position", 2);
         let position = Position {
@@ -234,11 +257,17 @@ fn books(ask: &dyn Ask, mut accounts: Vec<Account>) -> Result<Books, StoreError>
             cost: row.cash(3)?,
         };
         let index = (row.account(0)?.0 as usize).checked_sub(1);
-        let account = index.and_then(|index| accounts.get_mut(index));
-        let account = account.ok_or_else(|| row.corrupt("there is no such account"))?;
-        account.positions.push(position);
+        if index.is_none_or(|index| index >= accounts.len()) {
+            return Err(row.corrupt("there is no such account"));
+        }
+        if owner != index {
+            give(&mut accounts, owner, &mut owned);
+            owner = index;
+        }
+        owned.push(position);
         Ok(())
     })?;
+    give(&mut accounts, owner, &mut owned);
     let mut books = Books::new();
     for account in accounts {
         books.restore_account(account);
@@ -283,12 +312,8 @@ fn open_orders(ask: &dyn Ask) -> Result<Vec<OrderRecord>, StoreError> {
 
 /// The index of what is stored. Of many orders it does not know the past yet.
 pub(crate) fn index(ask: &dyn Ask) -> Result<Index, StoreError> {
-    let count = |sql: &str, table: &'static str| {
-        let last = first(ask, sql, &[], |row| Reading::new(row, table, 1).number::<u32>(0))?;
-        Ok::<u32, StoreError>(last.unwrap_or(0))
-    };
-    let accounts = count("SELECT coalesce(max(id), 0) FROM account", "account")?;
-    let instruments = count("SELECT coalesce(max(id), 0) FROM instrument", "instrument")?;
+    let accounts = highest(ask, "SELECT coalesce(max(id), 0) FROM account", "account")?;
+    let instruments = highest(ask, "SELECT coalesce(max(id), 0) FROM instrument", "instrument")?;
     let mut index = Index::new(accounts, instruments, next_order(ask)?.0 - 1);
     let waiting: HashSet<OrderId> = rows(ask, "SELECT id FROM waiting", &[], |row| {
         Reading::new(row, "waiting", 1).number(0).map(OrderId)
