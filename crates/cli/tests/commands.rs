@@ -737,6 +737,24 @@ async fn a_benchmark_checks_what_it_measured_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_benchmark_of_starts_starts_the_servers_on_the_books_that_it_made() {
+    let config = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_str().unwrap();
+    let size = ["--accounts", "30", "--fills", "200", "--symbols", "10", "--rounds", "2"];
+    let bench = [&["bench", "start", "--json", "--dir", place][..], &size].concat();
+    let got = run(config.path(), "", &bench, "").await;
+    assert_eq!(got.code, 0, "{got:?}");
+    let report: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+    assert_eq!((&report["verified"], &report["fills"]), (&true.into(), &200.into()));
+    let times = report["ready_seconds"].as_array().unwrap();
+    assert!(times.len() == 2 && times.iter().all(|time| time.as_f64() > Some(0.0)), "{got:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let few = run(config.path(), "", &["bench", "start", "--fills", "1"], "").await;
+    assert_eq!(few.err, "--fills must be at least five for each account\n");
+}
+
+#[tokio::test]
 async fn a_benchmark_says_which_store_it_cannot_use() {
     let config = tempfile::tempdir().unwrap();
     let place = config.path().to_str().unwrap();

@@ -12,7 +12,9 @@ use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::Order;
 use papertrader_node::{error, warn};
-use papertrader_store::{Batch, CommitError, Found, Intake, Loaded, Store, StoreError, StoreReader};
+use papertrader_store::{
+    Batch, CommitError, Found, Intake, Loaded, Store, StoreError, StoreReader,
+};
 
 use crate::driver::{Event, Events};
 use crate::lease::Tenure;

@@ -116,9 +116,12 @@ fn measure(args: &StartArgs, output: &Output) -> Result<Report, BenchError> {
         }
     }
     let mut store = deployment::books(&data)?;
-    if store.load()?.books.accounts().count() != args.accounts as usize {
-        return Err(wrong("accounts are missing"));
+    let loaded = store.load()?;
+    let made = (loaded.books.accounts().count() as u64, loaded.next_order.0 - 1);
+    if made != (args.accounts.into(), args.fills) || loaded.books.open_orders().count() > 0 {
+        return Err(wrong("accounts or fills are missing"));
     }
+    drop(loaded);
     if let Some(mismatch) = store.verify()?.first() {
         return Err(wrong(&mismatch.what));
     }

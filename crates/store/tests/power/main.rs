@@ -13,6 +13,7 @@
 
 mod disk;
 mod moments;
+mod promises;
 mod record;
 #[allow(dead_code, reason = "the contract suite uses the rest")]
 #[path = "../contract/trading.rs"]
@@ -49,6 +50,11 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
+/// Tells the recording that this was acknowledged, in one write.
+fn say(number: u64) {
+    std::io::stdout().write_all(format!("ack {number}\n").as_bytes()).unwrap();
+}
+
 /// The next batch of the story: each third is large, so that the log is soon long enough to be
 /// copied.
 fn next_batch(trading: &mut Trading) -> Batch {
@@ -77,11 +83,10 @@ fn child() {
     let directory = std::env::var_os(DIRECTORY).expect("this test is run by others");
     let directory = Path::new(&directory);
     let mut trading = Trading::new(setting(SEED, 1));
-    let mut out = std::io::stdout();
-    let mut commit = |store: &mut SqliteStore, trading: &mut Trading| {
+    let commit = |store: &mut SqliteStore, trading: &mut Trading| {
         let batch = next_batch(trading);
         store.commit(&batch).unwrap();
-        out.write_all(format!("ack {}\n", batch.number.0).as_bytes()).unwrap();
+        say(batch.number.0);
     };
     let open = || SqliteStore::open(&directory.join(DATABASE), "one").unwrap();
     // The last connection that is closed copies the log and removes it.
