@@ -242,7 +242,11 @@ fn prepare(
         commit(store, changes)?;
     }
     // Much is loaded: a second time only if it changed.
-    if last == loaded.last_batch { Ok(loaded) } else { Ok(store.load()?) }
+    if last == loaded.last_batch {
+        return Ok(loaded);
+    }
+    drop(loaded);
+    Ok(store.load()?)
 }
 
 /// What reports to the driver.

@@ -342,18 +342,12 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// With room for so many keys.
-    pub(crate) fn with_room(keys: u64) -> Filter {
-        let mut filter = Filter::default();
-        if keys > 0 {
-            filter.grow(usize::try_from(keys).unwrap_or(FIRST_FILTER));
-        }
-        filter
-    }
-
     pub(crate) fn insert(&mut self, hash: u64) {
         if self.room == 0 {
-            self.grow(FIRST_FILTER << self.filters.len().min(MOST_DOUBLINGS));
+            self.room = FIRST_FILTER << self.filters.len().min(MOST_DOUBLINGS);
+            // A fixed seed: what is inserted is hashed well already.
+            let filter = BloomFilter::with_false_pos(FALSE_POSITIVES).seed(&0);
+            self.filters.push(filter.expected_items(self.room));
         }
         if let Some(last) = self.filters.last_mut() {
             last.insert_hash(hash);
@@ -363,13 +357,6 @@ impl Filter {
 
     pub(crate) fn may_have(&self, hash: u64) -> bool {
         self.filters.iter().rev().any(|filter| filter.contains_hash(hash))
-    }
-
-    fn grow(&mut self, room: usize) {
-        // A fixed seed: what is inserted is hashed well already.
-        let filter = BloomFilter::with_false_pos(FALSE_POSITIVES).seed(&0);
-        self.filters.push(filter.expected_items(room));
-        self.room = room;
     }
 }
 

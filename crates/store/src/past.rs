@@ -13,26 +13,32 @@ use papertrader_core::ids::OrderId;
 
 use crate::StoreError;
 use crate::index::{Filter, GENERATION_BITS, Index, generation};
-use crate::read::{self, Ask, Consistent};
+use crate::read::{self, Ask, Consistent, MarkKey};
 
-/// So many orders are read at once while the index is made.
+/// So many orders, and so many marks, are read at once while the index is made.
 const AT_ONCE: u64 = 1 << GENERATION_BITS;
 /// Before a database is asked again that said no.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Reads the keys of few orders into the index that is being made.
 pub(crate) fn fill_if_few(index: &Index, ask: &dyn Ask) -> Result<(), StoreError> {
-    if index.last_order <= AT_ONCE {
-        let mut filter = Filter::with_room(index.last_order);
-        for part in parts(index.last_order) {
-            part.read(ask)?.into_iter().for_each(|hash| filter.insert(hash));
-        }
-        index.learn_past(filter);
+    if index.last_order > AT_ONCE {
+        return Ok(());
     }
+    let mut filter = Filter::default();
+    let mut next = Some(Part::FIRST);
+    while let Some(part) = next {
+        if matches!(part, Part::Marks(Some(_))) {
+            // There are many marks.
+            return Ok(());
+        }
+        next = part.read(ask, index.last_order, &mut filter)?;
+    }
+    index.learn_past(filter);
     Ok(())
 }
 
-/// A thread that reads them. It ends when this is dropped.
+/// A thread that reads them. It is told to end when this is dropped.
 pub(crate) struct Filling {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -50,12 +56,17 @@ impl Filling {
             if let Some(filter) = fill(&mut connection, last, &stopped, AGAIN) {
                 // It is set once only: an index has one of these.
                 let _ = past.set(filter);
-                tracing::debug!(orders = last, "the orders of the past are known");
+                tracing::info!(last_order = last, "the orders of the past are known");
             }
         };
         let thread = thread::Builder::new().name("store-past".to_owned()).spawn(fill);
         let thread = thread.map_err(|error| StoreError::Database(error.to_string()))?;
         Ok(Filling { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Does not wait for its end: a server may be long in answering.
+    pub(crate) fn abandon(mut self) {
+        self.thread = None;
     }
 }
 
@@ -70,50 +81,72 @@ impl Drop for Filling {
 }
 
 /// What is read in one transaction.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Part {
-    Marks,
+    /// The first marks, or those after this one.
+    Marks(Option<MarkKey>),
     Generation(u64),
 }
 
 impl Part {
-    fn read(self, ask: &dyn Ask) -> Result<Vec<u64>, StoreError> {
-        match self {
-            Part::Marks => read::marks(ask),
-            Part::Generation(generation) => read::decided_keys(ask, generation),
-        }
+    const FIRST: Part = Part::Marks(None);
+
+    /// Adds it to the filter; what comes next.
+    fn read(
+        &self,
+        ask: &dyn Ask,
+        last_order: u64,
+        filter: &mut Filter,
+    ) -> Result<Option<Part>, StoreError> {
+        Ok(match self {
+            Part::Marks(after) => {
+                let (hashes, last) = read::marks(ask, after.as_ref(), AT_ONCE as usize)?;
+                let is_full = hashes.len() as u64 == AT_ONCE;
+                hashes.into_iter().for_each(|hash| filter.insert(hash));
+                let more = last.filter(|_| is_full);
+                Some(more.map_or(Part::Generation(0), |last| Part::Marks(Some(last))))
+            }
+            Part::Generation(number) => {
+                let hashes = read::decided_keys(ask, *number)?;
+                hashes.into_iter().for_each(|hash| filter.insert(hash));
+                let is_last = *number >= generation(OrderId(last_order));
+                (!is_last).then_some(Part::Generation(number + 1))
+            }
+        })
     }
 }
 
-fn parts(last_order: u64) -> impl Iterator<Item = Part> {
-    let generations = (0..=generation(OrderId(last_order))).map(Part::Generation);
-    std::iter::once(Part::Marks).chain(generations)
-}
-
-/// `None` when it is told to stop.
+/// `None` when it is told to stop, or the database holds what cannot be read.
 fn fill(
     connection: &mut impl Consistent,
     last_order: u64,
     stopped: &Receiver<()>,
     again: Duration,
 ) -> Option<Filter> {
-    let mut filter = Filter::with_room(last_order);
-    for part in parts(last_order) {
-        let hashes = loop {
-            if stopped.try_recv() == Err(TryRecvError::Disconnected) {
+    let mut filter = Filter::default();
+    let mut next = Some(Part::FIRST);
+    while let Some(part) = &next {
+        if stopped.try_recv() == Err(TryRecvError::Disconnected) {
+            return None;
+        }
+        // What is read in vain is read again: a key may stand in the filter twice.
+        match connection.consistent(|ask| part.read(ask, last_order, &mut filter)) {
+            Ok(after) => next = after,
+            Err(error @ StoreError::Corrupt(_)) => {
+                tracing::error!(
+                    %error,
+                    "the orders of the past cannot be read, and each new one is looked for in the \
+                     database: see what `papertrader admin verify` says"
+                );
                 return None;
             }
-            match connection.consistent(|ask| part.read(ask)) {
-                Ok(hashes) => break hashes,
-                Err(error) => {
-                    tracing::warn!(%error, "the orders of the past cannot be read: trying again");
-                    if stopped.recv_timeout(again) == Err(RecvTimeoutError::Disconnected) {
-                        return None;
-                    }
+            Err(error) => {
+                tracing::warn!(%error, "the orders of the past cannot be read: trying again");
+                if stopped.recv_timeout(again) == Err(RecvTimeoutError::Disconnected) {
+                    return None;
                 }
             }
-        };
-        hashes.into_iter().for_each(|hash| filter.insert(hash));
+        }
     }
     Some(filter)
 }
@@ -132,7 +165,7 @@ mod tests {
         let tables = "CREATE TABLE outcome (generation INTEGER, hash INTEGER);
                       CREATE TABLE cancel_mark (account INTEGER, client_order_id TEXT);
                       INSERT INTO outcome VALUES (0, 1), (0, -2), (1, 3), (1, 4), (2, 5), (2, 6);
-                      INSERT INTO cancel_mark VALUES (7, 'a mark')";
+                      INSERT INTO cancel_mark VALUES (7, 'a-mark')";
         connection.execute_batch(tables).unwrap();
         connection
     }
@@ -140,7 +173,7 @@ mod tests {
     const LAST: u64 = (2 << GENERATION_BITS) + 5;
 
     fn assert_complete(filter: &Filter) {
-        let marked = OrderKey::new(AccountId(7), &"a mark".parse().unwrap());
+        let marked = OrderKey::new(AccountId(7), &"a-mark".parse().unwrap());
         for hash in [1, 2_u64.wrapping_neg(), 3, 4, 5, 6, marked.hash] {
             assert!(filter.may_have(hash), "{hash}");
         }
@@ -168,6 +201,28 @@ mod tests {
         assert_complete(&filter.expect("it was not told to stop"));
         drop(stop);
         assert!(fill(&mut connection, LAST, &stopped, AGAIN).is_none());
+    }
+
+    #[test]
+    fn marks_are_read_in_pages_and_each_once() {
+        let connection = database();
+        let more = "INSERT INTO cancel_mark VALUES (7, 'b'), (7, 'A'), (6, 'z'), (8, 'a')";
+        connection.execute_batch(more).unwrap();
+        let (mut hashes, mut after) = (Vec::new(), None);
+        loop {
+            let (page, last) = read::marks(&connection, after.as_ref(), 2).unwrap();
+            assert!(page.len() <= 2);
+            hashes.extend(page);
+            match last {
+                Some(last) => after = Some(last),
+                None => break,
+            }
+        }
+        let mut expected = [(6, "z"), (7, "A"), (7, "a-mark"), (7, "b"), (8, "a")]
+            .map(|(account, id)| OrderKey::new(AccountId(account), &id.parse().unwrap()).hash);
+        hashes.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(hashes, expected);
     }
 
     #[test]

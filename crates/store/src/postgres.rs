@@ -140,7 +140,7 @@ impl PostgresStore {
                 None => Some(self.read_all(read::index)?),
             };
             if let Some(index) = index {
-                self.filling = None;
+                self.abandon_filling();
                 if !index.knows_past() {
                     let address = Arc::clone(&self.address);
                     let connection = Readable { address, client: None };
@@ -152,6 +152,12 @@ impl PostgresStore {
         }
         self.compared = true;
         Ok(())
+    }
+
+    fn abandon_filling(&mut self) {
+        if let Some(filling) = self.filling.take() {
+            filling.abandon();
+        }
     }
 
     fn apply(&mut self, changes: Changes) {
@@ -217,6 +223,12 @@ impl PostgresStore {
         if !ended {
             self.client = None;
         }
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.abandon_filling();
     }
 }
 

@@ -341,12 +341,31 @@ pub(crate) fn decided_keys(ask: &dyn Ask, generation: u64) -> Result<Vec<u64>, S
     })
 }
 
-/// The hashes of the keys of all client order IDs that were cancelled before an order with them came.
-pub(crate) fn marks(ask: &dyn Ask) -> Result<Vec<u64>, StoreError> {
-    rows(ask, "SELECT account, client_order_id FROM cancel_mark", &[], |row| {
+/// Whose client order ID was cancelled before an order with it came.
+pub(crate) type MarkKey = (AccountId, ClientOrderId);
+
+/// The hashes of the keys of the marks after one, or of the first ones, at most `limit`, and the last
+/// of these marks.
+pub(crate) fn marks(
+    ask: &dyn Ask,
+    after: Option<&MarkKey>,
+    limit: usize,
+) -> Result<(Vec<u64>, Option<MarkKey>), StoreError> {
+    let sql = "SELECT account, client_order_id FROM cancel_mark
+               WHERE (account, client_order_id) > (?1, ?2)
+               ORDER BY account, client_order_id LIMIT ?3";
+    // No account has the number 0.
+    let (account, id) = after.map_or((0, ""), |(account, id)| (account.0, id.as_str()));
+    let values = [account.into(), Value::Text(id), sql_limit(limit).into()];
+    let (mut hashes, mut last) = (Vec::new(), None);
+    ask.for_each(sql, &values, &mut |row| {
         let row = Reading::new(row, "cancel_mark", 2);
-        Ok(OrderKey::new(row.account(0)?, &row.parsed(1)?).hash)
-    })
+        let mark = (row.account(0)?, row.parsed(1)?);
+        hashes.push(OrderKey::new(mark.0, &mark.1).hash);
+        last = Some(mark);
+        Ok(())
+    })?;
+    Ok((hashes, last))
 }
 
 fn head(ask: &dyn Ask) -> Result<Head, StoreError> {

@@ -1,7 +1,8 @@
 //! `papertrader bench start`: how long a master takes from the start of the program until it is ready,
 //! on books with many accounts and fills.
 //!
-//! The books are read by the system before (they were just written). Invariant: in the end they are
+//! The books are in the system's memory, for they were just written. Nobody has a password, a session
+//! or an open order. Invariant: in the end they are
 //! loaded and folded anew, and are what was written.
 
 use std::path::PathBuf;
@@ -140,7 +141,7 @@ fn text(report: &Report) -> String {
     let times: Vec<String> =
         report.ready_seconds.iter().map(|seconds| format!("{seconds:.2}")).collect();
     format!(
-        "{} accounts, {} fills, {} symbols\nready after {:.2} s (median of {})\n\nthe books were \
+        "{} accounts, {} fills, {} symbols\nready after {:.2} s (median of {}), the books in the system's memory\n\nthe books were \
          folded anew and are right\n",
         report.accounts,
         report.fills,

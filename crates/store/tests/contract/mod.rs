@@ -178,6 +178,13 @@ pub(crate) fn an_order_is_found_however_many_came_after_it(backend: &dyn Backend
             let found = Some(Found::Order(record.clone()));
             assert_eq!(reader.order(key.0, &key.1).unwrap(), found);
             assert_eq!(store.find(&[key]).unwrap(), [found]);
+            // Nor is it accepted again, also while the orders of the past are being read.
+            let mut again = record.clone();
+            again.order.id = OrderId((1 << 32) + 1);
+            let wall = WallTime(trading.wall + 1);
+            let changes = vec![Change::PlaceOrder(again)];
+            let batch = Batch { number: BatchNumber(trading.batch + 1), wall, changes };
+            assert_contradiction(store.commit(&batch), "client order ID");
         }
         store.reconnect().unwrap();
     }
