@@ -184,26 +184,6 @@ async fn the_end_does_not_wait_forever_and_says_what_is_known() {
 }
 
 #[tokio::test]
-async fn the_end_does_not_wait_for_who_is_sent_away_already() {
-    let (scene, mut link) = Scene::ready(|c| {
-        c.drain = Duration::from_millis(50);
-        c.write_timeout = Duration::from_secs(3_600);
-        c.order_wait = Duration::from_secs(3_600);
-    })
-    .await;
-    let mut client = scene.logged_in(&mut link, 1).await;
-    let sent = client.send(Instruction::PurchaseAsset, &["AAPL", "1", "x"]).await;
-    link.expect(Instruction::PurchaseAsset).await;
-    // Bad bytes are answered at once, and the order until the time to write is over.
-    client.write(&[0xff; 40]).await;
-    client.expect_refusal(0, Instruction::Goodbye, Reason::BadVersion).await;
-    scene.trigger.pull();
-    client.expect_refusal(sent, Instruction::PurchaseFail, Reason::OutcomeUnknown).await;
-    assert!(client.read().await.is_none());
-    scene.end().await;
-}
-
-#[tokio::test]
 async fn the_end_without_a_master_drops_orders_that_were_never_sent() {
     let scene = Scene::unlinked(|c| c.drain = Duration::from_millis(50)).await;
     let (mut link, _) = scene.master.accept().await;
