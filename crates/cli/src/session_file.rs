@@ -3,6 +3,7 @@
 //! It is a secret: whoever reads it is the user. Invariant: the session ID is in the file and never
 //! in what is printed.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub(crate) struct SavedSession {
     pub(crate) servers: Vec<String>,
     /// The server that was used last, then those of the last list of workers; the same form.
     pub(crate) workers: Vec<String>,
+    /// The fingerprints of their certificates as that list said them, by address.
+    #[serde(default)]
+    pub(crate) certificates: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for SavedSession {
@@ -91,6 +95,7 @@ mod tests {
             deployment: "d".into(),
             servers: vec!["127.0.0.1:2049".into()],
             workers: vec!["tcp://127.0.0.1:2050".into()],
+            certificates: BTreeMap::from([("127.0.0.1:2051".into(), "07".repeat(32))]),
         }
     }
 

@@ -5,6 +5,7 @@
 //! harm; `register` and `login` are sent once. A worker that does not know the session (it was
 //! started again) is shown it once more, then the request is repeated.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::AsyncWriteExt;
@@ -172,6 +173,14 @@ impl Client {
     /// worker without TLS may not be used if the list came over TLS.
     pub fn listed(&self) -> Vec<String> {
         self.inner.listed().addresses().map(Address::to_string).collect()
+    }
+
+    /// What the last list of workers says of their certificates, by `host:port`, if it came from a
+    /// server that is believed. An application that keeps the servers keeps this with them and gives
+    /// it back in [`crate::Trust::listed`]: else whoever is at the address of one that was
+    /// never used passes as a first use.
+    pub fn listed_certificates(&self) -> HashMap<String, Fingerprint> {
+        self.inner.listed().certificates()
     }
 
     /// What is to be remembered of certificates, and was not in [`crate::Trust::known`]: those of

@@ -31,6 +31,9 @@ const MAX_LISTED: usize = 1_000;
 pub struct Trust {
     /// The fingerprints that are known, by `host:port` (see [`Address::place`]).
     pub known: HashMap<String, Fingerprint>,
+    /// What an earlier client's [`crate::Client::listed_certificates`] said, by `host:port`: it counts as
+    /// a list does, until one comes that names the address.
+    pub listed: HashMap<String, Fingerprint>,
     /// Whether the certificate of an address of which nothing is known is taken and learnt.
     /// Default: `true`.
     pub first_use: bool,
@@ -40,7 +43,12 @@ pub struct Trust {
 
 impl Default for Trust {
     fn default() -> Trust {
-        Trust { known: HashMap::new(), first_use: true, roots: Roots::System }
+        Trust {
+            known: HashMap::new(),
+            listed: HashMap::new(),
+            first_use: true,
+            roots: Roots::System,
+        }
     }
 }
 
@@ -166,6 +174,15 @@ impl Listed {
 
     pub(crate) fn addresses(&self) -> impl Iterator<Item = &Address> {
         self.workers.iter().map(|(address, _)| address)
+    }
+
+    /// The fingerprints, by `host:port`; none if they are not believed.
+    pub(crate) fn certificates(&self) -> HashMap<String, Fingerprint> {
+        let believed = self.workers.iter().filter(|_| self.is_vouched());
+        let named = |(address, print): &(Address, Option<Fingerprint>)| {
+            print.map(|print| (address.place(), print))
+        };
+        believed.filter_map(named).collect()
     }
 
     pub(crate) fn fingerprint(&self, address: &Address) -> Option<Fingerprint> {

@@ -226,6 +226,30 @@ async fn the_list_tells_the_certificate_of_the_next_worker() {
 }
 
 #[tokio::test]
+async fn a_list_that_an_application_has_kept_names_certificates_like_one_of_its_own() {
+    let (one, two) = (Identity::self_made(), Identity::self_made());
+    let (first, second) = (Worker::start_tls(&one).await, Worker::start_tls(&two).await);
+    let known = knowing(&first, one.fingerprint());
+    let (client, mut peer) = greeted(&first, options(known)).await;
+    let place = second.place();
+    log_in(&client, &mut peer, &listed(&[(&place, &two.fingerprint().to_string())])).await;
+    let kept = client.listed_certificates();
+    assert_eq!(kept, HashMap::from([(place.clone(), two.fingerprint())]));
+    drop((client, peer, first));
+
+    // Another process: it comes to the second worker without a list of its own.
+    let later = Trust { listed: kept, first_use: false, ..trust() };
+    let (client, _peer) = greeted(&second, once(later)).await;
+    assert_eq!(client.learnt(), [learnt(&place, &two, How::Listed)]);
+    // Somebody else at that address is no first use.
+    let listed = HashMap::from([(place, one.fingerprint())]);
+    let address = [second.address.clone()];
+    let impostor = Client::connect(&address, once(Trust { listed, ..trust() }));
+    let (client, _) = tokio::join!(impostor, second.try_accept());
+    assert!(matches!(client, Err(ClientError::CertificateChanged { .. })), "{client:?}");
+}
+
+#[tokio::test]
 async fn a_listed_worker_with_another_certificate_is_refused_though_nothing_is_known_of_it() {
     let (one, two) = (Identity::self_made(), Identity::self_made());
     let (first, second) = (Worker::start_tls(&one).await, Worker::start_tls(&two).await);
@@ -334,8 +358,12 @@ async fn a_list_over_plain_tcp_may_lead_to_both_and_teaches_nothing() {
 #[tokio::test]
 async fn a_certificate_that_an_authority_vouches_for_needs_no_first_use() {
     let authority = Authority::new();
-    let believed =
-        |known| Trust { known, first_use: false, roots: Roots::These(vec![authority.root()]) };
+    let believed = |known| Trust {
+        known,
+        first_use: false,
+        roots: Roots::These(vec![authority.root()]),
+        ..trust()
+    };
     let valid = authority.vouch_for("127.0.0.1");
     let mut worker = Worker::start_tls(&valid).await;
     let (client, _peer) = greeted(&worker, options(believed(HashMap::new()))).await;

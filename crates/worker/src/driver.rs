@@ -51,7 +51,9 @@ pub enum WorkerError {
     #[error("{0}")]
     Config(#[from] ConfigError),
     /// The address cannot be listened at.
-    #[error("cannot listen at {address}: {error}")]
+    #[error(
+        "cannot listen at {address}: {error}. Is it in use? `listen` in worker.toml names another"
+    )]
     Listen {
         /// The configured address.
         address: SocketAddr,

@@ -6,7 +6,7 @@ use papertrader_client::{ClientError, Password};
 use papertrader_core::names::{Email, UserName};
 use papertrader_protocol::Reason;
 
-use super::{Context, DEFAULT_SERVER, LoggedIn, user_name, workers_to_keep};
+use super::{Context, DEFAULT_SERVER, LoggedIn, certificates_to_keep, user_name, workers_to_keep};
 use crate::error::CliError;
 use crate::output::json;
 use crate::output::money::money;
@@ -51,6 +51,7 @@ pub(super) async fn login(
         deployment: client.welcome().deployment,
         servers: context.servers(context.file.load()?.as_ref()),
         workers: workers_to_keep(&client),
+        certificates: certificates_to_keep(&client),
     };
     context.file.save(&saved)?;
     let server = client.server();

@@ -13,6 +13,7 @@ mod trust;
 mod watch;
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 use papertrader_client::{Client, ClientError, Learnt, Options, Trust};
 use papertrader_core::names::{Symbol, UserName};
@@ -141,7 +142,10 @@ impl Context<'_> {
         deployment: Option<String>,
     ) -> Result<Client, CliError> {
         let known = self.known.load()?.into_iter().collect();
-        let trust = Trust { known, ..Trust::default() };
+        // One that cannot be read is none: it is the list's to say it again.
+        let kept = saved.into_iter().flat_map(|saved| &saved.certificates);
+        let listed = kept.filter_map(|(at, print)| Some((at.clone(), print.parse().ok()?)));
+        let trust = Trust { known, listed: listed.collect(), ..Trust::default() };
         let options = Options { deployment, trust, ..Options::default() };
         let client = Client::connect(&self.servers(saved), options).await?;
         self.remember(&client)?;
@@ -197,14 +201,17 @@ impl LoggedIn {
     /// Ends the connection and keeps what was learnt about the servers.
     async fn finish(self, context: &Context<'_>) -> Result<(), CliError> {
         let mut workers = workers_to_keep(&self.client);
+        let listed = certificates_to_keep(&self.client);
+        // Without a list, the last one counts.
+        let certificates = if listed.is_empty() { self.saved.certificates.clone() } else { listed };
         self.client.close().await;
         // One command over plain TCP does not make the next ones plain.
         let is_plain = |server: &String| server.starts_with(PLAIN);
         if !self.saved.servers.iter().any(is_plain) {
             workers.retain(|server| !is_plain(server));
         }
-        if workers != self.saved.workers {
-            context.file.save(&SavedSession { workers, ..self.saved })?;
+        if workers != self.saved.workers || certificates != self.saved.certificates {
+            context.file.save(&SavedSession { workers, certificates, ..self.saved })?;
         }
         Ok(())
     }
@@ -215,6 +222,12 @@ fn workers_to_keep(client: &Client) -> Vec<String> {
     let mut workers = vec![client.server()];
     workers.extend(client.listed().into_iter().filter(|listed| *listed != client.server()));
     workers
+}
+
+/// What the last list says of the workers' certificates.
+fn certificates_to_keep(client: &Client) -> BTreeMap<String, String> {
+    let listed = client.listed_certificates().into_iter();
+    listed.map(|(at, fingerprint)| (at, fingerprint.to_string())).collect()
 }
 
 fn user_name(text: &str) -> Result<UserName, CliError> {

@@ -152,7 +152,8 @@ pub(crate) enum ServerError {
     Worker(#[from] papertrader_worker::WorkerError),
     /// A port is not to be had.
     #[error(
-        "cannot listen on {address}: {error}. Is it in use? Choose another port (0 picks a free one)"
+        "cannot listen on {address}: {error}. Is it in use? Choose another port (0 picks a free one): \
+         `up` has --master-port and --worker-port, the files of servers have `listen`"
     )]
     Listen {
         /// The address.
