@@ -133,9 +133,13 @@ impl Inner {
         let (by_list, is_vouched) = {
             let listed = self.listed();
             let before = || self.options.trust.listed.get(&server).copied();
-            match listed.fingerprint(address) {
-                Some(print) => (Some(print), listed.is_vouched()),
-                None => (before(), true),
+            match (listed.fingerprint(address), listed.is_vouched()) {
+                (Some(print), true) => (Some(print), true),
+                // What anybody on the way may have written does not outvote what was believed.
+                (hearsay, _) => match before() {
+                    Some(print) => (Some(print), true),
+                    None => (hearsay, false),
+                },
             }
         };
         let pinned = self.known().pins.get(&server);

@@ -32,7 +32,7 @@ pub struct Trust {
     /// The fingerprints that are known, by `host:port` (see [`Address::place`]).
     pub known: HashMap<String, Fingerprint>,
     /// What an earlier client's [`crate::Client::listed_certificates`] said, by `host:port`: it counts as
-    /// a list does, until one comes that names the address.
+    /// a list does, until one that is believed names the address.
     pub listed: HashMap<String, Fingerprint>,
     /// Whether the certificate of an address of which nothing is known is taken and learnt.
     /// Default: `true`.
