@@ -23,6 +23,9 @@ pub(crate) struct Fold {
     pub(crate) cash: BTreeMap<AccountId, i128>,
     pub(crate) granted: HashMap<AccountId, i128>,
     pub(crate) positions: BTreeMap<Holding, Folded>,
+    /// What of it is not in the tables yet, of cash and of positions.
+    pub(crate) missing_cash: HashMap<AccountId, i128>,
+    pub(crate) missing: HashMap<Holding, Folded>,
     pub(crate) market: i128,
     pub(crate) fractions: i128,
     /// Positions that were split, with their entries by snapshot: there the order matters.
@@ -69,8 +72,8 @@ impl Fold {
         }
     }
 
-    /// Adds what a filled order moved.
-    pub(crate) fn fill(&mut self, record: &OrderRecord, fill: &Fill) {
+    /// Adds what a filled order moved. `is_stored`: the tables of balances and positions have it.
+    pub(crate) fn fill(&mut self, record: &OrderRecord, fill: &Fill, is_stored: bool) {
         let request = &record.order.request;
         let sign = match request.side {
             Side::Buy => 1,
@@ -85,6 +88,12 @@ impl Fold {
             Side::Sell => -i128::from(fill.basis.cents()),
         };
         let key = (request.account, request.instrument);
+        if !is_stored {
+            *self.missing_cash.entry(request.account).or_default() -= paid;
+            let missing = self.missing.entry(key).or_default();
+            missing.units += units;
+            missing.cost += cost;
+        }
         if let Some(events) = self.split.get_mut(&key) {
             let change = EventChange::Fill { units, cost };
             events.push(Event { snapshot: fill.snapshot.0, change });

@@ -7,6 +7,7 @@
 //! Invariant: after any crash, each batch is stored entirely or not at all, and
 //! [`Store::last_batch`] tells which.
 
+mod behind;
 mod copy;
 pub mod directory;
 mod export;
@@ -26,6 +27,7 @@ mod verify;
 mod watch;
 mod write;
 
+pub use behind::Pace;
 pub use export::{Activity, Cursor, Page};
 pub use index::order_hash;
 pub use intake::{Intake, Sieve};

@@ -35,11 +35,13 @@ use failure::{Failure, Phase, of_batch};
 use lease::{Held, Holder, Keeper};
 use schema::Session;
 
-use crate::index::{Changes, Index};
+use crate::behind::{Behind, Pace};
+use crate::index::Index;
 use crate::lease::Lease;
 use crate::past::Filling;
 use crate::read::{self, Ask, Consistent, Reader, SharedIndex, read_index};
 use crate::verify;
+use crate::write::Committed;
 use crate::{
     Batch, CommitError, Found, Intake, Loaded, Location, Mismatch, Sieve, Store, StoreError,
     StoreReader,
@@ -65,8 +67,11 @@ pub struct PostgresStore {
     filling: Option<Filling>,
     /// The index was compared with what this connection sees.
     compared: bool,
-    /// What the index takes over if a batch turns out to be stored whose COMMIT had no answer.
-    unknown: Option<(BatchNumber, Changes)>,
+    /// What memory takes over if a batch turns out to be stored whose COMMIT had no answer.
+    unknown: Option<(BatchNumber, Committed)>,
+    /// What is behind after this batch, once it was read.
+    behind: Option<(BatchNumber, Behind)>,
+    pace: Pace,
 }
 
 impl std::fmt::Debug for PostgresStore {
@@ -109,7 +114,14 @@ impl PostgresStore {
             filling: None,
             compared: false,
             unknown: None,
+            behind: None,
+            pace: Pace::default(),
         })
+    }
+
+    /// Sets how far a settlement brings balances and positions forward.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
     }
 
     /// The connection, made anew if the one before was lost.
@@ -133,8 +145,8 @@ impl PostgresStore {
             let follows = self.indexed.is_some_and(|before| before.0 + 1 == last.0);
             let stored = unknown.filter(|(number, _)| follows && *number == last);
             let index = match stored {
-                Some((_, changes)) => {
-                    self.apply(changes);
+                Some((number, committed)) => {
+                    self.apply(number, committed);
                     None
                 }
                 None => Some(self.read_all(read::index)?),
@@ -160,8 +172,22 @@ impl PostgresStore {
         }
     }
 
-    fn apply(&mut self, changes: Changes) {
-        self.index.write().unwrap_or_else(PoisonError::into_inner).apply(changes);
+    /// Takes over what was committed as this batch.
+    fn apply(&mut self, number: BatchNumber, committed: Committed) {
+        self.index.write().unwrap_or_else(PoisonError::into_inner).apply(committed.changes);
+        self.indexed = Some(number);
+        if let Some((last, behind)) = &mut self.behind {
+            *last = number;
+            if let Some(next) = committed.behind {
+                *behind = next;
+            }
+        }
+    }
+
+    /// What is behind, read if it is not known.
+    fn ensure_behind(&mut self) -> Result<(), StoreError> {
+        let known = self.behind.as_ref().map(|(batch, _)| *batch);
+        if known.is_none() || known != self.indexed { self.load().map(|_| ()) } else { Ok(()) }
     }
 
     /// Runs a read in one transaction, so that all it sees is of one moment.
@@ -182,22 +208,25 @@ impl PostgresStore {
         at_one_moment(client, "SET LOCAL statement_timeout = 0", &mut ask)
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<Changes, CommitError> {
+    fn write(&mut self, batch: &Batch) -> Result<Committed, CommitError> {
         let not_stored = |error: StoreError| match error {
             StoreError::TakenOver(by) => CommitError::TakenOver(by),
             error => CommitError::NotStored(error.to_string()),
         };
         self.ensure_indexed().map_err(not_stored)?;
-        let Some(client) = &self.client else {
+        self.ensure_behind().map_err(not_stored)?;
+        let (Some(client), Some((_, behind))) = (&self.client, &self.behind) else {
             return Err(of_batch(Failure::lost(), Phase::Open));
         };
         client
             .batch("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
             .map_err(|failure| of_batch(failure, Phase::Open))?;
         let mut writer = write::Writer::new(client, &self.holder.id);
-        let written = crate::write::batch(&mut writer, &read_index(&self.index), batch);
-        let changes = match written {
-            Ok(changes) => changes,
+        let index = read_index(&self.index);
+        let written = crate::write::batch(&mut writer, &index, behind, self.pace, batch);
+        drop(index);
+        let committed = match written {
+            Ok(committed) => committed,
             Err(error) => {
                 self.roll_back();
                 return Err(error);
@@ -206,7 +235,7 @@ impl PostgresStore {
         if let Err(failure) = client.batch("COMMIT") {
             let error = of_batch(failure, Phase::Committing);
             if matches!(error, CommitError::Unknown(_)) {
-                self.unknown = Some((batch.number, changes));
+                self.unknown = Some((batch.number, committed));
                 self.compared = false;
                 self.client = None;
             } else {
@@ -214,7 +243,7 @@ impl PostgresStore {
             }
             return Err(error);
         }
-        Ok(changes)
+        Ok(committed)
     }
 
     /// Ends the open transaction. If that fails the connection is dropped, which does it.
@@ -248,13 +277,14 @@ fn at_one_moment<T>(
 
 impl Store for PostgresStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        self.read_all(read::load)
+        let (loaded, behind) = self.read_all(read::load)?;
+        self.behind = Some((loaded.last_batch, behind));
+        Ok(loaded)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
-        let changes = self.write(batch)?;
-        self.apply(changes);
-        self.indexed = Some(batch.number);
+        let committed = self.write(batch)?;
+        self.apply(batch.number, committed);
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use papertrader_core::order::{OrderRecord, OrderState};
 use papertrader_core::snapshot::Mark;
 use papertrader_core::time::{MarketTime, WallTime};
 
+use crate::behind::{self, Behind, Horizon};
 use crate::index::{Index, Open, OrderKey, generation};
 use crate::past;
 use crate::rows::{self, BAR_COLUMNS, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
@@ -115,12 +116,17 @@ fn first<T>(
     Ok(rows(ask, sql, values, convert)?.into_iter().next())
 }
 
-/// Everything that the master keeps in memory.
-pub(crate) fn load(ask: &dyn Ask) -> Result<Loaded, StoreError> {
+/// Everything that the master keeps in memory, and what of it is not in its table yet.
+pub(crate) fn load(ask: &dyn Ask) -> Result<(Loaded, Behind), StoreError> {
     let meta = meta(ask)?;
     let instruments = instruments(ask)?;
-    let (profiles, accounts) = accounts(ask)?;
-    let books = books(ask, accounts)?;
+    let Owners { profiles, mut accounts, written } = owners(ask)?;
+    positions(ask, &mut accounts)?;
+    let head = head(ask)?;
+    let generation = generation(meta.settled_order);
+    let now = Horizon { snapshot: head.snapshot, generation };
+    let behind = behind::bring_forward(ask, &mut accounts, &written, meta.horizon, now)?;
+    let books = books(ask, accounts, head)?;
     let known =
         |instrument: InstrumentId| (1..=instruments.len()).contains(&(instrument.0 as usize));
     if let Some(unknown) = books.named().market_units.keys().find(|id| !known(**id)) {
@@ -128,7 +134,7 @@ pub(crate) fn load(ask: &dyn Ask) -> Result<Loaded, StoreError> {
             "table named_account, row market, {unknown}: there is no such instrument"
         )));
     }
-    Ok(Loaded {
+    let loaded = Loaded {
         deployment: meta.deployment,
         last_batch: meta.last_batch,
         last_wall: meta.last_wall,
@@ -140,7 +146,8 @@ pub(crate) fn load(ask: &dyn Ask) -> Result<Loaded, StoreError> {
         workers: workers(ask)?,
         exposures: exposures(ask)?,
         stolen_keys: stolen_keys(ask)?,
-    })
+    };
+    Ok((loaded, behind))
 }
 
 /// The row of `meta`.
@@ -149,11 +156,14 @@ pub(crate) struct Meta {
     pub(crate) last_batch: BatchNumber,
     pub(crate) last_wall: WallTime,
     pub(crate) settled_order: OrderId,
+    pub(crate) horizon: Horizon,
 }
 
 /// Reads the row of `meta`.
 pub(crate) fn meta(ask: &dyn Ask) -> Result<Meta, StoreError> {
-    let sql = "SELECT one, deployment, last_batch, last_wall, settled_order FROM meta";
+    let sql = "SELECT one, deployment, last_batch, last_wall, settled_order, folded_snapshot,
+                      folded_generation
+               FROM meta";
     first(ask, sql, &[], |row| {
         let row = Reading::new(row, "meta", 1);
         if row.integer(0)? != 1 {
@@ -164,6 +174,7 @@ pub(crate) fn meta(ask: &dyn Ask) -> Result<Meta, StoreError> {
             last_batch: BatchNumber(row.number(2)?),
             last_wall: row.wall(3)?,
             settled_order: OrderId(row.number(4)?),
+            horizon: Horizon { snapshot: row.number(5)?, generation: row.number(6)? },
         })
     })?
     .ok_or_else(|| StoreError::Corrupt("table meta: its row is missing".to_owned()))
@@ -191,15 +202,24 @@ pub(crate) fn instruments(ask: &dyn Ask) -> Result<Vec<InstrumentRow>, StoreErro
     })
 }
 
-/// All profiles and accounts, without positions; their IDs have no gaps.
-fn accounts(ask: &dyn Ask) -> Result<(Vec<Profile>, Vec<Account>), StoreError> {
+/// All accounts, by their IDs, which have no gaps.
+struct Owners {
+    profiles: Vec<Profile>,
+    /// Without positions.
+    accounts: Vec<Account>,
+    /// The settlements that wrote their balances.
+    written: Vec<u64>,
+}
+
+fn owners(ask: &dyn Ask) -> Result<Owners, StoreError> {
     let sql = "SELECT a.id, a.name, a.name_key, a.email, a.pass_hash, a.since, b.cash, b.granted,
-                      a.disabled, a.password_due
+                      a.disabled, a.password_due, b.snapshot
                FROM account a LEFT JOIN balance b ON b.account = a.id ORDER BY a.id";
     let count = highest(ask, "SELECT coalesce(max(id), 0) FROM account", "account")? as usize;
     // A number too high is found below; until then it reserves nothing that is not needed.
     let room = count.min(MOST_RESERVED);
     let (mut profiles, mut accounts) = (Vec::with_capacity(room), Vec::with_capacity(room));
+    let mut written = Vec::with_capacity(room);
     ask.for_each(sql, &[], &mut |row| {
         let row = Reading::new(row, "account", 1);
         let expected = accounts.len() + 1;
@@ -222,11 +242,12 @@ fn accounts(ask: &dyn Ask) -> Result<(Vec<Profile>, Vec<Account>), StoreError> {
             disabled: row.flag(8)?,
             ..Account::default()
         };
+        written.push(row.number(10)?);
         profiles.push(profile);
         accounts.push(account);
         Ok(())
     })?;
-    Ok((profiles, accounts))
+    Ok(Owners { profiles, accounts, written })
 }
 
 /// What a query for the highest number of a table says.
@@ -243,7 +264,8 @@ fn give(accounts: &mut [Account], owner: Option<usize>, owned: &mut Vec<Position
     owned.clear();
 }
 
-fn books(ask: &dyn Ask, mut accounts: Vec<Account>) -> Result<Books, StoreError> {
+/// Gives all accounts their positions.
+fn positions(ask: &dyn Ask, accounts: &mut [Account]) -> Result<(), StoreError> {
     let sql = "SELECT account, instrument, quantity, cost FROM position
                ORDER BY account, instrument";
     // Of one account: it gets a list of just their number.
@@ -261,13 +283,17 @@ fn books(ask: &dyn Ask, mut accounts: Vec<Account>) -> Result<Books, StoreError>
             return Err(row.corrupt("there is no such account"));
         }
         if owner != index {
-            give(&mut accounts, owner, &mut owned);
+            give(accounts, owner, &mut owned);
             owner = index;
         }
         owned.push(position);
         Ok(())
     })?;
-    give(&mut accounts, owner, &mut owned);
+    give(accounts, owner, &mut owned);
+    Ok(())
+}
+
+fn books(ask: &dyn Ask, accounts: Vec<Account>, head: Head) -> Result<Books, StoreError> {
     let mut books = Books::new();
     for account in accounts {
         books.restore_account(account);
@@ -278,7 +304,7 @@ fn books(ask: &dyn Ask, mut accounts: Vec<Account>) -> Result<Books, StoreError>
         books.restore_mark(row.instrument(0)?, mark);
         Ok(())
     })?;
-    books.restore_head(head(ask)?, named_accounts(ask)?);
+    books.restore_head(head, named_accounts(ask)?);
     for record in open_orders(ask)? {
         let waiting = match record.state {
             OrderState::Queued(waiting) => waiting,

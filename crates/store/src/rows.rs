@@ -228,6 +228,14 @@ impl<'a> Reading<'a> {
     }
 
     /// A quantity that is not negative.
+    pub(crate) fn side(&self, column: usize) -> Result<Side, StoreError> {
+        match self.integer(column)? {
+            0 => Ok(Side::Buy),
+            1 => Ok(Side::Sell),
+            _ => Err(self.wrong(column, "is neither buy nor sell")),
+        }
+    }
+
     pub(crate) fn quantity(&self, column: usize) -> Result<Quantity, StoreError> {
         self.natural(column).map(Quantity::from_raw)
     }
@@ -257,11 +265,7 @@ impl<'a> Reading<'a> {
 pub(crate) fn order(row: &dyn Cells) -> Result<OrderRecord, StoreError> {
     let (outcome, waiting) = (Reading::new(row, "outcome", 1), Reading::new(row, "waiting", 1));
     let row = Reading::new(row, "order_", 1);
-    let side = match row.integer(3)? {
-        0 => Side::Buy,
-        1 => Side::Sell,
-        _ => return Err(row.wrong(3, "is neither buy nor sell")),
-    };
+    let side = row.side(3)?;
     let asked = row.quantity(5)?;
     let state = outcome.optional(17)?;
     let is_waiting = waiting.optional(14)?.is_some();

@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     Raise,
     /// It names the key of one that must be there and is deleted.
     Delete,
+    /// It names the key of one that is deleted if it is there.
+    DeleteAny,
 }
 
 /// One way to write a table.
@@ -146,7 +148,7 @@ static SHAPES: [Shape; Rows::COUNT] = [
         ],
     ),
     insert("balance", &[("account", Big), ("cash", Big), ("granted", Big)]),
-    by_key("balance", Verb::Set, 1, &[("account", Big), ("cash", Big)]),
+    by_key("balance", Verb::Set, 1, &[("account", Big), ("cash", Big), ("snapshot", Big)]),
     insert(
         "order_",
         &[
@@ -218,7 +220,7 @@ static SHAPES: [Shape; Rows::COUNT] = [
         2,
         &[("account", Big), ("instrument", Big), ("quantity", Big), ("cost", Big)],
     ),
-    by_key("position", Verb::Delete, 2, &[("account", Big), ("instrument", Big)]),
+    by_key("position", Verb::DeleteAny, 2, &[("account", Big), ("instrument", Big)]),
     insert(
         "journal",
         &[

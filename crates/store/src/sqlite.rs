@@ -26,14 +26,16 @@ use checkpoint::Checkpointer;
 use failure::{Phase, of_batch, of_read};
 use intake::IntakeFile;
 
-use crate::index::{Changes, Index};
+use crate::behind::{Behind, Pace};
+use crate::index::Index;
 use crate::past::Filling;
 use crate::read::{self, Reader, SharedIndex, read_index};
+use crate::verify;
+use crate::write::{self, Committed};
 use crate::{
     Batch, CommitError, Found, Intake, Loaded, Location, Mismatch, Sieve, Store, StoreError,
     StoreReader,
 };
-use crate::{verify, write};
 
 /// A database file that this process writes. Lock its directory first
 /// ([`crate::directory::lock_directory`]): two writers would contradict each other.
@@ -42,9 +44,14 @@ pub struct SqliteStore {
     /// `None` only after a reconnection failed.
     connection: Option<Connection>,
     index: SharedIndex,
-    /// The index is that of the connection. It is read at its first use, so that a damaged database
-    /// can be opened and verified.
-    indexed: bool,
+    /// The last batch in the index. It is read at its first use, so that a damaged database can be
+    /// opened and verified.
+    indexed: Option<BatchNumber>,
+    /// The index was compared with what this connection sees.
+    compared: bool,
+    /// What is behind after this batch, once it was read.
+    behind: Option<(BatchNumber, Behind)>,
+    pace: Pace,
     /// Reads the past of the index.
     filling: Option<Filling>,
     checkpointer: Checkpointer,
@@ -69,7 +76,10 @@ impl SqliteStore {
             path: path.to_owned(),
             connection: Some(connection),
             index: Arc::new(RwLock::new(Index::new(0, 0, 0))),
-            indexed: false,
+            indexed: None,
+            compared: false,
+            behind: None,
+            pace: Pace::default(),
             filling: None,
             checkpointer: Checkpointer::start(path)
                 .map_err(|error| StoreError::Database(error.to_string()))?,
@@ -81,9 +91,20 @@ impl SqliteStore {
         if self.connection.is_none() { self.reconnect() } else { Ok(()) }
     }
 
-    /// Reads the index of this connection, if that was not done yet.
+    /// Sets how far a settlement brings balances and positions forward.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
+    /// Brings the index to what this connection sees, if that was not done yet. A new connection to
+    /// the same state goes on with the index of the old one.
     fn ensure_indexed(&mut self) -> Result<(), StoreError> {
-        if !self.indexed {
+        self.ensure_connected()?;
+        if self.compared {
+            return Ok(());
+        }
+        let last = self.read(|connection| Ok(read::meta(connection)?.last_batch))?;
+        if self.indexed != Some(last) {
             self.filling = None;
             let index = self.read(|connection| read::index(connection))?;
             if !index.knows_past() {
@@ -91,9 +112,16 @@ impl SqliteStore {
                 self.filling = Some(Filling::start(connection, &index)?);
             }
             *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
-            self.indexed = true;
+            self.indexed = Some(last);
         }
+        self.compared = true;
         Ok(())
+    }
+
+    /// What is behind, read if it is not known.
+    fn ensure_behind(&mut self) -> Result<(), StoreError> {
+        let known = self.behind.as_ref().map(|(batch, _)| *batch);
+        if known.is_none() || known != self.indexed { self.load().map(|_| ()) } else { Ok(()) }
     }
 
     fn connection(&self) -> Result<&Connection, StoreError> {
@@ -111,19 +139,23 @@ impl SqliteStore {
         read(&transaction)
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<Changes, CommitError> {
+    fn write(&mut self, batch: &Batch) -> Result<Committed, CommitError> {
         let not_stored = |error: StoreError| CommitError::NotStored(error.to_string());
         self.ensure_connected().map_err(not_stored)?;
         self.ensure_indexed().map_err(not_stored)?;
+        self.ensure_behind().map_err(not_stored)?;
         let connection = self.connection().map_err(not_stored)?;
+        let Some((_, behind)) = &self.behind else { return Err(not_stored(lost())) };
         connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(|error| of_batch(&error, Phase::Open))?;
         let mut writer = rows::Writer::new(connection);
-        let written = write::batch(&mut writer, &read_index(&self.index), batch);
+        let index = read_index(&self.index);
+        let written = write::batch(&mut writer, &index, behind, self.pace, batch);
+        drop(index);
         drop(writer);
-        let changes = match written {
-            Ok(changes) => changes,
+        let committed = match written {
+            Ok(committed) => committed,
             Err(error) => {
                 self.roll_back();
                 return Err(error);
@@ -139,7 +171,7 @@ impl SqliteStore {
             }
             return Err(error);
         }
-        Ok(changes)
+        Ok(committed)
     }
 
     /// Ends the open transaction. If even that fails the connection is dropped, which does it.
@@ -165,15 +197,24 @@ fn lost() -> StoreError {
 
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        self.read(|connection| read::load(connection))
+        let (loaded, behind) = self.read(|connection| read::load(connection))?;
+        self.behind = Some((loaded.last_batch, behind));
+        Ok(loaded)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
         if let Some(why) = self.checkpointer.failed() {
             return Err(CommitError::Disk(why.to_owned()));
         }
-        let changes = self.write(batch)?;
-        self.index.write().unwrap_or_else(PoisonError::into_inner).apply(changes);
+        let committed = self.write(batch)?;
+        self.index.write().unwrap_or_else(PoisonError::into_inner).apply(committed.changes);
+        self.indexed = Some(batch.number);
+        if let Some((last, behind)) = &mut self.behind {
+            *last = batch.number;
+            if let Some(next) = committed.behind {
+                *behind = next;
+            }
+        }
         if let Some(connection) = &self.connection {
             self.checkpointer.committed(connection);
         }
@@ -199,7 +240,7 @@ impl Store for SqliteStore {
     fn reconnect(&mut self) -> Result<(), StoreError> {
         self.connection = None;
         // A batch whose result was unknown may be stored.
-        self.indexed = false;
+        self.compared = false;
         self.connection = Some(schema::connect(&self.path).map_err(of_read)?);
         Ok(())
     }

@@ -7,11 +7,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use papertrader_core::books::Books;
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::order::{OrderRecord, OrderState, Side};
 
-use crate::fold::Fold;
-use crate::index::{GENERATION_BITS, OrderKey};
+use crate::behind::Horizon;
+use crate::fold::{Fold, Folded};
+use crate::index::{GENERATION_BITS, OrderKey, generation};
 use crate::read::{self, Ask, rows};
 use crate::rows::{self, BAR_COLUMNS, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
 use crate::{Mismatch, Report, StoreError};
@@ -47,16 +49,20 @@ pub(crate) fn verify(ask: &dyn Ask) -> Result<Report, StoreError> {
         acted: HashSet::new(),
         decided: 0,
         market: i64::MAX,
+        books: None,
+        written: HashMap::new(),
+        horizon: Horizon::default(),
     };
     for what in ask.structure()? {
         check.wrong(what);
     }
-    let loaded = read::load(ask).map(|_| ());
+    let loaded = read::load(ask).map(|(loaded, _)| check.books = Some(loaded.books));
     check.keep(loaded)?;
     check.references()?;
     check.snapshots()?;
     check.journal()?;
     check.disabled()?;
+    check.horizons()?;
     check.orders()?;
     check.order_tables()?;
     check.marks_and_bars()?;
@@ -64,6 +70,7 @@ pub(crate) fn verify(ask: &dyn Ask) -> Result<Report, StoreError> {
     check.fold.finish();
     check.accounts()?;
     check.positions()?;
+    check.loaded();
     check.named_accounts()?;
     check.sessions_and_prices()?;
     check.meta()?;
@@ -86,6 +93,12 @@ struct Check<'c> {
     decided: u64,
     /// The market's time; before the first snapshot anything goes.
     market: i64,
+    /// What a start makes of it all, if it can.
+    books: Option<Books>,
+    /// The settlements that wrote the balances.
+    written: HashMap<AccountId, u64>,
+    /// What no start looks behind.
+    horizon: Horizon,
 }
 
 impl Check<'_> {
@@ -224,6 +237,40 @@ impl Check<'_> {
             });
             self.keep(account)
         })
+    }
+
+    /// Up to where balances and positions have what was decided.
+    fn horizons(&mut self) -> Result<(), StoreError> {
+        let ask = self.ask;
+        let last = self.fold.snapshots.iter().copied().max().unwrap_or(0);
+        // What is wrong with it otherwise was said when it was loaded.
+        if let Ok(meta) = read::meta(ask) {
+            self.horizon = meta.horizon;
+            if meta.horizon.snapshot > last {
+                self.wrong("table meta: folded_snapshot is later than the last one".to_owned());
+            }
+            if meta.horizon.generation > generation(meta.settled_order) {
+                self.wrong("table meta: folded_generation is later than the last one".to_owned());
+            }
+        }
+        ask.for_each("SELECT account, snapshot FROM balance", &[], &mut |row| {
+            let row = Reading::new(row, "balance", 1);
+            let written = row.account(0).and_then(|account| {
+                let snapshot = row.number(1)?;
+                self.written.insert(account, snapshot);
+                if snapshot > last {
+                    return Err(row.corrupt("its snapshot is later than the last one"));
+                }
+                Ok(())
+            });
+            self.keep(written)
+        })
+    }
+
+    /// Whether the tables have what a filled order moved; otherwise a start adds it.
+    fn is_stored(&self, record: &OrderRecord, snapshot: u64) -> bool {
+        let written = self.written.get(&record.order.request.account).copied().unwrap_or(0);
+        snapshot <= written.max(self.horizon.snapshot)
     }
 
     /// All orders with their keys, a generation at a time.
@@ -384,8 +431,12 @@ impl Check<'_> {
         }
         let OrderState::Filled(fill) = &record.state else { return };
         self.report.fills += 1;
-        self.fold.fill(record, fill);
         let snapshot = fill.snapshot.0;
+        let is_stored = self.is_stored(record, snapshot);
+        self.fold.fill(record, fill, is_stored);
+        if !is_stored && generation(order.id) < self.horizon.generation {
+            self.wrong_order(record, "balance and position lack it, and no start looks for it");
+        }
         if !self.fold.snapshots.contains(&snapshot) {
             self.wrong_order(record, &format!("snapshot {snapshot} is missing"));
         }
@@ -422,7 +473,12 @@ impl Check<'_> {
                 let granted = self.fold.granted.remove(&id).unwrap_or(0);
                 self.report.cash += cash;
                 let name = |column| format!("table balance, row {id}: {column}");
-                self.differs(&name("cash"), i128::from(row.integer(1)?), cash);
+                let missing = self.fold.missing_cash.get(&id).copied().unwrap_or(0);
+                self.differs(&name("cash"), i128::from(row.integer(1)?) + missing, cash);
+                if let Some(account) = self.books.as_ref().and_then(|books| books.account(id)) {
+                    let loaded = i128::from(account.cash.cents());
+                    self.differs(&name("cash after a start"), loaded, cash);
+                }
                 self.differs(&name("granted"), i128::from(row.integer(2)?), granted);
                 self.fold.seen(row.wall(3)?);
                 Ok(())
@@ -442,19 +498,27 @@ impl Check<'_> {
         let mut left = self.fold.positions.clone();
         let sql = "SELECT account, instrument, quantity, cost FROM position";
         ask.for_each(sql, &[], &mut |row| {
-            self.report.positions += 1;
             let row = Reading::new(row, "position", 2);
             let result = (|| {
                 let key = (row.account(0)?, row.instrument(1)?);
                 let folded = left.remove(&key).unwrap_or_default();
+                let missing = self.fold.missing.get(&key).copied().unwrap_or_default();
                 let name = |column| format!("table position, row {}, {}: {column}", key.0, key.1);
-                self.differs(&name("quantity"), i128::from(row.integer(2)?), folded.units);
-                self.differs(&name("cost"), i128::from(row.integer(3)?), folded.cost);
+                let units = i128::from(row.integer(2)?) + missing.units;
+                self.differs(&name("quantity"), units, folded.units);
+                self.differs(
+                    &name("cost"),
+                    i128::from(row.integer(3)?) + missing.cost,
+                    folded.cost,
+                );
                 Ok(())
             })();
             self.keep(result)
         })?;
-        for ((account, instrument), folded) in left {
+        for (key @ (account, instrument), mut folded) in left {
+            let missing = self.fold.missing.get(&key).copied().unwrap_or_default();
+            folded.units -= missing.units;
+            folded.cost -= missing.cost;
             if folded.units != 0 || folded.cost != 0 {
                 self.wrong(format!(
                     "table position, row {account}, {instrument}: there is no position, but its \
@@ -464,6 +528,34 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// That a start would give each account the positions that its entries add up to.
+    fn loaded(&mut self) {
+        let has_some = |folded: &&Folded| folded.units != 0 || folded.cost != 0;
+        let expected = self.fold.positions.values().filter(has_some).count();
+        self.report.positions = expected as u64;
+        let Some(books) = self.books.take() else { return };
+        let mut loaded = 0;
+        for (id, account) in books.accounts() {
+            for position in &account.positions {
+                loaded += 1;
+                let instrument = position.instrument;
+                let folded = self.fold.positions.get(&(id, instrument)).copied();
+                let folded = folded.unwrap_or_default();
+                let name = |column| {
+                    format!("table position, row {id}, {instrument}: {column} after a start")
+                };
+                let units = i128::from(position.quantity.raw());
+                self.differs(&name("quantity"), units, folded.units);
+                self.differs(&name("cost"), i128::from(position.cost.cents()), folded.cost);
+            }
+        }
+        if loaded != expected {
+            self.wrong(format!(
+                "table position: a start finds {loaded} positions, but the entries make {expected}"
+            ));
+        }
     }
 
     /// The named accounts, and with them that all postings sum to zero: what the traders have was

@@ -14,10 +14,11 @@ use papertrader_core::ledger::{JournalEntry, NamedAccounts};
 use papertrader_core::money::{Cash, Quantity};
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::{Order, OrderRecord, OrderState, WaitReason};
-use papertrader_core::settle::{AccountChange, Decision, Settlement};
+use papertrader_core::settle::{Decision, Settlement};
 use papertrader_core::snapshot::Mark;
 use papertrader_core::time::{Moment, WallTime};
 
+use crate::behind::{Behind, Pace};
 use crate::index::{Changes, Index, Open, OrderKey, Staged, generation};
 use crate::read::{self, Ask};
 use crate::rows::{CANCELLED, EXPIRED, FILLED, GRANT, REJECTED, SPLIT, Value, side_number};
@@ -62,22 +63,35 @@ pub(crate) trait Tables {
     fn ask(&mut self) -> Written<&dyn Ask>;
 }
 
-/// Writes a whole batch: checks its number and time, then makes its changes in order. Returns what
-/// the index takes over when it is committed.
+/// What memory takes over when a batch is committed.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    /// For the index.
+    pub(crate) changes: Changes,
+    /// What is behind from then on, if that changes.
+    pub(crate) behind: Option<Behind>,
+}
+
+/// Writes a whole batch: checks its number and time, then makes its changes in order.
 pub(crate) fn batch(
     tables: &mut dyn Tables,
     index: &Index,
+    behind: &Behind,
+    pace: Pace,
     batch: &Batch,
-) -> Result<Changes, CommitError> {
+) -> Result<Committed, CommitError> {
     let mut writer = Writer {
         tables,
         wall: batch.wall,
         staged: Staged::new(index),
+        before: behind,
+        behind: None,
+        pace,
         named: BTreeMap::new(),
         settled: None,
     };
     match writer.batch(batch) {
-        Ok(()) => Ok(writer.staged.into_changes()),
+        Ok(()) => Ok(Committed { changes: writer.staged.into_changes(), behind: writer.behind }),
         Err(Refused(error)) => Err(error),
     }
 }
@@ -87,6 +101,11 @@ struct Writer<'t> {
     /// The latest wall time seen.
     wall: WallTime,
     staged: Staged<'t>,
+    /// What was behind before the batch.
+    before: &'t Behind,
+    /// What is behind after the settlements of the batch.
+    behind: Option<Behind>,
+    pace: Pace,
     /// What named accounts hold from now on, of an instrument or of cash (0): written at the end.
     named: BTreeMap<(&'static str, u32), i128>,
     /// The last order at the last settlement of the batch.
@@ -135,10 +154,19 @@ impl Writer<'_> {
         }
         // Two writers never both find the number that they follow.
         let sql = "UPDATE meta SET last_batch = ?1, last_wall = ?2,
-                          settled_order = coalesce(?3, settled_order)
+                          settled_order = coalesce(?3, settled_order),
+                          folded_snapshot = coalesce(?5, folded_snapshot),
+                          folded_generation = coalesce(?6, folded_generation)
                    WHERE last_batch = ?4";
-        let settled = Value::optional(self.settled);
-        let values = [number.into(), self.wall.0.into(), settled, last.into()];
+        let horizon = self.behind.as_ref().map(Behind::horizon);
+        let values = [
+            number.into(),
+            self.wall.0.into(),
+            Value::optional(self.settled),
+            last.into(),
+            Value::optional(horizon.map(|horizon| horizon.snapshot.cast_signed())),
+            Value::optional(horizon.map(|horizon| horizon.generation.cast_signed())),
+        ];
         self.one(sql, &values, || format!("another batch than {last} is the last one"))
     }
 
@@ -502,7 +530,7 @@ impl Writer<'_> {
         self.snapshot(&settlement.head, moment)?;
         self.decide(&settlement.decisions, &settlement.head)?;
         self.leave_open(settlement)?;
-        self.accounts(&settlement.accounts)?;
+        self.accounts(settlement)?;
         self.journal(&settlement.journal, settlement.head.snapshot, moment)?;
         self.prices(&settlement.marks)?;
         self.all_named(&settlement.named);
@@ -569,23 +597,33 @@ impl Writer<'_> {
         self.outcomes(rows)
     }
 
-    fn accounts(&mut self, changes: &[AccountChange]) -> Written {
-        for change in changes {
-            let account = change.id.0;
-            self.write(Rows::Cash, &[account.into(), change.after.cash.cents().into()])?;
+    /// What accounts have from now on. Only a part of it is written: what it follows from is.
+    fn accounts(&mut self, settlement: &Settlement) -> Written {
+        for change in &settlement.accounts {
+            self.known_account(change.id, "a balance")?;
             for instrument in &change.positions {
-                let key = [account.into(), instrument.0.into()];
-                let Some(position) = change.after.position(*instrument) else {
-                    self.write(Rows::PositionEnd, &key)?;
-                    continue;
-                };
-                self.known_account(change.id, "a position")?;
                 self.known_instrument(*instrument, "a position")?;
-                let (quantity, cost) = (position.quantity.raw(), position.cost.cents());
-                let values = [key[0], key[1], quantity.into(), cost.into()];
-                self.write(Rows::Position, &values)?;
             }
         }
+        let snapshot = signed(settlement.head.snapshot, "a snapshot's number")?;
+        let accounts = self.staged.accounts();
+        let last_order = OrderId(self.staged.last_order());
+        let before = self.behind.as_ref().unwrap_or(self.before);
+        let step = before.settle(settlement, accounts, last_order, self.pace);
+        for balance in &step.balances {
+            let (account, cash) = (balance.account.0, balance.cash.cents());
+            self.write(Rows::Cash, &[account.into(), cash.into(), snapshot.into()])?;
+        }
+        for holding in &step.holdings {
+            let key = [holding.account.0.into(), holding.instrument.0.into()];
+            if holding.quantity.is_zero() {
+                self.write(Rows::PositionEnd, &key)?;
+                continue;
+            }
+            let (quantity, cost) = (holding.quantity.raw(), holding.cost.cents());
+            self.write(Rows::Position, &[key[0], key[1], quantity.into(), cost.into()])?;
+        }
+        self.behind = Some(step.behind);
         Ok(())
     }
 

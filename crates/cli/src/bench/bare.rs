@@ -1,6 +1,8 @@
-//! The bare statements of a settlement, executed on a second database with the same content: what
-//! SQLite itself takes for it. The values are put together before the clock starts; nothing is
-//! looked up, checked or remembered.
+//! The bare statements of a settlement, executed on a second database with the content that the
+//! store's own had before it: what SQLite itself takes for it. The values are put together before the
+//! clock starts; nothing is looked up, checked or remembered.
+//!
+//! Which balances and positions are written is read from the store's database, after its settlement.
 //!
 //! Invariant: after it the second database holds what the store's own holds; the benchmark compares
 //! both.
@@ -29,14 +31,16 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Executes `settlement` on the database at `path`, which must hold the orders that it decides.
+/// Executes `settlement` on the database at `path`, which must hold the orders that it decides; the
+/// database at `settled` holds what it has become there. `books` are those before it.
 pub(super) fn settle(
     path: &Path,
+    settled: &Path,
     books: &Books,
     settlement: &Settlement,
     batch: &Batch,
 ) -> Result<Duration, BenchError> {
-    let rows = Rows::of(books, settlement)?;
+    let rows = Rows::of(books, settlement, path, settled)?;
     let connection = Connection::open(path)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;
@@ -62,6 +66,7 @@ struct Rows {
     balances: Vec<(u32, i64)>,
     positions: Vec<Position>,
     last_order: i64,
+    folded: (i64, i64),
 }
 
 struct Outcome {
@@ -85,7 +90,12 @@ struct Position {
 }
 
 impl Rows {
-    fn of(books: &Books, settlement: &Settlement) -> Result<Rows, BenchError> {
+    fn of(
+        books: &Books,
+        settlement: &Settlement,
+        path: &Path,
+        settled: &Path,
+    ) -> Result<Rows, BenchError> {
         let mut outcomes = Vec::new();
         for decision in &settlement.decisions {
             let (Some(open), OrderState::Filled(fill)) =
@@ -108,25 +118,37 @@ impl Rows {
             });
         }
         outcomes.sort_unstable_by_key(|row| (row.generation, row.account, row.hash, row.id));
-        let (mut balances, mut positions) = (Vec::new(), Vec::new());
-        for change in &settlement.accounts {
-            balances.push((change.id.0, change.after.cash.cents()));
-            for instrument in &change.positions {
-                let Some(position) = change.after.position(*instrument) else {
-                    return Err(BenchError::Wrong("a position was sold out".into()));
-                };
-                let before = books.account(change.id).and_then(|a| a.position(*instrument));
-                positions.push(Position {
-                    account: change.id.0,
-                    instrument: instrument.0,
-                    quantity: position.quantity.raw(),
-                    cost: position.cost.cents(),
-                    is_new: before.is_none(),
-                });
-            }
-        }
         let last_order = outcomes.iter().map(|row| row.id).max().unwrap_or(0);
-        Ok(Rows { outcomes, balances, positions, last_order })
+        let after = Connection::open(settled)?;
+        after.execute("ATTACH ?1 AS before", [path.to_string_lossy()])?;
+        let snapshot = settlement.head.snapshot as i64;
+        let balances = after
+            .prepare("SELECT account, cash FROM balance WHERE snapshot = ?1 ORDER BY account")?
+            .query_map([snapshot], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        let positions = after
+            .prepare(
+                "SELECT p.account, p.instrument, p.quantity, p.cost, o.account IS NULL
+                 FROM balance b CROSS JOIN position p ON p.account = b.account
+                 LEFT JOIN before.position o ON o.account = p.account
+                    AND o.instrument = p.instrument
+                 WHERE b.snapshot = ?1
+                    AND (o.account IS NULL OR o.quantity <> p.quantity OR o.cost <> p.cost)
+                 ORDER BY p.account, p.instrument",
+            )?
+            .query_map([snapshot], |row| {
+                Ok(Position {
+                    account: row.get(0)?,
+                    instrument: row.get(1)?,
+                    quantity: row.get(2)?,
+                    cost: row.get(3)?,
+                    is_new: row.get(4)?,
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+        let sql = "SELECT folded_snapshot, folded_generation FROM meta";
+        let folded = after.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(Rows { outcomes, balances, positions, last_order, folded })
     }
 
     fn write(
@@ -167,10 +189,10 @@ impl Rows {
                 row.snapshot
             ])?;
         }
-        let mut update =
-            connection.prepare_cached("UPDATE balance SET cash = ?2 WHERE account = ?1")?;
+        let mut update = connection
+            .prepare_cached("UPDATE balance SET cash = ?2, snapshot = ?3 WHERE account = ?1")?;
         for (account, cash) in &self.balances {
-            update.execute(params![account, cash])?;
+            update.execute(params![account, cash, head.snapshot as i64])?;
         }
         let mut update = connection.prepare_cached(
             "UPDATE position SET quantity = ?3, cost = ?4 WHERE account = ?1 AND instrument = ?2",
@@ -199,8 +221,15 @@ impl Rows {
             put.execute(params![instrument.0, amount.to_string()])?;
         }
         connection.execute(
-            "UPDATE meta SET last_batch = ?1, last_wall = ?2, settled_order = ?3",
-            params![batch.number.0 as i64, batch.wall.0, self.last_order],
+            "UPDATE meta SET last_batch = ?1, last_wall = ?2, settled_order = ?3,
+                    folded_snapshot = ?4, folded_generation = ?5",
+            params![
+                batch.number.0 as i64,
+                batch.wall.0,
+                self.last_order,
+                self.folded.0,
+                self.folded.1
+            ],
         )?;
         Ok(())
     }

@@ -170,8 +170,7 @@ impl Market {
         Ok(())
     }
 
-    /// Settles all open orders. `also` sees the settlement and its batch number before they are
-    /// written.
+    /// Settles all open orders. `also` sees the settlement and its batch after they were written.
     pub(super) fn settle(
         &mut self,
         store: &mut dyn Store,
@@ -207,13 +206,14 @@ impl Market {
         let Some(Change::Settle { settlement, .. }) = batch.changes.first() else {
             return Err(wrong("a settlement that is none"));
         };
-        also(settlement, &batch)?;
         let begun = Instant::now();
         store.commit(&batch)?;
         let written = begun.elapsed();
         let begun = Instant::now();
         self.books.apply(settlement)?;
-        Ok(Settled { engine: judged + begun.elapsed(), store: written, filled })
+        let engine = judged + begun.elapsed();
+        also(settlement, &batch)?;
+        Ok(Settled { engine, store: written, filled })
     }
 
     fn order(

@@ -143,10 +143,10 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
             // The same content, with nothing settled yet.
             bare::copy(&path, &twin_path)?;
         }
-        let (books, bare) = (market.books.clone(), args.bare);
+        let books = args.bare.then(|| market.books.clone());
         let settled = market.settle(store, &mut |settlement, batch| {
-            if bare {
-                bare_time = Some(bare::settle(&twin_path, &books, settlement, batch)?);
+            if let Some(books) = &books {
+                bare_time = Some(bare::settle(&twin_path, &path, books, settlement, batch)?);
             }
             Ok(())
         })?;

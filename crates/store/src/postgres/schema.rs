@@ -18,9 +18,10 @@ use crate::StoreError;
 use crate::rows::Reading;
 
 /// All migrations: entry n brings version n to version n + 1.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/postgres/0001_ledger.sql"),
     include_str!("../../migrations/postgres/0002_lease.sql"),
+    include_str!("../../migrations/postgres/0003_behind.sql"),
 ];
 
 /// From this version on there is a lease.

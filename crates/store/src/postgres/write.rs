@@ -199,8 +199,9 @@ impl Gathered {
             let arrays: Vec<&(dyn ToSql + Sync)> = self.columns.iter().map(Column::array).collect();
             client.execute(&statement(shape), &arrays)?
         };
-        let must_be_all = !matches!(shape.verb, Verb::Put | Verb::PutChanged | Verb::Raise);
-        if must_be_all && written != rows {
+        let may_be_fewer =
+            matches!(shape.verb, Verb::Put | Verb::PutChanged | Verb::Raise | Verb::DeleteAny);
+        if !may_be_fewer && written != rows {
             return Err(contradiction(format!(
                 "table {}: of {rows} rows that must be there {written} are",
                 shape.table
@@ -258,7 +259,9 @@ fn statement(shape: &Shape) -> String {
             let is_less = is_less.join(" AND ");
             format!("UPDATE {table} AS t SET {set} FROM {new} WHERE {is_key} AND {is_less}")
         }
-        Verb::Delete => format!("DELETE FROM {table} AS t USING {new} WHERE {is_key}"),
+        Verb::Delete | Verb::DeleteAny => {
+            format!("DELETE FROM {table} AS t USING {new} WHERE {is_key}")
+        }
     }
 }
 

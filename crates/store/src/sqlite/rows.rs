@@ -220,6 +220,6 @@ fn statement(shape: &Shape) -> String {
             let last = shape.columns.len();
             format!("UPDATE {table} SET {set} WHERE {is_key} AND {} < ?{last}", rest.join(", "))
         }
-        Verb::Delete => format!("DELETE FROM {table} WHERE {is_key}"),
+        Verb::Delete | Verb::DeleteAny => format!("DELETE FROM {table} WHERE {is_key}"),
     }
 }

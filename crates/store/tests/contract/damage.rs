@@ -84,7 +84,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (ByVerifying, "units is", "UPDATE outcome SET quantity = quantity + 1 WHERE id = {filled}"),
     (ByVerifying, "cost", "UPDATE outcome SET basis = basis + 1 WHERE id = {sale}"),
     (
-        ByVerifying,
+        AtLoading,
         "snapshot 99999 is missing",
         "UPDATE outcome SET snapshot = 99999 WHERE id = {filled}",
     ),
@@ -150,7 +150,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (ByVerifying, "it belongs to nothing", "UPDATE outcome SET generation = 7 WHERE id = {filled}"),
     (ByVerifying, "hash is not", "UPDATE order_ SET hash = hash - 1 WHERE id = {filled}"),
     (AtLoading, "cash is missing", "DELETE FROM balance WHERE account = 1"),
-    (ByVerifying, "table balance, row 99: it belongs", "INSERT INTO balance VALUES (99, 0, 0)"),
+    (ByVerifying, "table balance, row 99: it belongs", "INSERT INTO balance VALUES (99, 0, 0, 0)"),
     (ByVerifying, "amount", "UPDATE outcome SET amount = NULL WHERE id = {filled}"),
     (ByVerifying, "market", "UPDATE outcome SET market = NULL WHERE id = {refused}"),
     (ByVerifying, "a sale holds cash", "UPDATE order_ SET hold = 1 WHERE id = {sale}"),

@@ -3,6 +3,7 @@
 //! A test file includes this module, gives a [`Backend`] and calls [`contract_tests!`], which makes
 //! one test of each case. The cases know the trait only.
 
+pub(crate) mod behind;
 pub(crate) mod damage;
 pub(crate) mod postings;
 pub(crate) mod trading;
@@ -14,8 +15,8 @@ use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::{OrderRecord, OrderState, Side};
 use papertrader_core::time::{MarketTime, SECOND, WallTime};
 use papertrader_store::{
-    BarRow, Batch, Boot, Change, CommitError, Found, HistoryRow, NewAccount, PassHash, Profile,
-    SessionKey, Store, WorkerRow,
+    BarRow, Batch, Boot, Change, CommitError, Found, HistoryRow, NewAccount, Pace, PassHash,
+    Profile, SessionKey, Store, WorkerRow,
 };
 use std::sync::Arc;
 use trading::Trading;
@@ -24,7 +25,15 @@ use trading::Trading;
 pub(crate) trait Backend {
     /// Opens it, with `deployment` as its deployment ID if it is new. What was opened before must
     /// have been dropped.
-    fn open(&self, deployment: &str) -> Box<dyn Store>;
+    fn open(&self, deployment: &str) -> Box<dyn Store> {
+        self.open_at(deployment, Pace::default())
+    }
+
+    /// The same, for settlements that bring balances and positions forward at another pace.
+    fn open_at(&self, deployment: &str, pace: Pace) -> Box<dyn Store>;
+
+    /// What a statement counts, past the store.
+    fn count(&self, sql: &str) -> i64;
 }
 
 /// Makes a test of every case, on the backend that the expression makes.
@@ -51,6 +60,14 @@ macro_rules! contract_tests {
             the_last_use_of_a_session_never_goes_back,
             a_worker_keeps_all_that_is_known_of_it_until_it_is_removed,
         );
+        #[test]
+        fn what_is_behind_is_found_again() {
+            contract::behind::what_is_behind_is_found_again(&$backend);
+        }
+        #[test]
+        fn a_few_accounts_are_never_behind() {
+            contract::behind::a_few_accounts_are_never_behind(&$backend);
+        }
     };
     (@cases $backend:expr; $($case:ident),* $(,)?) => {
         $(

@@ -46,6 +46,8 @@ pub(crate) struct Trading {
     pub(crate) workers: BTreeMap<WorkerId, WorkerRow>,
     pub(crate) exposures: BTreeSet<(AccountId, WorkerId)>,
     pub(crate) bars: BTreeMap<(InstrumentId, Resolution, MarketTime), Bar>,
+    /// By how much the numbers of orders ascend.
+    pub(crate) stride: u64,
 }
 
 impl Trading {
@@ -68,7 +70,13 @@ impl Trading {
             workers: BTreeMap::new(),
             exposures: BTreeSet::new(),
             bars: BTreeMap::new(),
+            stride: 1,
         }
+    }
+
+    /// The last order.
+    fn last_order(&self) -> u64 {
+        self.records.last_key_value().map_or(0, |(order, _)| order.0)
     }
 
     /// A number below `n`.
@@ -337,7 +345,7 @@ impl Trading {
         instrument: InstrumentId,
         quantity: Quantity,
     ) -> Change {
-        let id = OrderId(self.records.len() as u64 + 1);
+        let id = OrderId(self.last_order() + self.stride);
         let received = self.moment();
         let request = OrderRequest {
             account,
@@ -472,7 +480,7 @@ impl Trading {
     pub(crate) fn assert_loaded(&self, loaded: &Loaded) {
         assert_eq!(loaded.last_batch, BatchNumber(self.batch));
         assert_eq!(loaded.last_wall, WallTime(if self.batch == 0 { 0 } else { self.wall }));
-        assert_eq!(loaded.next_order, OrderId(self.records.len() as u64 + 1));
+        assert_eq!(loaded.next_order, OrderId(self.last_order() + 1));
         assert_eq!(loaded.books, self.books);
         assert_eq!(loaded.profiles, self.profiles);
         assert_eq!(loaded.sessions, self.sessions.values().cloned().collect::<Vec<_>>());

@@ -2,7 +2,7 @@
 
 use papertrader_store::Store;
 
-use crate::contract::damage;
+use crate::contract::{behind, damage};
 use crate::server::{Database, Server};
 
 /// A database without constraints whose rows are kept a second time, so that each damage begins with
@@ -70,4 +70,14 @@ fn any_changed_row_is_named() {
     let kept = Kept::new(database);
     damage::any_changed_row_is_named(&kept);
     damage::any_changed_column_is_named(&kept);
+}
+
+#[test]
+fn damage_to_what_is_behind_is_named() {
+    let database = Server::shared().database();
+    let mut store = database.store();
+    store.set_pace(behind::PACE);
+    behind::prepare(&mut store);
+    drop(store);
+    behind::damage_to_what_is_behind_is_named(&Kept::new(database));
 }

@@ -233,6 +233,9 @@ fn a_database_without_a_lease_gets_one() {
     older
         .batch_execute(&format!(
             "DROP TABLE lease; ALTER TABLE meta DROP COLUMN holder;
+             ALTER TABLE meta DROP COLUMN folded_snapshot;
+             ALTER TABLE meta DROP COLUMN folded_generation;
+             ALTER TABLE balance DROP COLUMN snapshot;
              UPDATE schema_version SET version = 1; SELECT pg_advisory_lock({})",
             0x5054_5244
         ))

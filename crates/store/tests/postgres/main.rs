@@ -23,12 +23,18 @@ use papertrader_core::money::Quantity;
 use papertrader_core::order::Side;
 use papertrader_core::time::SECOND;
 use papertrader_store::postgres::PostgresStore;
-use papertrader_store::{Batch, CommitError, Store, StoreError, order_hash};
+use papertrader_store::{Batch, CommitError, Pace, Store, StoreError, order_hash};
 use server::{Database, Server};
 
 impl contract::Backend for Database<'_> {
-    fn open(&self, deployment: &str) -> Box<dyn Store> {
-        Box::new(PostgresStore::open(&self.url(), deployment).unwrap())
+    fn open_at(&self, deployment: &str, pace: Pace) -> Box<dyn Store> {
+        let mut store = PostgresStore::open(&self.url(), deployment).unwrap();
+        store.set_pace(pace);
+        Box::new(store)
+    }
+
+    fn count(&self, sql: &str) -> i64 {
+        self.raw().query_one(sql, &[]).unwrap().get(0)
     }
 }
 
@@ -140,7 +146,7 @@ fn a_newer_schema_is_left_alone() {
     drop(database.store());
     database.raw().batch_execute("UPDATE schema_version SET version = 99").unwrap();
     let error = PostgresStore::open(&database.url(), "one").unwrap_err();
-    assert!(matches!(error, StoreError::TooNew { found: 99, known: 2 }), "{error}");
+    assert!(matches!(error, StoreError::TooNew { found: 99, known: 3 }), "{error}");
 }
 
 #[test]

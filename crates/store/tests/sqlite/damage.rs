@@ -7,7 +7,7 @@ use papertrader_store::sqlite::SqliteStore;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::contract::damage;
+use crate::contract::{behind, damage};
 
 /// Copies of one file.
 struct Files(TempDir);
@@ -54,4 +54,14 @@ fn any_changed_row_is_named() {
     damage::prepare(&mut open(&files.path("whole.sqlite")));
     damage::any_changed_row_is_named(&files);
     damage::any_changed_column_is_named(&files);
+}
+
+#[test]
+fn damage_to_what_is_behind_is_named() {
+    let files = Files(tempfile::tempdir().unwrap());
+    let mut store = open(&files.path("whole.sqlite"));
+    store.set_pace(behind::PACE);
+    behind::prepare(&mut store);
+    drop(store);
+    behind::damage_to_what_is_behind_is_named(&files);
 }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use contract::trading::Trading;
 use papertrader_core::ids::BatchNumber;
 use papertrader_store::sqlite::SqliteStore;
-use papertrader_store::{CommitError, Store, StoreError};
+use papertrader_store::{CommitError, Pace, Store, StoreError};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -43,8 +43,14 @@ impl File {
 }
 
 impl contract::Backend for File {
-    fn open(&self, deployment: &str) -> Box<dyn Store> {
-        Box::new(SqliteStore::open(&self.path(), deployment).unwrap())
+    fn open_at(&self, deployment: &str, pace: Pace) -> Box<dyn Store> {
+        let mut store = SqliteStore::open(&self.path(), deployment).unwrap();
+        store.set_pace(pace);
+        Box::new(store)
+    }
+
+    fn count(&self, sql: &str) -> i64 {
+        self.raw().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 }
 
@@ -120,7 +126,7 @@ fn a_newer_schema_is_left_alone() {
     drop(file.store());
     file.raw().pragma_update(None, "user_version", 99).unwrap();
     let error = SqliteStore::open(&file.path(), "one").unwrap_err();
-    assert!(matches!(error, StoreError::TooNew { found: 99, known: 3 }), "{error}");
+    assert!(matches!(error, StoreError::TooNew { found: 99, known: 4 }), "{error}");
 }
 
 #[test]
