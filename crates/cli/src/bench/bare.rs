@@ -19,6 +19,9 @@ use rusqlite::{Connection, params};
 
 use super::BenchError;
 
+/// How long the copying of a log may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Copies a database, page by page, while its store is open.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BenchError> {
     if to.exists() {
@@ -120,6 +123,9 @@ impl Rows {
         outcomes.sort_unstable_by_key(|row| (row.generation, row.account, row.hash, row.id));
         let last_order = outcomes.iter().map(|row| row.id).max().unwrap_or(0);
         let after = Connection::open(settled)?;
+        // The store copies its log into the file beside: what is measured waits for the end of that.
+        after.busy_timeout(PATIENCE)?;
+        after.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()))?;
         after.execute("ATTACH ?1 AS before", [path.to_string_lossy()])?;
         let snapshot = settlement.head.snapshot as i64;
         let balances = after
