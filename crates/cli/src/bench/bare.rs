@@ -31,6 +31,9 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BenchError> {
     let mut copy = Connection::open(to)?;
     Backup::new(&source, &mut copy)?.run_to_completion(i32::MAX, Duration::ZERO, None)?;
     copy.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    drop(copy);
+    // Or it would be written to the disk while something is measured.
+    std::fs::File::open(to)?.sync_all()?;
     Ok(())
 }
 
