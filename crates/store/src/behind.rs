@@ -2,7 +2,7 @@
 //! them a settlement writes, and how a start finds those that it has to add. The same for every
 //! database.
 //!
-//! It writes nothing itself, and knows nothing of a position before it changes.
+//! It writes nothing itself.
 //!
 //! Invariant: what is stored, with what is missing added, is what was committed. The values kept here
 //! are those of the last settlement that changed them; whatever lies behind the [`Horizon`] is
@@ -12,10 +12,11 @@ use papertrader_core::account::{Account, Position};
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::money::{Cash, Quantity};
 use papertrader_core::order::{OrderState, Side};
-use papertrader_core::settle::Settlement;
+use papertrader_core::settle::{AccountChange, Settlement};
 use rustc_hash::FxHashSet;
 
 use crate::StoreError;
+use crate::held::{self, Held};
 use crate::index::generation;
 use crate::read::Ask;
 use crate::rows::Reading;
@@ -42,61 +43,17 @@ pub(crate) struct Horizon {
     pub(crate) generation: u64,
 }
 
-/// What an account has in cash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Balance {
+/// What an account has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owned {
     pub(crate) account: AccountId,
     pub(crate) cash: Cash,
+    pub(crate) held: Box<[Held]>,
 }
 
-/// What an account has of an instrument; without units it has none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Holding {
-    pub(crate) account: AccountId,
-    pub(crate) instrument: InstrumentId,
-    pub(crate) quantity: Quantity,
-    pub(crate) cost: Cash,
-}
-
-impl Holding {
-    fn of(account: AccountId, after: &Account, instrument: InstrumentId) -> Holding {
-        let none = (Quantity::ZERO, Cash::ZERO);
-        let (quantity, cost) =
-            after.position(instrument).map_or(none, |position| (position.quantity, position.cost));
-        Holding { account, instrument, quantity, cost }
-    }
-}
-
-/// Rows that are found by a key.
-trait Keyed: Copy {
-    type Key: Ord;
-
-    fn key(&self) -> Self::Key;
-
-    fn account(&self) -> AccountId;
-}
-
-impl Keyed for Balance {
-    type Key = AccountId;
-
-    fn key(&self) -> AccountId {
-        self.account
-    }
-
-    fn account(&self) -> AccountId {
-        self.account
-    }
-}
-
-impl Keyed for Holding {
-    type Key = (AccountId, InstrumentId);
-
-    fn key(&self) -> (AccountId, InstrumentId) {
-        (self.account, self.instrument)
-    }
-
-    fn account(&self) -> AccountId {
-        self.account
+impl Owned {
+    fn of(id: AccountId, account: &Account) -> Owned {
+        Owned { account: id, cash: account.cash, held: held::of(account) }
     }
 }
 
@@ -104,9 +61,7 @@ impl Keyed for Holding {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Behind {
     /// By account.
-    balances: Vec<Balance>,
-    /// By account and instrument.
-    holdings: Vec<Holding>,
+    owned: Vec<Owned>,
     horizon: Horizon,
     /// The horizon once the round is over.
     next: Horizon,
@@ -114,31 +69,39 @@ pub(crate) struct Behind {
     reached: u32,
 }
 
-/// What a settlement writes, and what is behind after it.
+/// What a settlement does: what it writes, and what is behind after it.
 #[derive(Debug)]
 pub(crate) struct Step {
-    pub(crate) balances: Vec<Balance>,
-    pub(crate) holdings: Vec<Holding>,
-    pub(crate) behind: Behind,
+    /// By account.
+    pub(crate) written: Vec<Owned>,
+    due: Due,
+    /// What it leaves behind, by account.
+    left: Vec<Owned>,
+    pub(crate) horizon: Horizon,
+    next: Horizon,
+    reached: u32,
+}
+
+/// The accounts that a settlement writes.
+#[derive(Debug)]
+struct Due {
+    all: bool,
+    after: u32,
+    to: u32,
+    at_once: FxHashSet<AccountId>,
+}
+
+impl Due {
+    fn has(&self, account: AccountId) -> bool {
+        self.all
+            || (account.0 > self.after && account.0 <= self.to)
+            || self.at_once.contains(&account)
+    }
 }
 
 impl Behind {
-    /// What a start finds: the rows by their keys. The round begins with it.
-    fn found(
-        balances: Vec<Balance>,
-        holdings: Vec<Holding>,
-        horizon: Horizon,
-        now: Horizon,
-    ) -> Behind {
-        Behind { balances, holdings, horizon, next: now, reached: 0 }
-    }
-
-    pub(crate) fn horizon(&self) -> Horizon {
-        self.horizon
-    }
-
-    /// Takes in what a settlement changes. `accounts` is how many there are, `last_order` the last
-    /// order there is.
+    /// What a settlement does to it. `accounts` is how many there are, `last_order` the last order
+    /// there is.
     pub(crate) fn settle(
         &self,
         settlement: &Settlement,
@@ -146,31 +109,43 @@ impl Behind {
         last_order: OrderId,
         pace: Pace,
     ) -> Step {
-        let (balances, holdings) = changed(settlement);
-        let balances = merged(&self.balances, balances);
-        let holdings = merged(&self.holdings, holdings);
-        let at_once = self.at_once(settlement);
-        let reached = self.reach(&balances, settlement.decisions.len(), accounts, pace);
-        let is_due = |account: AccountId| {
-            (account.0 > self.reached && account.0 <= reached) || at_once.contains(&account)
+        let changed = changed(settlement);
+        let due = Due {
+            all: self.owned.len() + changed.len() <= pace.at_least,
+            after: self.reached,
+            to: self.reach(&changed, settlement.decisions.len(), accounts, pace),
+            at_once: self.at_once(settlement),
         };
-        let all = balances.len() <= pace.at_least;
-        let (write_balances, balances) = parted(balances, |account| all || is_due(account));
-        let (write_holdings, holdings) = parted(holdings, |account| all || is_due(account));
+        let (now_due, left): (Vec<Owned>, Vec<Owned>) =
+            changed.into_iter().partition(|owned| due.has(owned.account));
+        // What is behind and is written at once is in the settlement: it has changed again.
+        let before = match due.all {
+            true => self.owned.as_slice(),
+            false => {
+                let place = |account: u32| self.owned.partition_point(|o| o.account.0 <= account);
+                &self.owned[place(due.after)..place(due.to)]
+            }
+        };
+        let written = merged(before.iter().cloned(), now_due);
         let snapshot = settlement.head.snapshot;
         let now = Horizon { snapshot, generation: generation(last_order) };
-        let (horizon, next, reached) = if balances.is_empty() && holdings.is_empty() {
-            (now, now, 0)
-        } else if reached >= accounts {
-            (self.next, now, 0)
-        } else {
-            (self.horizon, self.next, reached)
-        };
-        Step {
-            balances: write_balances,
-            holdings: write_holdings,
-            behind: Behind { balances, holdings, horizon, next, reached },
-        }
+        let (horizon, next, reached) =
+            if left.is_empty() && self.owned.iter().all(|owned| due.has(owned.account)) {
+                (now, now, 0)
+            } else if due.to >= accounts {
+                (self.next, now, 0)
+            } else {
+                (self.horizon, self.next, due.to)
+            };
+        Step { written, due, left, horizon, next, reached }
+    }
+
+    /// Takes over what was committed.
+    pub(crate) fn apply(&mut self, step: Step) {
+        let Step { due, left, horizon, next, reached, .. } = step;
+        let before = std::mem::take(&mut self.owned).into_iter();
+        self.owned = merged(before.filter(|owned| !due.has(owned.account)), left);
+        (self.horizon, self.next, self.reached) = (horizon, next, reached);
     }
 
     /// The accounts that the next start would not bring right: what a split does is not an outcome,
@@ -185,65 +160,55 @@ impl Behind {
     }
 
     /// The account to which this settlement comes.
-    fn reach(&self, balances: &[Balance], decided: usize, accounts: u32, pace: Pace) -> u32 {
+    fn reach(&self, changed: &[Owned], decided: usize, accounts: u32, pace: Pace) -> u32 {
         let part = u128::from(accounts) * decided as u128;
         let part = part.div_ceil(u128::from(pace.round.max(1)));
         let by_part = u128::from(self.reached).saturating_add(part).min(u128::from(accounts));
-        let ahead = balances.partition_point(|balance| balance.account.0 <= self.reached);
-        let by_number = match pace.at_least.checked_sub(1) {
-            None => 0,
-            Some(last) => balances.get(ahead + last).map_or(accounts, |balance| balance.account.0),
-        };
+        let ahead = |owned: &[Owned]| owned.partition_point(|o| o.account.0 <= self.reached);
+        let mut before = self.owned[ahead(&self.owned)..].iter().map(|o| o.account.0).peekable();
+        let mut changed = changed[ahead(changed)..].iter().map(|o| o.account.0).peekable();
+        let mut by_number = self.reached;
+        for _ in 0..pace.at_least {
+            let first = match (before.peek(), changed.peek()) {
+                (Some(before), Some(changed)) => *before.min(changed),
+                (Some(account), None) | (None, Some(account)) => *account,
+                // There are no more: then it comes to the last one there is.
+                (None, None) => accounts,
+            };
+            before.next_if_eq(&first);
+            changed.next_if_eq(&first);
+            by_number = first;
+        }
         u32::try_from(by_part).unwrap_or(accounts).max(by_number)
     }
 }
 
-/// What a settlement changes, by the keys.
-fn changed(settlement: &Settlement) -> (Vec<Balance>, Vec<Holding>) {
-    let changes = &settlement.accounts;
-    let mut balances = Vec::with_capacity(changes.len());
-    let mut holdings = Vec::with_capacity(changes.len());
-    for change in changes {
-        balances.push(Balance { account: change.id, cash: change.after.cash });
-        let holding = |instrument| Holding::of(change.id, &change.after, instrument);
-        holdings.extend(change.positions.iter().copied().map(holding));
+/// What a settlement changes, by account.
+fn changed(settlement: &Settlement) -> Vec<Owned> {
+    let of = |change: &AccountChange| Owned::of(change.id, &change.after);
+    let mut changed: Vec<Owned> = settlement.accounts.iter().map(of).collect();
+    if !changed.is_sorted_by(|a, b| a.account < b.account) {
+        // Of two for one account the later one counts.
+        changed.reverse();
+        changed.sort_by_key(|owned| owned.account);
+        changed.dedup_by_key(|owned| owned.account);
     }
-    in_order(&mut balances);
-    in_order(&mut holdings);
-    (balances, holdings)
+    changed
 }
 
-/// Sorts rows by their keys; of two with one key the later one counts.
-fn in_order<R: Keyed>(rows: &mut Vec<R>) {
-    if rows.is_sorted_by(|a, b| a.key() < b.key()) {
-        return;
-    }
-    rows.reverse();
-    rows.sort_by_key(R::key);
-    rows.dedup_by_key(|row| row.key());
-}
-
-/// Both, by the keys: of two rows with one key the new one counts.
-fn merged<R: Keyed>(old: &[R], new: Vec<R>) -> Vec<R> {
-    if old.is_empty() {
-        return new;
-    }
-    let mut all = Vec::with_capacity(old.len() + new.len());
-    let mut old = old.iter().copied().peekable();
+/// Both, by account: of two for one the new one counts.
+fn merged(old: impl Iterator<Item = Owned>, new: Vec<Owned>) -> Vec<Owned> {
+    let mut all = Vec::with_capacity(old.size_hint().0 + new.len());
+    let mut old = old.peekable();
     for row in new {
-        while let Some(before) = old.next_if(|before| before.key() < row.key()) {
+        while let Some(before) = old.next_if(|before| before.account < row.account) {
             all.push(before);
         }
-        old.next_if(|before| before.key() == row.key());
+        old.next_if(|before| before.account == row.account);
         all.push(row);
     }
     all.extend(old);
     all
-}
-
-/// Those of the accounts that are meant, and the others.
-fn parted<R: Keyed>(rows: Vec<R>, is_due: impl Fn(AccountId) -> bool) -> (Vec<R>, Vec<R>) {
-    rows.into_iter().partition(|row| is_due(row.account()))
 }
 
 /// What fills move that are missing in the tables, of an account and an instrument.
@@ -275,19 +240,19 @@ pub(crate) fn bring_forward(
         }
         is_same
     });
-    let (mut balances, mut holdings) = (Vec::<Balance>::new(), Vec::with_capacity(missing.len()));
+    let mut changed = Vec::new();
     for part in &missing {
         let Some(account) = accounts.get_mut(part.account) else { continue };
         let id = AccountId(part.account as u32 + 1);
         add(id, account, part)?;
-        let balance = Balance { account: id, cash: account.cash };
-        match balances.last_mut() {
-            Some(last) if last.account == id => *last = balance,
-            _ => balances.push(balance),
+        if changed.last() != Some(&id) {
+            changed.push(id);
         }
-        holdings.push(Holding::of(id, account, part.instrument));
     }
-    Ok(Behind::found(balances, holdings, horizon, now))
+    let owned = |id: AccountId| Some(Owned::of(id, accounts.get(id.0 as usize - 1)?));
+    let owned = changed.into_iter().filter_map(owned).collect();
+    // The round begins with it.
+    Ok(Behind { owned, horizon, next: now, reached: 0 })
 }
 
 fn missing(ask: &dyn Ask, written: &[u64], horizon: Horizon) -> Result<Vec<Missing>, StoreError> {
@@ -338,7 +303,7 @@ fn add(id: AccountId, account: &mut Account, part: &Missing) -> Result<(), Store
         Err(_) => (0, 0),
     };
     let (Some(units), Some(cost)) = (sum(units, part.units), sum(cost, part.cost)) else {
-        return Err(corrupt(format!("position, row {id}, {instrument}")));
+        return Err(corrupt(format!("balance, row {id}: positions, {instrument}")));
     };
     let position = Position {
         instrument,
@@ -358,10 +323,11 @@ fn add(id: AccountId, account: &mut Account, part: &Missing) -> Result<(), Store
 #[cfg(test)]
 mod tests {
     use papertrader_core::books::Head;
+    use papertrader_core::ids::SnapshotNumber;
     use papertrader_core::ledger::{JournalEntry, NamedAccounts};
     use papertrader_core::money::Price;
     use papertrader_core::order::Fill;
-    use papertrader_core::settle::{AccountChange, Decision};
+    use papertrader_core::settle::Decision;
     use papertrader_core::time::{MarketTime, Moment, WallTime};
 
     use super::*;
@@ -380,7 +346,7 @@ mod tests {
             price: Price::from_raw(1).unwrap(),
             amount: Cash::from_cents(1),
             basis: Cash::from_cents(1),
-            snapshot: papertrader_core::ids::SnapshotNumber(snapshot),
+            snapshot: SnapshotNumber(snapshot),
         };
         let decision = |&(account, order): &(u32, u64)| Decision {
             order: OrderId(order),
@@ -411,14 +377,26 @@ mod tests {
         }
     }
 
-    fn written(step: &Step) -> Vec<u32> {
-        let accounts: Vec<u32> = step.balances.iter().map(|balance| balance.account.0).collect();
-        assert!(step.holdings.iter().map(|holding| holding.account.0).eq(accounts.iter().copied()));
-        accounts
+    /// Settles four accounts, and says which are written, each with the snapshot that changed it last.
+    fn written(
+        behind: &mut Behind,
+        settlement: &Settlement,
+        last: u64,
+        pace: Pace,
+    ) -> Vec<(u32, i64)> {
+        let step = behind.settle(settlement, 4, OrderId(last), pace);
+        let written = step.written.iter();
+        let written = written.map(|owned| (owned.account.0, 1_000 - owned.cash.cents())).collect();
+        for owned in &step.written {
+            assert_eq!(owned.held[0].quantity.raw(), 1_000 - owned.cash.cents());
+        }
+        behind.apply(step);
+        written
     }
 
-    fn horizon(snapshot: u64, generation: u64) -> Horizon {
-        Horizon { snapshot, generation }
+    fn nothing(snapshot: u64, generation: u64) -> Behind {
+        let now = Horizon { snapshot, generation };
+        Behind { horizon: now, next: now, ..Behind::default() }
     }
 
     const ALL: [(u32, u64); 4] = [(1, 1), (2, 2), (3, 3), (4, 4)];
@@ -429,14 +407,12 @@ mod tests {
         let mut behind = Behind::default();
         let mut steps = Vec::new();
         for snapshot in 1..=6 {
-            let step = behind.settle(&settlement(snapshot, &ALL), 4, OrderId(4), pace);
-            steps.push((written(&step), step.behind.horizon().snapshot));
-            // What is written is what the account has now.
-            let cash = Cash::from_cents(1_000 - snapshot as i64);
-            assert!(step.balances.iter().all(|balance| balance.cash == cash));
-            behind = step.behind;
+            let written = written(&mut behind, &settlement(snapshot, &ALL), 4, pace);
+            assert!(written.iter().all(|(_, of)| *of == snapshot as i64));
+            let accounts: Vec<u32> = written.iter().map(|(account, _)| *account).collect();
+            steps.push((accounts, behind.horizon.snapshot));
         }
-        // The first round was over at the second settlement: the books began with it. All that was
+        // The first round was over at the second settlement, and the books began with it. What was
         // behind after that one was written when the second round was over, and so on.
         let expected = [
             (vec![1, 2], 0),
@@ -452,36 +428,49 @@ mod tests {
     #[test]
     fn so_many_are_written_at_least_and_if_that_is_all_nothing_is_behind() {
         let pace = Pace { round: u64::MAX, at_least: 3 };
-        let step = Behind::default().settle(&settlement(1, &ALL), 4, OrderId(4), pace);
-        assert_eq!(written(&step), [1, 2, 3]);
-        assert_eq!(step.behind.horizon(), horizon(0, 0));
-        let step = step.behind.settle(&settlement(2, &[(1, 5)]), 4, OrderId(5), pace);
-        assert_eq!(written(&step), [1, 4]);
-        let cash: Vec<i64> = step.balances.iter().map(|balance| balance.cash.cents()).collect();
-        assert_eq!(cash, [998, 999], "each as it was changed last");
-        assert_eq!(step.behind.horizon(), horizon(2, 0));
-        // With nothing to do the rest is written too.
+        let mut behind = Behind::default();
+        assert_eq!(written(&mut behind, &settlement(1, &ALL), 4, pace), [(1, 1), (2, 1), (3, 1)]);
+        assert_eq!(behind.horizon, Horizon::default());
+        // Each as it was changed last.
+        let again = settlement(2, &[(1, 5)]);
+        assert_eq!(written(&mut behind, &again, 5, pace), [(1, 2), (4, 1)]);
+        assert_eq!(behind, nothing(2, 0));
+        // With nothing to do what is left is written too.
         let slow = Pace { at_least: 1, ..pace };
-        let mut behind = Behind::default().settle(&settlement(1, &ALL), 4, OrderId(4), slow).behind;
-        for _ in 0..3 {
-            behind = behind.settle(&settlement(2, &[]), 4, OrderId(4), slow).behind;
+        let mut behind = Behind::default();
+        for (snapshot, account) in (1..).zip(1..=3) {
+            let fills = if snapshot == 1 { &ALL[..] } else { &[] };
+            assert_eq!(written(&mut behind, &settlement(snapshot, fills), 4, slow), [(account, 1)]);
+            assert_ne!(behind.horizon.snapshot, snapshot);
         }
-        assert_eq!(
-            behind,
-            Behind { horizon: horizon(2, 0), next: horizon(2, 0), ..Behind::default() }
-        );
+        assert_eq!(written(&mut behind, &settlement(4, &[]), 4, slow), [(4, 1)]);
+        assert_eq!(behind, nothing(4, 0));
+    }
+
+    #[test]
+    fn one_that_is_behind_and_changes_again_is_kept_once() {
+        let pace = Pace { round: u64::MAX, at_least: 0 };
+        let mut behind = Behind::default();
+        assert_eq!(written(&mut behind, &settlement(1, &ALL), 4, pace), [(1, 1)]);
+        let again = settlement(2, &[(3, 5), (1, 6)]);
+        assert_eq!(written(&mut behind, &again, 6, pace), [(2, 1)]);
+        let kept = |behind: &Behind| -> Vec<(u32, i64)> {
+            behind.owned.iter().map(|o| (o.account.0, 1_000 - o.cash.cents())).collect()
+        };
+        assert_eq!(kept(&behind), [(1, 2), (3, 2), (4, 1)]);
+        // A settlement that is not committed changes nothing.
+        let before = behind.clone();
+        let _ = behind.settle(&settlement(3, &ALL), 4, OrderId(6), Pace::default());
+        assert_eq!(behind, before);
     }
 
     #[test]
     fn an_old_order_and_a_split_are_written_at_once() {
-        let pace = Pace { round: 4, at_least: 0 };
         let new = 3 << GENERATION_BITS;
-        let step = Behind::default().settle(&settlement(1, &ALL), 4, OrderId(new), pace);
-        assert_eq!(
-            step.behind,
-            Behind { horizon: horizon(1, 3), next: horizon(1, 3), ..Behind::default() }
-        );
-        let slow = Pace { round: u64::MAX, at_least: 0 };
+        let mut behind = Behind::default();
+        let first = settlement(1, &ALL);
+        assert_eq!(written(&mut behind, &first, new, Pace { round: 4, at_least: 0 }).len(), 4);
+        assert_eq!(behind, nothing(1, 3));
         // It reaches account 1. Order 5 is of an older generation, and 3 has a split.
         let fills = [(1, new), (2, 5), (3, new + 1), (4, new + 2)];
         let mut second = settlement(2, &fills);
@@ -492,28 +481,19 @@ mod tests {
             quantity: Quantity::from_raw(1),
             cash: Cash::ZERO,
         });
-        let step = step.behind.settle(&second, 4, OrderId(new + 2), slow);
-        assert_eq!(written(&step), [1, 2, 3]);
-        assert_eq!(step.behind.horizon(), horizon(1, 3));
+        let slow = Pace { round: u64::MAX, at_least: 0 };
+        let now = written(&mut behind, &second, new + 2, slow);
+        assert_eq!(now, [(1, 2), (2, 2), (3, 2)]);
+        assert_eq!(behind.horizon, Horizon { snapshot: 1, generation: 3 });
+        assert_eq!(behind.owned.len(), 1);
     }
 
     #[test]
-    fn a_position_that_was_sold_is_written_as_none() {
-        let mut sold = settlement(1, &ALL);
-        sold.accounts[0].after.positions.clear();
-        let step = Behind::default().settle(&sold, 4, OrderId(4), Pace::default());
-        assert_eq!(written(&step), [1, 2, 3, 4]);
-        assert!(step.holdings[0].quantity.is_zero() && !step.holdings[1].quantity.is_zero());
-    }
-
-    #[test]
-    fn of_two_rows_with_one_key_the_later_one_counts() {
-        let balance =
-            |account, cents| Balance { account: AccountId(account), cash: Cash::from_cents(cents) };
-        let mut rows = vec![balance(2, 1), balance(1, 2), balance(2, 3)];
-        in_order(&mut rows);
-        assert_eq!(rows, [balance(1, 2), balance(2, 3)]);
-        let merged = merged(&[balance(1, 7), balance(3, 8), balance(9, 9)], rows);
-        assert_eq!(merged, [balance(1, 2), balance(2, 3), balance(3, 8), balance(9, 9)]);
+    fn of_two_changes_of_one_account_the_later_one_counts() {
+        let mut twice = settlement(1, &[(2, 1), (1, 2), (2, 3)]);
+        twice.accounts[2].after.cash = Cash::from_cents(7);
+        let changed = changed(&twice);
+        let changed: Vec<_> = changed.iter().map(|o| (o.account.0, o.cash.cents())).collect();
+        assert_eq!(changed, [(1, 999), (2, 7)]);
     }
 }

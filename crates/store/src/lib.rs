@@ -12,6 +12,7 @@ mod copy;
 pub mod directory;
 mod export;
 mod fold;
+mod held;
 mod index;
 mod intake;
 pub mod lease;

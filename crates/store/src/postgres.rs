@@ -174,14 +174,8 @@ impl PostgresStore {
 
     /// Takes over what was committed as this batch.
     fn apply(&mut self, number: BatchNumber, committed: Committed) {
-        self.index.write().unwrap_or_else(PoisonError::into_inner).apply(committed.changes);
         self.indexed = Some(number);
-        if let Some((last, behind)) = &mut self.behind {
-            *last = number;
-            if let Some(next) = committed.behind {
-                *behind = next;
-            }
-        }
+        committed.apply(number, &self.index, &mut self.behind);
     }
 
     /// What is behind, read if it is not known.

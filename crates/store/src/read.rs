@@ -9,12 +9,12 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use papertrader_core::account::{Account, Position};
+use papertrader_core::account::Account;
 use papertrader_core::bar::{Bar, Resolution};
 use papertrader_core::books::{Books, Head};
 use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId, WorkerId};
 use papertrader_core::ledger::NamedAccounts;
-use papertrader_core::money::{Cash, Quantity};
+use papertrader_core::money::Cash;
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::{OrderRecord, OrderState};
 use papertrader_core::snapshot::Mark;
@@ -121,7 +121,6 @@ pub(crate) fn load(ask: &dyn Ask) -> Result<(Loaded, Behind), StoreError> {
     let meta = meta(ask)?;
     let instruments = instruments(ask)?;
     let Owners { profiles, mut accounts, written } = owners(ask)?;
-    positions(ask, &mut accounts)?;
     let head = head(ask)?;
     let generation = generation(meta.settled_order);
     let now = Horizon { snapshot: head.snapshot, generation };
@@ -205,7 +204,6 @@ pub(crate) fn instruments(ask: &dyn Ask) -> Result<Vec<InstrumentRow>, StoreErro
 /// All accounts, by their IDs, which have no gaps.
 struct Owners {
     profiles: Vec<Profile>,
-    /// Without positions.
     accounts: Vec<Account>,
     /// The settlements that wrote their balances.
     written: Vec<u64>,
@@ -213,7 +211,7 @@ struct Owners {
 
 fn owners(ask: &dyn Ask) -> Result<Owners, StoreError> {
     let sql = "SELECT a.id, a.name, a.name_key, a.email, a.pass_hash, a.since, b.cash, b.granted,
-                      a.disabled, a.password_due, b.snapshot
+                      a.disabled, a.password_due, b.snapshot, b.positions
                FROM account a LEFT JOIN balance b ON b.account = a.id ORDER BY a.id";
     let count = highest(ask, "SELECT coalesce(max(id), 0) FROM account", "account")? as usize;
     // A number too high is found below; until then it reserves nothing that is not needed.
@@ -240,6 +238,7 @@ fn owners(ask: &dyn Ask) -> Result<Owners, StoreError> {
             cash: row.cash(6)?,
             granted: Cash::from_cents(row.integer(7)?),
             disabled: row.flag(8)?,
+            positions: row.of("balance").positions(11)?,
             ..Account::default()
         };
         written.push(row.number(10)?);
@@ -254,43 +253,6 @@ fn owners(ask: &dyn Ask) -> Result<Owners, StoreError> {
 fn highest(ask: &dyn Ask, sql: &str, table: &'static str) -> Result<u32, StoreError> {
     let last = first(ask, sql, &[], |row| Reading::new(row, table, 1).number::<u32>(0))?;
     Ok(last.unwrap_or(0))
-}
-
-/// Gives an account all positions that it has.
-fn give(accounts: &mut [Account], owner: Option<usize>, owned: &mut Vec<Position>) {
-    if let Some(account) = owner.and_then(|owner| accounts.get_mut(owner)) {
-        account.positions = owned.as_slice().into();
-    }
-    owned.clear();
-}
-
-/// Gives all accounts their positions.
-fn positions(ask: &dyn Ask, accounts: &mut [Account]) -> Result<(), StoreError> {
-    let sql = "SELECT account, instrument, quantity, cost FROM position
-               ORDER BY account, instrument";
-    // Of one account: it gets a list of just their number.
-    let (mut owner, mut owned) = (None, Vec::new());
-    ask.for_each(sql, &[], &mut |row| {
-        let row = Reading::new(row, "position", 2);
-        let position = Position {
-            instrument: row.instrument(1)?,
-            quantity: row.quantity(2)?,
-            held: Quantity::ZERO,
-            cost: row.cash(3)?,
-        };
-        let index = (row.account(0)?.0 as usize).checked_sub(1);
-        if index.is_none_or(|index| index >= accounts.len()) {
-            return Err(row.corrupt("there is no such account"));
-        }
-        if owner != index {
-            give(accounts, owner, &mut owned);
-            owner = index;
-        }
-        owned.push(position);
-        Ok(())
-    })?;
-    give(accounts, owner, &mut owned);
-    Ok(())
 }
 
 fn books(ask: &dyn Ask, accounts: Vec<Account>, head: Head) -> Result<Books, StoreError> {

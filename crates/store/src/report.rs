@@ -52,7 +52,7 @@ pub struct Mismatch {
 /// Tables whose rows are named by their order.
 const BY_ORDER: [&str; 3] = ["order_", "outcome", "waiting"];
 /// Tables whose rows are named by their account first.
-const BY_ACCOUNT: [&str; 5] = ["account", "balance", "cancel_mark", "exposure", "position"];
+const BY_ACCOUNT: [&str; 4] = ["account", "balance", "cancel_mark", "exposure"];
 
 impl Mismatch {
     /// From words that begin with `table NAME, row KEY: `, as all that name a row do.
@@ -88,7 +88,7 @@ mod tests {
             (table.unwrap_or_default(), account, order)
         };
         assert_eq!(place("table order_, row 7: hash"), ("order_".into(), None, Some(7)));
-        assert_eq!(place("table position, row 3, 9: cost"), ("position".into(), Some(3), None));
+        assert_eq!(place("table balance, row 3: cost"), ("balance".into(), Some(3), None));
         assert_eq!(place("table journal, row 5: cash"), ("journal".into(), None, None));
         assert_eq!(place("table meta: last_wall"), ("meta".into(), None, None));
         assert_eq!(place("the file: page 3"), (String::new(), None, None));

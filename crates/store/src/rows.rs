@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use papertrader_core::account::Position;
 use papertrader_core::bar::Bar;
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId, SnapshotNumber, WorkerId};
 use papertrader_core::ledger::JournalEntry;
@@ -16,6 +17,7 @@ use papertrader_core::order::{
 use papertrader_core::time::{MarketTime, Moment, WallTime};
 
 use crate::StoreError;
+use crate::held;
 
 /// A value of a column or a parameter, as every database has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -228,6 +230,16 @@ impl<'a> Reading<'a> {
     }
 
     /// A quantity that is not negative.
+    /// The same row, which is also one of another table.
+    pub(crate) fn of(&self, table: &'static str) -> Reading<'a> {
+        Reading { table, ..*self }
+    }
+
+    /// What an account owns.
+    pub(crate) fn positions(&self, column: usize) -> Result<Vec<Position>, StoreError> {
+        held::read(self.text(column)?).map_err(|what| self.corrupt(what))
+    }
+
     pub(crate) fn side(&self, column: usize) -> Result<Side, StoreError> {
         match self.integer(column)? {
             0 => Ok(Side::Buy),

@@ -30,8 +30,6 @@ pub(crate) enum Verb {
     Raise,
     /// It names the key of one that must be there and is deleted.
     Delete,
-    /// It names the key of one that is deleted if it is there.
-    DeleteAny,
 }
 
 /// One way to write a table.
@@ -85,7 +83,7 @@ pub(crate) enum Rows {
     Instrument,
     Account,
     Balance,
-    Cash,
+    Owned,
     Order,
     /// Of an order that a settlement filled as it was asked: nearly all.
     Fill,
@@ -96,8 +94,6 @@ pub(crate) enum Rows {
     /// What is asked now, whyever it waits.
     Rescale,
     WaitEnd,
-    Position,
-    PositionEnd,
     Journal,
     Price,
     NamedAccount,
@@ -148,7 +144,12 @@ static SHAPES: [Shape; Rows::COUNT] = [
         ],
     ),
     insert("balance", &[("account", Big), ("cash", Big), ("granted", Big)]),
-    by_key("balance", Verb::Set, 1, &[("account", Big), ("cash", Big), ("snapshot", Big)]),
+    by_key(
+        "balance",
+        Verb::Set,
+        1,
+        &[("account", Big), ("cash", Big), ("snapshot", Big), ("positions", Text)],
+    ),
     insert(
         "order_",
         &[
@@ -214,13 +215,6 @@ static SHAPES: [Shape; Rows::COUNT] = [
     by_key("waiting", Verb::Put, 1, &[("id", Big), ("quantity", Big), ("reason", Small)]),
     by_key("waiting", Verb::Put, 1, &[("id", Big), ("quantity", Big)]),
     by_key("waiting", Verb::Delete, 1, &[("id", Big)]),
-    by_key(
-        "position",
-        Verb::Put,
-        2,
-        &[("account", Big), ("instrument", Big), ("quantity", Big), ("cost", Big)],
-    ),
-    by_key("position", Verb::DeleteAny, 2, &[("account", Big), ("instrument", Big)]),
     insert(
         "journal",
         &[
@@ -282,7 +276,7 @@ mod tests {
     fn each_kind_of_rows_has_its_own_shape() {
         let shape = |rows: Rows| (rows.shape().table, rows.shape().verb);
         assert_eq!(shape(Rows::Instrument), ("instrument", Verb::Insert));
-        assert_eq!(shape(Rows::Cash), ("balance", Verb::Set));
+        assert_eq!(shape(Rows::Owned), ("balance", Verb::Set));
         assert_eq!(shape(Rows::Outcome), ("outcome", Verb::Insert));
         assert_eq!(shape(Rows::Rescale), ("waiting", Verb::Put));
         assert_eq!(shape(Rows::WaitEnd), ("waiting", Verb::Delete));

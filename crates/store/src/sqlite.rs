@@ -207,14 +207,8 @@ impl Store for SqliteStore {
             return Err(CommitError::Disk(why.to_owned()));
         }
         let committed = self.write(batch)?;
-        self.index.write().unwrap_or_else(PoisonError::into_inner).apply(committed.changes);
         self.indexed = Some(batch.number);
-        if let Some((last, behind)) = &mut self.behind {
-            *last = batch.number;
-            if let Some(next) = committed.behind {
-                *behind = next;
-            }
-        }
+        committed.apply(batch.number, &self.index, &mut self.behind);
         if let Some(connection) = &self.connection {
             self.checkpointer.committed(connection);
         }

@@ -23,9 +23,7 @@ const MOST: usize = 1_000;
 
 /// Each column that names a row of another table, and that table, with the key of the row. Foreign
 /// keys keep some of them right as long as nobody switches them off.
-const REFERENCES: [(&str, &str, &str, &str); 11] = [
-    ("position", "account, instrument", "account", "account"),
-    ("position", "account, instrument", "instrument", "instrument"),
+const REFERENCES: [(&str, &str, &str, &str); 9] = [
     ("order_", "id", "account", "account"),
     ("order_", "id", "instrument", "instrument"),
     ("cancel_mark", "account, client_order_id", "account", "account"),
@@ -496,21 +494,24 @@ impl Check<'_> {
     fn positions(&mut self) -> Result<(), StoreError> {
         let ask = self.ask;
         let mut left = self.fold.positions.clone();
-        let sql = "SELECT account, instrument, quantity, cost FROM position";
+        let sql = "SELECT account, positions FROM balance";
         ask.for_each(sql, &[], &mut |row| {
-            let row = Reading::new(row, "position", 2);
+            let row = Reading::new(row, "balance", 1);
             let result = (|| {
-                let key = (row.account(0)?, row.instrument(1)?);
-                let folded = left.remove(&key).unwrap_or_default();
-                let missing = self.fold.missing.get(&key).copied().unwrap_or_default();
-                let name = |column| format!("table position, row {}, {}: {column}", key.0, key.1);
-                let units = i128::from(row.integer(2)?) + missing.units;
-                self.differs(&name("quantity"), units, folded.units);
-                self.differs(
-                    &name("cost"),
-                    i128::from(row.integer(3)?) + missing.cost,
-                    folded.cost,
-                );
+                let account = row.account(0)?;
+                for position in row.positions(1)? {
+                    let instrument = position.instrument;
+                    let key = (account, instrument);
+                    let folded = left.remove(&key).unwrap_or_default();
+                    let missing = self.fold.missing.get(&key).copied().unwrap_or_default();
+                    let units = i128::from(position.quantity.raw()) + missing.units;
+                    let cost = i128::from(position.cost.cents()) + missing.cost;
+                    let row = format!("table balance, row {account}");
+                    let what = format!("{row}: quantity of instrument {instrument}");
+                    self.differs(&what, units, folded.units);
+                    let what = format!("{row}: cost of instrument {instrument}");
+                    self.differs(&what, cost, folded.cost);
+                }
                 Ok(())
             })();
             self.keep(result)
@@ -521,8 +522,8 @@ impl Check<'_> {
             folded.cost -= missing.cost;
             if folded.units != 0 || folded.cost != 0 {
                 self.wrong(format!(
-                    "table position, row {account}, {instrument}: there is no position, but its \
-                     entries add up to {} units that cost {}",
+                    "table balance, row {account}: there is no position of instrument \
+                     {instrument}, but its entries add up to {} units that cost {}",
                     folded.units, folded.cost
                 ));
             }
@@ -544,7 +545,7 @@ impl Check<'_> {
                 let folded = self.fold.positions.get(&(id, instrument)).copied();
                 let folded = folded.unwrap_or_default();
                 let name = |column| {
-                    format!("table position, row {id}, {instrument}: {column} after a start")
+                    format!("table balance, row {id}: {column} of {instrument} after a start")
                 };
                 let units = i128::from(position.quantity.raw());
                 self.differs(&name("quantity"), units, folded.units);
@@ -553,7 +554,7 @@ impl Check<'_> {
         }
         if loaded != expected {
             self.wrong(format!(
-                "table position: a start finds {loaded} positions, but the entries make {expected}"
+                "table balance: a start finds {loaded} positions, but the entries make {expected}"
             ));
         }
     }

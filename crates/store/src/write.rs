@@ -7,9 +7,10 @@
 //! database.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use papertrader_core::books::Head;
-use papertrader_core::ids::{AccountId, InstrumentId, OrderId, WorkerId};
+use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId, WorkerId};
 use papertrader_core::ledger::{JournalEntry, NamedAccounts};
 use papertrader_core::money::{Cash, Quantity};
 use papertrader_core::names::ClientOrderId;
@@ -18,9 +19,10 @@ use papertrader_core::settle::{Decision, Settlement};
 use papertrader_core::snapshot::Mark;
 use papertrader_core::time::{Moment, WallTime};
 
-use crate::behind::{Behind, Pace};
+use crate::behind::{Behind, Pace, Step};
+use crate::held;
 use crate::index::{Changes, Index, Open, OrderKey, Staged, generation};
-use crate::read::{self, Ask};
+use crate::read::{self, Ask, SharedIndex};
 use crate::rows::{CANCELLED, EXPIRED, FILLED, GRANT, REJECTED, SPLIT, Value, side_number};
 use crate::shape::Rows;
 use crate::{
@@ -66,10 +68,33 @@ pub(crate) trait Tables {
 /// What memory takes over when a batch is committed.
 #[derive(Debug)]
 pub(crate) struct Committed {
-    /// For the index.
-    pub(crate) changes: Changes,
-    /// What is behind from then on, if that changes.
-    pub(crate) behind: Option<Behind>,
+    changes: Changes,
+    behind: Option<Behind>,
+    step: Option<Step>,
+}
+
+impl Committed {
+    /// Takes it over as this batch. `behind` says after which batch it was what is behind: what was
+    /// read later has this batch in it.
+    pub(crate) fn apply(
+        self,
+        number: BatchNumber,
+        index: &SharedIndex,
+        behind: &mut Option<(BatchNumber, Behind)>,
+    ) {
+        index.write().unwrap_or_else(PoisonError::into_inner).apply(self.changes);
+        let Some((last, behind)) = behind.as_mut().filter(|(last, _)| last.0 + 1 == number.0)
+        else {
+            return;
+        };
+        *last = number;
+        if let Some(nearly) = self.behind {
+            *behind = nearly;
+        }
+        if let Some(step) = self.step {
+            behind.apply(step);
+        }
+    }
 }
 
 /// Writes a whole batch: checks its number and time, then makes its changes in order.
@@ -86,12 +111,16 @@ pub(crate) fn batch(
         staged: Staged::new(index),
         before: behind,
         behind: None,
+        step: None,
         pace,
         named: BTreeMap::new(),
         settled: None,
     };
     match writer.batch(batch) {
-        Ok(()) => Ok(Committed { changes: writer.staged.into_changes(), behind: writer.behind }),
+        Ok(()) => {
+            let Writer { staged, behind, step, .. } = writer;
+            Ok(Committed { changes: staged.into_changes(), behind, step })
+        }
         Err(Refused(error)) => Err(error),
     }
 }
@@ -103,8 +132,10 @@ struct Writer<'t> {
     staged: Staged<'t>,
     /// What was behind before the batch.
     before: &'t Behind,
-    /// What is behind after the settlements of the batch.
+    /// What is behind after all settlements of the batch but the last, if there are several.
     behind: Option<Behind>,
+    /// What the last one does to it.
+    step: Option<Step>,
     pace: Pace,
     /// What named accounts hold from now on, of an instrument or of cash (0): written at the end.
     named: BTreeMap<(&'static str, u32), i128>,
@@ -158,7 +189,7 @@ impl Writer<'_> {
                           folded_snapshot = coalesce(?5, folded_snapshot),
                           folded_generation = coalesce(?6, folded_generation)
                    WHERE last_batch = ?4";
-        let horizon = self.behind.as_ref().map(Behind::horizon);
+        let horizon = self.step.as_ref().map(|step| step.horizon);
         let values = [
             number.into(),
             self.wall.0.into(),
@@ -608,22 +639,20 @@ impl Writer<'_> {
         let snapshot = signed(settlement.head.snapshot, "a snapshot's number")?;
         let accounts = self.staged.accounts();
         let last_order = OrderId(self.staged.last_order());
+        // A second settlement of the batch follows the first.
+        if let Some(step) = self.step.take() {
+            self.behind.get_or_insert_with(|| self.before.clone()).apply(step);
+        }
         let before = self.behind.as_ref().unwrap_or(self.before);
         let step = before.settle(settlement, accounts, last_order, self.pace);
-        for balance in &step.balances {
-            let (account, cash) = (balance.account.0, balance.cash.cents());
-            self.write(Rows::Cash, &[account.into(), cash.into(), snapshot.into()])?;
+        let mut positions = String::new();
+        for owned in &step.written {
+            held::write(&owned.held, &mut positions);
+            let (account, cash) = (owned.account.0.into(), owned.cash.cents().into());
+            let values = [account, cash, snapshot.into(), Value::Text(&positions)];
+            self.write(Rows::Owned, &values)?;
         }
-        for holding in &step.holdings {
-            let key = [holding.account.0.into(), holding.instrument.0.into()];
-            if holding.quantity.is_zero() {
-                self.write(Rows::PositionEnd, &key)?;
-                continue;
-            }
-            let (quantity, cost) = (holding.quantity.raw(), holding.cost.cents());
-            self.write(Rows::Position, &[key[0], key[1], quantity.into(), cost.into()])?;
-        }
-        self.behind = Some(step.behind);
+        self.step = Some(step);
         Ok(())
     }
 

@@ -46,7 +46,7 @@ pub(super) fn settle(
     settlement: &Settlement,
     batch: &Batch,
 ) -> Result<Duration, BenchError> {
-    let rows = Rows::of(books, settlement, path, settled)?;
+    let rows = Rows::of(books, settlement, settled)?;
     let connection = Connection::open(path)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;
@@ -55,7 +55,6 @@ pub(super) fn settle(
     connection.set_prepared_statement_cache_capacity(32);
     // What the store's own connection has in memory already.
     connection.query_row("SELECT sum(cash) FROM balance", [], |_| Ok(()))?;
-    connection.query_row("SELECT sum(cost) FROM position", [], |_| Ok(()))?;
     let generation = rows.outcomes.first().map_or(0, |row| row.generation);
     let sql = "SELECT sum(price) FROM outcome WHERE generation >= ?1";
     connection.query_row(sql, [generation], |_| Ok(()))?;
@@ -69,8 +68,7 @@ pub(super) fn settle(
 /// What is written, in the order of the tables.
 struct Rows {
     outcomes: Vec<Outcome>,
-    balances: Vec<(u32, i64)>,
-    positions: Vec<Position>,
+    balances: Vec<(u32, i64, String)>,
     last_order: i64,
     folded: (i64, i64),
 }
@@ -87,21 +85,8 @@ struct Outcome {
     snapshot: i64,
 }
 
-struct Position {
-    account: u32,
-    instrument: u32,
-    quantity: i64,
-    cost: i64,
-    is_new: bool,
-}
-
 impl Rows {
-    fn of(
-        books: &Books,
-        settlement: &Settlement,
-        path: &Path,
-        settled: &Path,
-    ) -> Result<Rows, BenchError> {
+    fn of(books: &Books, settlement: &Settlement, settled: &Path) -> Result<Rows, BenchError> {
         let mut outcomes = Vec::new();
         for decision in &settlement.decisions {
             let (Some(open), OrderState::Filled(fill)) =
@@ -129,35 +114,17 @@ impl Rows {
         // The store copies its log into the file beside: what is measured waits for the end of that.
         after.busy_timeout(PATIENCE)?;
         after.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()))?;
-        after.execute("ATTACH ?1 AS before", [path.to_string_lossy()])?;
         let snapshot = settlement.head.snapshot as i64;
         let balances = after
-            .prepare("SELECT account, cash FROM balance WHERE snapshot = ?1 ORDER BY account")?
-            .query_map([snapshot], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
-        let positions = after
             .prepare(
-                "SELECT p.account, p.instrument, p.quantity, p.cost, o.account IS NULL
-                 FROM balance b CROSS JOIN position p ON p.account = b.account
-                 LEFT JOIN before.position o ON o.account = p.account
-                    AND o.instrument = p.instrument
-                 WHERE b.snapshot = ?1
-                    AND (o.account IS NULL OR o.quantity <> p.quantity OR o.cost <> p.cost)
-                 ORDER BY p.account, p.instrument",
+                "SELECT account, cash, positions FROM balance WHERE snapshot = ?1
+                 ORDER BY account",
             )?
-            .query_map([snapshot], |row| {
-                Ok(Position {
-                    account: row.get(0)?,
-                    instrument: row.get(1)?,
-                    quantity: row.get(2)?,
-                    cost: row.get(3)?,
-                    is_new: row.get(4)?,
-                })
-            })?
+            .query_map([snapshot], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect::<Result<_, _>>()?;
         let sql = "SELECT folded_snapshot, folded_generation FROM meta";
         let folded = after.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(Rows { outcomes, balances, positions, last_order, folded })
+        Ok(Rows { outcomes, balances, last_order, folded })
     }
 
     fn write(
@@ -198,20 +165,11 @@ impl Rows {
                 row.snapshot
             ])?;
         }
-        let mut update = connection
-            .prepare_cached("UPDATE balance SET cash = ?2, snapshot = ?3 WHERE account = ?1")?;
-        for (account, cash) in &self.balances {
-            update.execute(params![account, cash, head.snapshot as i64])?;
-        }
         let mut update = connection.prepare_cached(
-            "UPDATE position SET quantity = ?3, cost = ?4 WHERE account = ?1 AND instrument = ?2",
+            "UPDATE balance SET cash = ?2, snapshot = ?3, positions = ?4 WHERE account = ?1",
         )?;
-        let mut insert = connection.prepare_cached(
-            "INSERT INTO position (account, instrument, quantity, cost) VALUES (?1, ?2, ?3, ?4)",
-        )?;
-        for row in &self.positions {
-            let statement = if row.is_new { &mut insert } else { &mut update };
-            statement.execute(params![row.account, row.instrument, row.quantity, row.cost])?;
+        for (account, cash, positions) in &self.balances {
+            update.execute(params![account, cash, head.snapshot as i64, positions])?;
         }
         let mut put = connection.prepare_cached(
             "INSERT INTO price (instrument, price, time) VALUES (?1, ?2, ?3)

@@ -199,8 +199,7 @@ impl Gathered {
             let arrays: Vec<&(dyn ToSql + Sync)> = self.columns.iter().map(Column::array).collect();
             client.execute(&statement(shape), &arrays)?
         };
-        let may_be_fewer =
-            matches!(shape.verb, Verb::Put | Verb::PutChanged | Verb::Raise | Verb::DeleteAny);
+        let may_be_fewer = matches!(shape.verb, Verb::Put | Verb::PutChanged | Verb::Raise);
         if !may_be_fewer && written != rows {
             return Err(contradiction(format!(
                 "table {}: of {rows} rows that must be there {written} are",
@@ -259,7 +258,7 @@ fn statement(shape: &Shape) -> String {
             let is_less = is_less.join(" AND ");
             format!("UPDATE {table} AS t SET {set} FROM {new} WHERE {is_key} AND {is_less}")
         }
-        Verb::Delete | Verb::DeleteAny => {
+        Verb::Delete => {
             format!("DELETE FROM {table} AS t USING {new} WHERE {is_key}")
         }
     }
@@ -277,9 +276,9 @@ mod tests {
              CAST(?2 AS BIGINT[])) AS n (key, used) WHERE t.key = n.key AND t.used < n.used"
         );
         assert_eq!(
-            statement(Rows::PositionEnd.shape()),
-            "DELETE FROM position AS t USING unnest(CAST(?1 AS BIGINT[]), CAST(?2 AS BIGINT[])) \
-             AS n (account, instrument) WHERE t.account = n.account AND t.instrument = n.instrument"
+            statement(Rows::WaitEnd.shape()),
+            "DELETE FROM waiting AS t USING unnest(CAST(?1 AS BIGINT[])) AS n (id) \
+             WHERE t.id = n.id"
         );
         assert_eq!(
             statement(Rows::Rescale.shape()),

@@ -155,23 +155,9 @@ impl Tables for Writer<'_> {
         let shape = rows.shape();
         let statement = match &mut self.statements[rows as usize] {
             Some(statement) => statement,
-            unused => {
-                // Nearly all positions are there already: changing one is half as dear as an insert
-                // that gives way.
-                let sql = match rows {
-                    Rows::Position => statement(&Shape { verb: Verb::Set, ..*shape }),
-                    _ => statement(shape),
-                };
-                unused.insert(self.connection.prepare_cached(&sql)?)
-            }
+            unused => unused.insert(self.connection.prepare_cached(&statement(shape))?),
         };
         let changed = statement.execute(params_from_iter(values))?;
-        if changed == 0 && rows == Rows::Position {
-            let insert = "INSERT INTO position (account, instrument, quantity, cost)
-                          VALUES (?1, ?2, ?3, ?4)";
-            self.connection.prepare_cached(insert)?.execute(params_from_iter(values))?;
-            return Ok(());
-        }
         if changed != 1 && matches!(shape.verb, Verb::Set | Verb::Delete) {
             let key: Vec<String> =
                 values.iter().take(shape.key).map(|value| format!("{value:?}")).collect();
@@ -220,6 +206,6 @@ fn statement(shape: &Shape) -> String {
             let last = shape.columns.len();
             format!("UPDATE {table} SET {set} WHERE {is_key} AND {} < ?{last}", rest.join(", "))
         }
-        Verb::Delete | Verb::DeleteAny => format!("DELETE FROM {table} WHERE {is_key}"),
+        Verb::Delete => format!("DELETE FROM {table} WHERE {is_key}"),
     }
 }

@@ -114,8 +114,8 @@ pub(crate) fn damage_to_what_is_behind_is_named(database: &dyn Damaged) {
             ),
         ),
         (
-            "quantity is",
-            format!("UPDATE position SET quantity = quantity + 1 WHERE account = {whose}"),
+            "cost of instrument",
+            "UPDATE balance SET positions = replace(positions, ']]', '1]]')".into(),
         ),
     ];
     for (case, (words, sql)) in cases.iter().enumerate() {

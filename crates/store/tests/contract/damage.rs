@@ -23,9 +23,13 @@ const REFUSED: &str = "(SELECT max(id) FROM outcome WHERE state = 2 AND snapshot
 const WAITING: &str = "(SELECT max(id) FROM waiting)";
 const SPLIT: &str = "(SELECT max(id) FROM journal WHERE kind = 2)";
 const GRANT: &str = "(SELECT max(id) FROM journal WHERE kind = 1)";
-const HELD: &str = "account = (SELECT min(account) FROM position) AND instrument = \
-                    (SELECT min(instrument) FROM position WHERE account = \
-                    (SELECT min(account) FROM position))";
+const HELD: &str = "account = (SELECT min(account) FROM position)";
+
+// The first position with one unit more, or one cent dearer: its numbers are long enough for that.
+const MORE_UNITS: &str = "'[[' || (SELECT min(instrument) || ',' || (min(quantity) + 1) || ',' || \
+                          min(cost) FROM position WHERE position.account = balance.account) || \
+                          ']]'";
+const DEARER: &str = "replace(positions, ']]', '1]]')";
 
 const FIRST_MARK: &str = "(account, client_order_id) = \
                           (SELECT account, client_order_id FROM cancel_mark LIMIT 1)";
@@ -64,10 +68,17 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (AtLoading, "table account, row 1: disabled", "UPDATE account SET disabled = 2 WHERE id = 1"),
     (ByVerifying, "table meta: last_wall", "UPDATE account SET since = {large} WHERE id = 1"),
     (AtLoading, "table account, row 3: account 2 is missing", "DELETE FROM account WHERE id = 2"),
-    (AtLoading, "quantity is", "UPDATE position SET quantity = quantity + 1 WHERE {held}"),
-    (ByVerifying, "cost is", "UPDATE position SET cost = cost + 1 WHERE {held}"),
-    (AtLoading, "cost is negative", "UPDATE position SET cost = -1 WHERE {held}"),
-    (AtLoading, "there is no position", "DELETE FROM position WHERE {held}"),
+    (
+        AtLoading,
+        "quantity of instrument",
+        "UPDATE balance SET positions = {more_units} WHERE {held}",
+    ),
+    (ByVerifying, "cost of instrument", "UPDATE balance SET positions = {dearer} WHERE {held}"),
+    (AtLoading, "cost is negative", "UPDATE balance SET positions = '[[1,1,-1]]' WHERE {held}"),
+    (AtLoading, "not positive", "UPDATE balance SET positions = '[[1,0,1]]' WHERE {held}"),
+    (AtLoading, "twice", "UPDATE balance SET positions = '[[1,1,1],[1,1,1]]' WHERE {held}"),
+    (AtLoading, "not a list", "UPDATE balance SET positions = '[1,1,1]' WHERE {held}"),
+    (AtLoading, "there is no position", "UPDATE balance SET positions = '[]' WHERE {held}"),
     (ByVerifying, "cash is", "UPDATE outcome SET amount = amount + 1 WHERE id = {filled}"),
     (
         ByVerifying,
@@ -80,7 +91,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
         "UPDATE outcome SET price = price * 2 WHERE id = {filled}",
     ),
     (ByVerifying, "price is not a price", "UPDATE outcome SET price = 0 WHERE id = {filled}"),
-    (ByVerifying, "quantity is", "UPDATE outcome SET quantity = quantity + 1 WHERE id = {filled}"),
+    (ByVerifying, "quantity of", "UPDATE outcome SET quantity = quantity + 1 WHERE id = {filled}"),
     (ByVerifying, "units is", "UPDATE outcome SET quantity = quantity + 1 WHERE id = {filled}"),
     (ByVerifying, "cost", "UPDATE outcome SET basis = basis + 1 WHERE id = {sale}"),
     (
@@ -150,7 +161,11 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     (ByVerifying, "it belongs to nothing", "UPDATE outcome SET generation = 7 WHERE id = {filled}"),
     (ByVerifying, "hash is not", "UPDATE order_ SET hash = hash - 1 WHERE id = {filled}"),
     (AtLoading, "cash is missing", "DELETE FROM balance WHERE account = 1"),
-    (ByVerifying, "table balance, row 99: it belongs", "INSERT INTO balance VALUES (99, 0, 0, 0)"),
+    (
+        ByVerifying,
+        "table balance, row 99: it belongs",
+        "INSERT INTO balance VALUES (99, 0, 0, 0, '[]')",
+    ),
     (ByVerifying, "amount", "UPDATE outcome SET amount = NULL WHERE id = {filled}"),
     (ByVerifying, "market", "UPDATE outcome SET market = NULL WHERE id = {refused}"),
     (ByVerifying, "a sale holds cash", "UPDATE order_ SET hold = 1 WHERE id = {sale}"),
@@ -369,6 +384,8 @@ pub(crate) fn any_changed_row_is_named(database: &dyn Damaged) {
         ("{split}", SPLIT),
         ("{grant}", GRANT),
         ("{held}", HELD),
+        ("{more_units}", MORE_UNITS),
+        ("{dearer}", DEARER),
         ("{first_mark}", FIRST_MARK),
         ("{one_byte}", &one_byte),
         ("{sixteen_bytes}", &sixteen),
@@ -422,14 +439,13 @@ pub(crate) fn any_changed_column_is_named(database: &dyn Damaged) {
             "order_" | "outcome" => format!("id = {FILLED}"),
             "waiting" => format!("id = {WAITING}"),
             "journal" => format!("id = {SPLIT}"),
-            "position" => HELD.to_owned(),
             "named_account" => "name = 'market' AND instrument = 1".to_owned(),
             "snapshot" => {
                 format!("number = (SELECT snapshot FROM outcome WHERE id = {FILLED})")
             }
             "bar" => "instrument = (SELECT max(instrument) FROM bar)".to_owned(),
             "meta" => "one = 1".to_owned(),
-            "balance" => "account = 1".to_owned(),
+            "balance" => HELD.to_owned(),
             "price" => "instrument = 1".to_owned(),
             _ => "id = 1".to_owned(),
         };
@@ -440,6 +456,7 @@ pub(crate) fn any_changed_column_is_named(database: &dyn Damaged) {
         let changed = if is_text { format!("{column} || '-7'") } else { format!("{column} + 97") };
         let changed = match column.as_str() {
             "worker" | "key" => database.bytes("01"),
+            "positions" => "'[[1,1,1]]'".to_owned(),
             "state" => "3".to_owned(),
             "reason" | "asked" | "side" | "disabled" => format!("coalesce({column}, 0) + 1"),
             "last_wall" => "1".to_owned(),

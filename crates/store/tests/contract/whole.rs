@@ -54,7 +54,7 @@ pub(crate) fn all_rows(file: &Path) -> Vec<(String, Vec<Vec<Value>>)> {
     let mut tables = raw.prepare(sql).unwrap();
     let tables = tables.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     let tables: Vec<(String, String)> = tables.collect::<Result<_, _>>().unwrap();
-    assert!(tables.len() >= 18, "{tables:?}");
+    assert!(tables.len() >= 17, "{tables:?}");
     let rows = |(table, columns): (String, String)| {
         let sql = format!("SELECT {columns} FROM {table} ORDER BY {columns}");
         let mut statement = raw.prepare(&sql).unwrap();

@@ -235,7 +235,10 @@ fn a_database_without_a_lease_gets_one() {
             "DROP TABLE lease; ALTER TABLE meta DROP COLUMN holder;
              ALTER TABLE meta DROP COLUMN folded_snapshot;
              ALTER TABLE meta DROP COLUMN folded_generation;
+             DROP VIEW position;
              ALTER TABLE balance DROP COLUMN snapshot;
+             ALTER TABLE balance DROP COLUMN positions;
+             CREATE TABLE position (account BIGINT, instrument BIGINT, quantity BIGINT, cost BIGINT);
              UPDATE schema_version SET version = 1; SELECT pg_advisory_lock({})",
             0x5054_5244
         ))

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use papertrader_core::ids::BatchNumber;
 use papertrader_store::sqlite::SqliteStore;
-use papertrader_store::{CommitError, Store};
+use papertrader_store::{CommitError, Pace, Store};
 
 use crate::File;
 use crate::contract::trading::Trading;
@@ -33,6 +33,8 @@ fn advance(trading: &mut Trading, batches: u64) {
 fn child() {
     let path = std::env::var_os(FILE).expect("this test is run by others");
     let mut store = SqliteStore::open(Path::new(&path), "one").unwrap();
+    // Or these few accounts would never be behind.
+    store.set_pace(Pace { round: 64, at_least: 1 });
     let mut trading = Trading::new(SEED);
     advance(&mut trading, store.last_batch().unwrap().0);
     let mut out = std::io::stdout();
