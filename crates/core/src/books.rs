@@ -7,6 +7,7 @@
 //! What open orders hold is derived from the open orders, never stored.
 
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
@@ -191,6 +192,15 @@ impl Books {
     /// All accounts with their IDs.
     pub fn accounts(&self) -> impl Iterator<Item = (AccountId, &Account)> {
         (1..).map(AccountId).zip(&self.accounts)
+    }
+
+    /// Some of the accounts, by their places among all, with their IDs.
+    pub(crate) fn accounts_in(
+        &self,
+        places: Range<usize>,
+    ) -> impl Iterator<Item = (AccountId, &Account)> {
+        let first = places.start as u32 + 1;
+        (first..).map(AccountId).zip(self.accounts.get(places).unwrap_or_default())
     }
 
     /// The ID that the next account gets.
@@ -444,6 +454,14 @@ impl Books {
         for decided in settlement.decisions.chunk_by(|a, b| a.account == b.account) {
             self.remove_decided(decided, &mut orders)?;
         }
+        if orders.len() == self.by_id.len() {
+            // Mostly it decides all there are: then none is looked for.
+            self.by_id.clear();
+        } else {
+            for order in &orders {
+                self.by_id.remove(&order.id);
+            }
+        }
         for rescaled in &settlement.rescaled {
             let broken =
                 || BrokenBooks::new("a split of an order that is not open").order(rescaled.order);
@@ -582,9 +600,6 @@ impl Books {
         if let Some(unknown) = next {
             let what = "a decision on an order that is not open, or not in its turn";
             return Err(BrokenBooks::new(what).order(unknown.order));
-        }
-        for decision in decided {
-            self.by_id.remove(&decision.order);
         }
         Ok(())
     }

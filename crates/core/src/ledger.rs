@@ -134,6 +134,13 @@ impl Sums {
         }
     }
 
+    /// Adds all of another sum.
+    pub(crate) fn join(&mut self, other: &Sums) {
+        for (key, amount) in &other.by_account {
+            *self.by_account.entry(*key).or_default() += amount;
+        }
+    }
+
     /// The balance of one account in one asset.
     pub fn of(&self, account: LedgerAccount, asset: Asset) -> i128 {
         self.by_account.get(&(account, asset)).copied().unwrap_or(0)

@@ -1,6 +1,7 @@
 //! Settlement: what one snapshot of prices does to the books. Pure and deterministic.
 //!
-//! Account by account, for none can change what happens to another: first the splits that the
+//! Account by account, for none can change what happens to another, and so many accounts on several
+//! threads, put together in their order: first the splits that the
 //! snapshot brings are applied, then the account's open orders are decided, in the order of
 //! [`crate::order::QueueKey`], or kept with a reason. Nothing is changed here: the result says what
 //! the books and the store are to become, and each account in it is checked against its own postings.
@@ -12,6 +13,10 @@
 //!
 //! What a split would bring above the largest quantity or balance is paid in cash as far as the
 //! largest balance allows, and lost beyond it.
+
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustc_hash::FxHashMap;
 
@@ -25,6 +30,11 @@ use crate::money::{Cash, MAX_CASH, MAX_PRICE, MAX_QUANTITY, Price, Quantity};
 use crate::order::{Fill, Order, OrderRefusal, OrderState, Side, WaitReason};
 use crate::snapshot::{Mark, PricePoint, Snapshot, Split};
 use crate::time::{Moment, WallTime};
+
+/// Accounts that a thread settles at a time. With fewer open orders than this one thread does it all.
+const CHUNK: usize = 4096;
+/// Threads that settle, at most: the accounts are soon judged, and written by one.
+const MOST_THREADS: usize = 8;
 
 /// price (10⁻⁸) × quantity (10⁻⁸) is in 10⁻¹⁶; a cent is 10¹⁴ of those.
 const CENT_IN_PRODUCT: i128 = 100_000_000_000_000;
@@ -103,6 +113,18 @@ pub fn settle(
     now: WallTime,
     rules: &Rules,
 ) -> Result<Settlement, BrokenBooks> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    settle_on(if books.open_count() < CHUNK { 1 } else { threads }, books, snapshot, now, rules)
+}
+
+/// Settles on so many threads, which makes no difference to the result.
+fn settle_on(
+    threads: usize,
+    books: &Books,
+    snapshot: &Snapshot,
+    now: WallTime,
+    rules: &Rules,
+) -> Result<Settlement, BrokenBooks> {
     let before = books.head();
     if snapshot.number.0 <= before.snapshot || snapshot.time < before.market {
         return Err(BrokenBooks::new("a snapshot that is not later than the one before"));
@@ -130,31 +152,29 @@ pub fn settle(
         ended: snapshot.ended,
     };
     let open = books.open_count();
-    let mut settling = Settling {
-        snapshot,
-        rules,
-        splits,
-        prices,
-        posted: Posted::default(),
-        outcome: Settlement {
-            head,
-            moment: Moment { wall: now, market: head.market },
-            decisions: Vec::with_capacity(open),
-            waiting: Vec::new(),
-            rescaled: Vec::new(),
-            journal: Vec::new(),
-            accounts: Vec::with_capacity(open),
-            marks: Vec::new(),
-            named: books.named().clone(),
-        },
+    let mut outcome = Settlement {
+        head,
+        moment: Moment { wall: now, market: head.market },
+        decisions: Vec::with_capacity(open),
+        waiting: Vec::new(),
+        rescaled: Vec::new(),
+        journal: Vec::new(),
+        accounts: Vec::with_capacity(open),
+        marks: Vec::new(),
+        named: books.named().clone(),
     };
-    for (id, account) in books.accounts() {
-        let open = books.open_orders_of(id);
-        if !open.is_empty() || settling.splits.iter().any(|split| split.is_of(account)) {
-            settling.account(id, account, open)?;
+    let judging =
+        Judging { books, snapshot, rules, day: head.day, splits: &splits, prices: &prices };
+    let accounts = books.next_account().0 as usize - 1;
+    let mut posted = Posted::default();
+    if threads < 2 {
+        judging.part(0..accounts)?.join(&mut outcome, &mut posted);
+    } else {
+        for part in judging.in_parts(accounts, threads)? {
+            part.join(&mut outcome, &mut posted);
         }
     }
-    settling.finish()
+    finish(outcome, posted, prices)
 }
 
 /// What the snapshot says that things are worth.
@@ -244,16 +264,87 @@ impl Posted {
         }
         self.traders.values().all(|total| *total == 0)
     }
+
+    /// Adds what was posted to other accounts.
+    fn join(&mut self, other: Posted) {
+        for (asset, amount) in other.traders {
+            *self.traders.entry(asset).or_default() += amount;
+        }
+        self.named.join(&other.named);
+    }
 }
 
-struct Settling<'a> {
+/// What all accounts are judged by.
+#[derive(Clone, Copy)]
+struct Judging<'a> {
+    books: &'a Books,
     snapshot: &'a Snapshot,
     rules: &'a Rules,
-    splits: Vec<PricedSplit>,
-    prices: Prices<'a>,
+    /// Market days, with this snapshot's.
+    day: u32,
+    splits: &'a [PricedSplit],
+    prices: &'a Prices<'a>,
+}
+
+impl<'a> Judging<'a> {
+    /// Settles some of the accounts.
+    fn part(self, accounts: Range<usize>) -> Result<Settling<'a>, BrokenBooks> {
+        let mut settling = Settling {
+            judging: self,
+            posted: Posted::default(),
+            decisions: Vec::new(),
+            waiting: Vec::new(),
+            rescaled: Vec::new(),
+            journal: Vec::new(),
+            accounts: Vec::new(),
+        };
+        for (id, account) in self.books.accounts_in(accounts) {
+            let open = self.books.open_orders_of(id);
+            if !open.is_empty() || self.splits.iter().any(|split| split.is_of(account)) {
+                settling.account(id, account, open)?;
+            }
+        }
+        Ok(settling)
+    }
+
+    /// Settles all accounts on several threads; the parts are in the order of the accounts. Of
+    /// several errors it is the first account's.
+    fn in_parts(self, accounts: usize, threads: usize) -> Result<Vec<Settling<'a>>, BrokenBooks> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let chunk = next.fetch_add(1, Ordering::Relaxed);
+                let begin = chunk.saturating_mul(CHUNK);
+                if begin >= accounts {
+                    return done;
+                }
+                done.push((chunk, self.part(begin..accounts.min(begin + CHUNK))));
+            }
+        };
+        let mut parts = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut parts = work();
+            for other in others {
+                // A panic of it goes on here.
+                parts.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            parts
+        });
+        parts.sort_unstable_by_key(|(chunk, _)| *chunk);
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
+}
+
+/// Some of the accounts, and what is known of their outcome so far.
+struct Settling<'a> {
+    judging: Judging<'a>,
     posted: Posted,
-    /// What is known of it so far.
-    outcome: Settlement,
+    decisions: Vec<Decision>,
+    waiting: Vec<Waiting>,
+    rescaled: Vec<Rescaled>,
+    journal: Vec<JournalEntry>,
+    accounts: Vec<AccountChange>,
 }
 
 /// An account on its way through the settlement.
@@ -281,8 +372,7 @@ impl Settling<'_> {
         let mut trader = Trader { id, before, after: None };
         // What is asked now, of the orders that a split changed.
         let mut asked: Vec<Option<Quantity>> = Vec::new();
-        for index in 0..self.splits.len() {
-            let PricedSplit { split, price } = self.splits[index];
+        for PricedSplit { split, price } in self.judging.splits.iter().copied() {
             let owned = trader.after.as_ref().unwrap_or(trader.before);
             if owned.position(split.instrument).is_some() {
                 self.split_position(&mut trader, &split, price)?;
@@ -295,16 +385,16 @@ impl Settling<'_> {
             match self.decide(&mut trader, order, changed.unwrap_or(order.request.quantity))? {
                 OrderState::Queued(reason) => {
                     if reason != *waiting {
-                        self.outcome.waiting.push(Waiting { order: order.id, reason });
+                        self.waiting.push(Waiting { order: order.id, reason });
                     }
                     let rescaled = changed.map(|quantity| Rescaled { order: order.id, quantity });
-                    self.outcome.rescaled.extend(rescaled);
+                    self.rescaled.extend(rescaled);
                 }
                 state => {
                     let (side, instrument) = (order.request.side, order.request.instrument);
                     let decision =
                         Decision { order: order.id, account: id, side, instrument, state };
-                    self.outcome.decisions.push(decision);
+                    self.decisions.push(decision);
                 }
             }
         }
@@ -337,7 +427,7 @@ impl Settling<'_> {
         let (instrument, action) = (split.instrument, split.number);
         let entry = JournalEntry::Split { account: id, instrument, action, quantity, cash };
         self.posted.add(id, &entry.postings())?;
-        self.outcome.journal.push(entry);
+        self.journal.push(entry);
         Ok(())
     }
 
@@ -352,18 +442,18 @@ impl Settling<'_> {
             release(trader.account(), order, quantity)?;
             return Ok(OrderState::Rejected(OrderRefusal::NothingLeft));
         }
-        let (snapshot, rules) = (self.snapshot, self.rules);
+        let Judging { snapshot, rules, day, prices, .. } = self.judging;
         let fresh = |mark: &Mark| {
             mark.time > order.received.market
                 && snapshot.time.0.saturating_sub(mark.time.0) <= rules.max_price_age
         };
-        let mark = self.prices.new.get(&order.request.instrument).copied().filter(fresh);
+        let mark = prices.new.get(&order.request.instrument).copied().filter(fresh);
         match mark {
             Some(mark) if snapshot.market_open && snapshot.number > order.seen => {
                 self.fill(trader, order, quantity, mark.price)
             }
             _ => {
-                let age = self.outcome.head.day.saturating_sub(order.day);
+                let age = day.saturating_sub(order.day);
                 if snapshot.ended || age >= rules.expire_after_days {
                     release(trader.account(), order, quantity)?;
                     return Ok(OrderState::Expired);
@@ -436,7 +526,7 @@ impl Settling<'_> {
                 (proceeds, basis)
             }
         };
-        let fill = Fill { quantity, price, amount, basis, snapshot: self.snapshot.number };
+        let fill = Fill { quantity, price, amount, basis, snapshot: self.judging.snapshot.number };
         let postings = fill_postings(request.account, request.side, request.instrument, &fill);
         self.posted.add(trader.id, &postings)?;
         Ok(OrderState::Filled(fill))
@@ -474,23 +564,36 @@ impl Settling<'_> {
         if own.drain().any(|(_, amount)| amount != 0) {
             return Err(broken("a posting that changed nothing"));
         }
-        self.outcome.accounts.push(AccountChange { id, after, positions });
+        self.accounts.push(AccountChange { id, after, positions });
         Ok(())
     }
 
-    /// Checks the sum of all postings and puts the result together.
-    fn finish(self) -> Result<Settlement, BrokenBooks> {
-        let Settling { prices, posted, mut outcome, .. } = self;
-        outcome.named.add(&posted.named);
-        if !posted.balance() {
-            return Err(BrokenBooks::new("the postings of a settlement do not sum to zero"));
-        }
-        outcome.rescaled.sort_unstable_by_key(|rescaled| rescaled.order);
-        // A scaled price and a new one of the same instrument never meet.
-        outcome.marks = prices.new.into_iter().chain(prices.scaled).collect();
-        outcome.marks.sort_unstable_by_key(|(instrument, _)| *instrument);
-        Ok(outcome)
+    /// Adds its part to what the accounts before it made.
+    fn join(mut self, outcome: &mut Settlement, posted: &mut Posted) {
+        outcome.decisions.append(&mut self.decisions);
+        outcome.waiting.append(&mut self.waiting);
+        outcome.rescaled.append(&mut self.rescaled);
+        outcome.journal.append(&mut self.journal);
+        outcome.accounts.append(&mut self.accounts);
+        posted.join(self.posted);
     }
+}
+
+/// Checks the sum of all postings and puts the result together.
+fn finish(
+    mut outcome: Settlement,
+    posted: Posted,
+    prices: Prices<'_>,
+) -> Result<Settlement, BrokenBooks> {
+    outcome.named.add(&posted.named);
+    if !posted.balance() {
+        return Err(BrokenBooks::new("the postings of a settlement do not sum to zero"));
+    }
+    outcome.rescaled.sort_unstable_by_key(|rescaled| rescaled.order);
+    // A scaled price and a new one of the same instrument never meet.
+    outcome.marks = prices.new.into_iter().chain(prices.scaled).collect();
+    outcome.marks.sort_unstable_by_key(|(instrument, _)| *instrument);
+    Ok(outcome)
 }
 
 /// Scales an account's open orders of the split's instrument.
@@ -557,4 +660,94 @@ fn changed_positions(before: &Account, after: &Account) -> Vec<InstrumentId> {
     }
     changed.sort_unstable();
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bar::Bar;
+    use crate::books::InFlight;
+    use crate::ids::{SnapshotNumber, WorkerId};
+    use crate::money::Volume;
+    use crate::order::OrderRequest;
+    use crate::time::MarketTime;
+
+    fn snapshot(number: u64, price: i64, splits: Vec<Split>) -> Snapshot {
+        let time = MarketTime(number as i64 * 1_000);
+        let point = |instrument| {
+            let price = Price::from_raw(price).unwrap();
+            let volume = Volume::ZERO;
+            let bar =
+                Bar { start: time, open: price, high: price, low: price, close: price, volume };
+            PricePoint { instrument, mark: Mark { price, time }, bar }
+        };
+        let prices = (1..=3).map(InstrumentId).map(point).collect();
+        let number = SnapshotNumber(number);
+        Snapshot { number, time, market_open: true, ended: false, prices, splits }
+    }
+
+    /// Each of the accounts whose number `divisor` divides buys of each instrument that is free
+    /// for it.
+    fn buy(books: &mut Books, next: &mut u64, divisor: u32, rules: &Rules) {
+        for account in 1..books.next_account().0 {
+            if account % divisor != 0 {
+                continue;
+            }
+            for instrument in 1..=1 + account % 3 {
+                *next += 1;
+                let request = OrderRequest {
+                    account: AccountId(account),
+                    client_order_id: next.to_string().parse().unwrap(),
+                    side: if *next % 5 == 4 { Side::Sell } else { Side::Buy },
+                    instrument: InstrumentId(instrument),
+                    quantity: Quantity::from_raw(100_000_000 + i64::from(account)),
+                };
+                let Ok(hold) = books.judge(&request, &InFlight::default(), rules) else { continue };
+                let head = books.head();
+                let wall = WallTime(*next as i64);
+                let order = Order {
+                    id: OrderId(*next),
+                    asked: request.quantity,
+                    request,
+                    hold,
+                    received: Moment { wall, market: head.market },
+                    seen: head.number(),
+                    day: head.day,
+                    worker: WorkerId([0; 16]),
+                    worker_time: wall,
+                    worker_sequence: 0,
+                };
+                books.accept(order, None).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn many_threads_settle_as_one() {
+        let (mut books, mut next) = (Books::new(), 1);
+        let rules = Rules::default();
+        for account in 0..3 * CHUNK as i64 + 7 {
+            books.open_account(Cash::from_cents(100_000 + account)).unwrap();
+        }
+        let mut filled = 0;
+        for number in 1..=5 {
+            let splits = match number {
+                3 => vec![Split { number: 1, instrument: InstrumentId(1), to: 3, from: 2 }],
+                _ => Vec::new(),
+            };
+            let snapshot = snapshot(number, 100_000_000 + number as i64, splits);
+            let wall = WallTime(i64::MAX / 2 + number as i64);
+            let one = settle_on(1, &books, &snapshot, wall, &rules).unwrap();
+            for threads in [2, 3, 8] {
+                assert_eq!(settle_on(threads, &books, &snapshot, wall, &rules).unwrap(), one);
+            }
+            assert_eq!(settle(&books, &snapshot, wall, &rules).unwrap(), one);
+            assert_eq!(number == 3, !one.journal.is_empty(), "snapshot {number}");
+            filled += one.decisions.len();
+            books.apply(&one).unwrap();
+            books.check().unwrap();
+            buy(&mut books, &mut next, number as u32, &rules);
+        }
+        assert!(filled > 2 * CHUNK, "{filled} orders were decided");
+    }
 }

@@ -173,8 +173,28 @@ impl Index {
                 (open.waits, open.asked) = (waits, asked);
             }
         }
+        self.close(&staged.closed);
+        for key in staged.known {
+            self.known.insert(key.hash);
+        }
+        if staged.settled {
+            self.fresh.clear();
+        }
+    }
+
+    /// Orders that were open are not any more.
+    fn close(&mut self, closed: &FxHashSet<OrderId>) {
+        if closed.len() == self.open.len() {
+            // A settlement mostly decides all there are: then none is looked for.
+            for open in self.open.values() {
+                self.known.insert(open.key.hash);
+            }
+            self.open.clear();
+            self.by_account.clear();
+            return;
+        }
         let mut touched = FxHashSet::default();
-        for order in &staged.closed {
+        for order in closed {
             if let Some(open) = self.open.remove(order) {
                 self.known.insert(open.key.hash);
                 touched.insert(open.key.account);
@@ -182,17 +202,11 @@ impl Index {
         }
         for account in touched {
             if let Some(orders) = self.by_account.get_mut(&account) {
-                orders.retain(|order| !staged.closed.contains(order));
+                orders.retain(|order| !closed.contains(order));
                 if orders.is_empty() {
                     self.by_account.remove(&account);
                 }
             }
-        }
-        for key in staged.known {
-            self.known.insert(key.hash);
-        }
-        if staged.settled {
-            self.fresh.clear();
         }
     }
 }
@@ -308,7 +322,7 @@ impl<'a> Staged<'a> {
         self.changes.closed.reserve(orders);
     }
 
-    /// An open order has an outcome now.
+    /// An order that is open has an outcome now.
     pub(crate) fn close(&mut self, order: OrderId) {
         self.changes.closed.insert(order);
     }

@@ -7,6 +7,7 @@
 //! database.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::PoisonError;
 
 use papertrader_core::books::Head;
@@ -42,6 +43,9 @@ impl From<StoreError> for Refused {
         })
     }
 }
+
+/// With so many accounts changed a second thread is worth its while.
+const MANY: usize = 4096;
 
 /// The named account that grants come from.
 const GRANTS: (&str, u32) = ("grants", 0);
@@ -559,9 +563,30 @@ impl Writer<'_> {
         let moment = settlement.moment;
         self.seen(moment.wall);
         self.snapshot(&settlement.head, moment)?;
-        self.decide(&settlement.decisions, &settlement.head)?;
+        // A second settlement of the batch follows the first.
+        if let Some(step) = self.step.take() {
+            self.behind.get_or_insert_with(|| self.before.clone()).apply(step);
+        }
+        let behind = self.behind.take();
+        let before = behind.as_ref().unwrap_or(self.before);
+        let (accounts, pace) = (self.staged.accounts(), self.pace);
+        let last_order = OrderId(self.staged.last_order());
+        let forward = || before.settle(settlement, accounts, last_order, pace);
+        let step = if settlement.accounts.len() < MANY {
+            self.decide(&settlement.decisions, &settlement.head)?;
+            forward()
+        } else {
+            // What is to be written is found out while the outcomes are written.
+            std::thread::scope(|scope| {
+                let step = scope.spawn(forward);
+                self.decide(&settlement.decisions, &settlement.head)?;
+                // A panic of it goes on here.
+                Ok::<_, Refused>(step.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            })?
+        };
+        self.behind = behind;
         self.leave_open(settlement)?;
-        self.accounts(settlement)?;
+        self.accounts(settlement, step)?;
         self.journal(&settlement.journal, settlement.head.snapshot, moment)?;
         self.prices(&settlement.marks)?;
         self.all_named(&settlement.named);
@@ -629,7 +654,7 @@ impl Writer<'_> {
     }
 
     /// What accounts have from now on. Only a part of it is written: what it follows from is.
-    fn accounts(&mut self, settlement: &Settlement) -> Written {
+    fn accounts(&mut self, settlement: &Settlement, step: Step) -> Written {
         for change in &settlement.accounts {
             self.known_account(change.id, "a balance")?;
             for instrument in &change.positions {
@@ -637,14 +662,6 @@ impl Writer<'_> {
             }
         }
         let snapshot = signed(settlement.head.snapshot, "a snapshot's number")?;
-        let accounts = self.staged.accounts();
-        let last_order = OrderId(self.staged.last_order());
-        // A second settlement of the batch follows the first.
-        if let Some(step) = self.step.take() {
-            self.behind.get_or_insert_with(|| self.before.clone()).apply(step);
-        }
-        let before = self.behind.as_ref().unwrap_or(self.before);
-        let step = before.settle(settlement, accounts, last_order, self.pace);
         let mut positions = String::new();
         for owned in &step.written {
             held::write(&owned.held, &mut positions);

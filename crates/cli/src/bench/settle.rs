@@ -142,6 +142,9 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
         if args.bare {
             // The same content, with nothing settled yet.
             bare::copy(&path, &twin_path)?;
+            // The copy has taken the place of the books in the processor's caches: it is their turn,
+            // as it is that of the bare statements' pages.
+            market.books.check()?;
         }
         let books = args.bare.then(|| market.books.clone());
         let settled = market.settle(store, &mut |settlement, batch| {
