@@ -289,14 +289,15 @@ struct Judging<'a> {
 impl<'a> Judging<'a> {
     /// Settles some of the accounts.
     fn part(self, accounts: Range<usize>) -> Result<Settling<'a>, BrokenBooks> {
+        let most = accounts.len().min(self.books.open_count());
         let mut settling = Settling {
             judging: self,
             posted: Posted::default(),
-            decisions: Vec::new(),
+            decisions: Vec::with_capacity(most),
             waiting: Vec::new(),
             rescaled: Vec::new(),
             journal: Vec::new(),
-            accounts: Vec::new(),
+            accounts: Vec::with_capacity(most),
         };
         for (id, account) in self.books.accounts_in(accounts) {
             let open = self.books.open_orders_of(id);
@@ -644,21 +645,22 @@ fn value_of_rest(rest: i128, from: i128, price: i128) -> i128 {
     whole.saturating_mul(price).saturating_add(of_part)
 }
 
+/// The instruments of which there is more or less than before, or at another cost, in their order.
 fn changed_positions(before: &Account, after: &Account) -> Vec<InstrumentId> {
     let same = |a: &Position, b: &Position| a.quantity == b.quantity && a.cost == b.cost;
-    let mut changed: Vec<InstrumentId> = Vec::new();
+    let mut changed = Vec::new();
+    let mut old = before.positions.iter().peekable();
     for position in &after.positions {
-        match before.position(position.instrument) {
+        let instrument = position.instrument;
+        while let Some(gone) = old.next_if(|old| old.instrument < instrument) {
+            changed.push(gone.instrument);
+        }
+        match old.next_if(|old| old.instrument == instrument) {
             Some(old) if same(old, position) => {}
-            _ => changed.push(position.instrument),
+            _ => changed.push(instrument),
         }
     }
-    for position in &before.positions {
-        if after.position(position.instrument).is_none() {
-            changed.push(position.instrument);
-        }
-    }
-    changed.sort_unstable();
+    changed.extend(old.map(|gone| gone.instrument));
     changed
 }
 
