@@ -8,7 +8,6 @@
 
 use std::collections::hash_map::Entry;
 use std::ops::Range;
-use std::panic::resume_unwind;
 
 use rustc_hash::FxHashMap;
 
@@ -17,7 +16,7 @@ use crate::ids::{AccountId, InstrumentId, OrderId, SnapshotNumber};
 use crate::ledger::{JournalEntry, NamedAccounts, Sums};
 use crate::money::{Cash, MAX_CASH, MAX_QUANTITY, Quantity};
 use crate::order::{Order, OrderRefusal, OrderRequest, Side, WaitReason};
-use crate::settle::{AccountChange, Decision, Settlement};
+use crate::settle::{Decision, Settlement};
 use crate::snapshot::Mark;
 use crate::time::MarketTime;
 
@@ -451,7 +450,10 @@ impl Books {
     /// Takes a settlement over: the state after it, and the prices it used. Returns the orders that it
     /// decided, in the order of its decisions.
     pub fn apply(&mut self, settlement: &Settlement) -> Result<Vec<Order>, BrokenBooks> {
-        let orders = self.take_over(&settlement.decisions, &settlement.accounts)?;
+        let mut orders = Vec::with_capacity(settlement.decisions.len());
+        for decided in settlement.decisions.chunk_by(|a, b| a.account == b.account) {
+            self.remove_decided(decided, &mut orders)?;
+        }
         if orders.len() == self.by_id.len() {
             // Mostly it decides all there are: then none is looked for.
             self.by_id.clear();
@@ -470,6 +472,12 @@ impl Books {
             let broken =
                 || BrokenBooks::new("an order waits that is not open").order(waiting.order);
             self.open_mut(waiting.order).ok_or_else(broken)?.waiting = waiting.reason;
+        }
+        for touched in &settlement.accounts {
+            let account = entry_mut(&mut self.accounts, touched.id).ok_or_else(|| {
+                BrokenBooks::new("a settlement of an unknown account").account(touched.id)
+            })?;
+            account.clone_from(&touched.after);
         }
         for (instrument, mark) in &settlement.marks {
             self.marks.insert(*instrument, *mark);
@@ -568,113 +576,33 @@ impl Books {
         Some(removed)
     }
 
-    /// Takes the decided orders out of the open ones, and sets the accounts that changed; so many on
-    /// two threads. Returns the orders, in the order of the decisions.
-    fn take_over(
+    /// Takes the decided orders of one account out: they are in the order of its open ones.
+    fn remove_decided(
         &mut self,
-        decisions: &[Decision],
-        changes: &[AccountChange],
-    ) -> Result<Vec<Order>, BrokenBooks> {
-        let whole = Part { first: 1, accounts: &mut self.accounts, open: &mut self.open };
-        let is_by_account = decisions.is_sorted_by_key(|decision| decision.account)
-            && changes.is_sorted_by_key(|change| change.id);
-        let (Some(middle), true) = (decisions.get(decisions.len() / 2), is_by_account) else {
-            return whole.take_over(decisions, changes);
-        };
-        if decisions.len() < MANY {
-            return whole.take_over(decisions, changes);
-        }
-        let middle = middle.account;
-        let (low, high) = whole.split(middle);
-        let (low_decisions, high_decisions) =
-            decisions.split_at(decisions.partition_point(|decision| decision.account < middle));
-        let (low_changes, high_changes) =
-            changes.split_at(changes.partition_point(|change| change.id < middle));
-        std::thread::scope(|scope| {
-            let high = scope.spawn(move || high.take_over(high_decisions, high_changes));
-            let low = low.take_over(low_decisions, low_changes);
-            // A panic of it goes on here.
-            let high = high.join().unwrap_or_else(|panic| resume_unwind(panic));
-            let mut orders = low?;
-            orders.append(&mut high?);
-            Ok(orders)
-        })
-    }
-}
-
-/// So many decisions are worth a second thread.
-const MANY: usize = 4096;
-
-/// Some of the accounts, one after the other, with their open orders.
-struct Part<'a> {
-    first: u32,
-    accounts: &'a mut [Account],
-    open: &'a mut [Vec<OpenOrder>],
-}
-
-impl<'a> Part<'a> {
-    /// The accounts before one, and those from it on.
-    fn split(self, id: AccountId) -> (Part<'a>, Part<'a>) {
-        let place = id.0.saturating_sub(self.first) as usize;
-        let place = place.min(self.accounts.len()).min(self.open.len());
-        let (accounts, other_accounts) = self.accounts.split_at_mut(place);
-        let (open, other_open) = self.open.split_at_mut(place);
-        let first = self.first + place as u32;
-        (
-            Part { first: self.first, accounts, open },
-            Part { first, accounts: other_accounts, open: other_open },
-        )
-    }
-
-    fn take_over(
-        self,
-        decisions: &[Decision],
-        changes: &[AccountChange],
-    ) -> Result<Vec<Order>, BrokenBooks> {
-        let Part { first, accounts, open } = self;
-        let place = |id: AccountId| id.0.checked_sub(first).map(|place| place as usize);
-        let mut orders = Vec::with_capacity(decisions.len());
-        for decided in decisions.chunk_by(|a, b| a.account == b.account) {
-            let open = decided.first().and_then(|one| open.get_mut(place(one.account)?));
-            remove_decided(open, decided, &mut orders)?;
-        }
-        for change in changes {
-            let account = place(change.id).and_then(|place| accounts.get_mut(place));
-            let account = account.ok_or_else(|| {
-                BrokenBooks::new("a settlement of an unknown account").account(change.id)
-            })?;
-            account.clone_from(&change.after);
-        }
-        Ok(orders)
-    }
-}
-
-/// Takes decided orders of one account, in the order in which its open ones are, out of these.
-fn remove_decided(
-    open: Option<&mut Vec<OpenOrder>>,
-    decided: &[Decision],
-    orders: &mut Vec<Order>,
-) -> Result<(), BrokenBooks> {
-    let mut left = decided.iter();
-    let mut next = left.next();
-    if let Some(open) = open {
-        let is_decided = |open: &mut OpenOrder| {
-            let is_decided = next.is_some_and(|next| next.order == open.order.id);
-            if is_decided {
-                next = left.next();
+        decided: &[Decision],
+        orders: &mut Vec<Order>,
+    ) -> Result<(), BrokenBooks> {
+        let mut left = decided.iter();
+        let mut next = left.next();
+        if let Some(open) = next.and_then(|first| entry_mut(&mut self.open, first.account)) {
+            let is_decided = |open: &mut OpenOrder| {
+                let is_decided = next.is_some_and(|next| next.order == open.order.id);
+                if is_decided {
+                    next = left.next();
+                }
+                is_decided
+            };
+            orders.extend(open.extract_if(.., is_decided).map(|open| open.order));
+            if open.is_empty() {
+                *open = Vec::new();
             }
-            is_decided
-        };
-        orders.extend(open.extract_if(.., is_decided).map(|open| open.order));
-        if open.is_empty() {
-            *open = Vec::new();
         }
+        if let Some(unknown) = next {
+            let what = "a decision on an order that is not open, or not in its turn";
+            return Err(BrokenBooks::new(what).order(unknown.order));
+        }
+        Ok(())
     }
-    if let Some(unknown) = next {
-        let what = "a decision on an order that is not open, or not in its turn";
-        return Err(BrokenBooks::new(what).order(unknown.order));
-    }
-    Ok(())
 }
 
 /// What a list by account has of one.

@@ -82,13 +82,6 @@ pub(crate) struct Step {
     reached: u32,
 }
 
-impl Step {
-    /// It is not worth a second thread.
-    pub(crate) fn is_small(&self) -> bool {
-        self.written.len() + self.left.len() < 4096
-    }
-}
-
 /// The accounts that a settlement writes.
 #[derive(Debug)]
 struct Due {

@@ -86,26 +86,17 @@ impl Committed {
         index: &SharedIndex,
         behind: &mut Option<(BatchNumber, Behind)>,
     ) {
-        let changes = self.changes;
-        let apply = || index.write().unwrap_or_else(PoisonError::into_inner).apply(changes);
+        index.write().unwrap_or_else(PoisonError::into_inner).apply(self.changes);
         let Some((last, behind)) = behind.as_mut().filter(|(last, _)| last.0 + 1 == number.0)
         else {
-            return apply();
+            return;
         };
         *last = number;
         if let Some(nearly) = self.behind {
             *behind = nearly;
         }
-        match self.step {
-            None => apply(),
-            Some(step) if step.is_small() => {
-                apply();
-                behind.apply(step);
-            }
-            Some(step) => std::thread::scope(|scope| {
-                scope.spawn(|| behind.apply(step));
-                apply();
-            }),
+        if let Some(step) = self.step {
+            behind.apply(step);
         }
     }
 }
@@ -426,7 +417,7 @@ impl Writer<'_> {
                 self.seen(moment.wall);
                 self.staged.place(id, key, None);
                 let decided = Decided::At(moment);
-                self.outcomes(&[OutcomeRow { order: id, open, state: record.state, decided }])
+                self.outcomes(vec![OutcomeRow { order: id, open, state: record.state, decided }])
             }
             _ => Err(contradiction(format!("order {id} is placed with a later state"))),
         }
@@ -436,7 +427,7 @@ impl Writer<'_> {
         self.seen(moment.wall);
         let open = self.open(order, "is cancelled")?;
         let (state, decided) = (OrderState::Cancelled, Decided::At(moment));
-        self.outcomes(&[OutcomeRow { order, open, state, decided }])
+        self.outcomes(vec![OutcomeRow { order, open, state, decided }])
     }
 
     fn mark_cancelled(
@@ -481,17 +472,15 @@ impl Writer<'_> {
     }
 
     /// Notes what became of open orders.
-    fn outcomes(&mut self, rows: &[OutcomeRow]) -> Written {
-        // In the table's order: each of its pages is looked for once. The rows themselves are too large
-        // to be moved about.
-        let place = |(n, row): (usize, &OutcomeRow)| {
+    fn outcomes(&mut self, mut rows: Vec<OutcomeRow>) -> Written {
+        // In the table's order: each of its pages is looked for once.
+        let place = |row: &OutcomeRow| {
             let OrderKey { account, hash } = row.open.key;
-            (generation(row.order), account, hash.cast_signed(), row.order, n)
+            (generation(row.order), account, hash.cast_signed(), row.order)
         };
-        let mut places: Vec<_> = rows.iter().enumerate().map(place).collect();
-        places.sort_unstable();
+        rows.sort_unstable_by_key(place);
         self.staged.expect_closed(rows.len());
-        for row in places.iter().filter_map(|(.., n)| rows.get(*n)) {
+        for row in &rows {
             self.outcome(row)?;
             if row.open.waits {
                 self.write(Rows::WaitEnd, &[order_number(row.order)?])?;
@@ -661,7 +650,7 @@ impl Writer<'_> {
             }
             rows.push(OutcomeRow { order, open, state: decision.state, decided });
         }
-        self.outcomes(&rows)
+        self.outcomes(rows)
     }
 
     /// What accounts have from now on. Only a part of it is written: what it follows from is.
