@@ -182,8 +182,9 @@ impl Index {
         }
     }
 
-    /// Orders that were open are not any more.
+    /// Orders that were open, each of them, are not any more.
     fn close(&mut self, closed: &FxHashSet<OrderId>) {
+        debug_assert!(closed.iter().all(|order| self.open.contains_key(order)));
         if closed.len() == self.open.len() {
             // A settlement mostly decides all there are: then none is looked for.
             for open in self.open.values() {

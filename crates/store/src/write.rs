@@ -6,25 +6,22 @@
 //! whole batch. What the index knows of orders, accounts and instruments is asked there, not in the
 //! database.
 
+mod settlement;
+
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
 use std::sync::PoisonError;
 
-use papertrader_core::books::Head;
 use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId, WorkerId};
-use papertrader_core::ledger::{JournalEntry, NamedAccounts};
-use papertrader_core::money::{Cash, Quantity};
+use papertrader_core::ledger::JournalEntry;
+use papertrader_core::money::Quantity;
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::{Order, OrderRecord, OrderState, WaitReason};
-use papertrader_core::settle::{Decision, Settlement};
-use papertrader_core::snapshot::Mark;
 use papertrader_core::time::{Moment, WallTime};
 
 use crate::behind::{Behind, Pace, Step};
-use crate::held;
 use crate::index::{Changes, Index, Open, OrderKey, Staged, generation};
 use crate::read::{self, Ask, SharedIndex};
-use crate::rows::{CANCELLED, EXPIRED, FILLED, GRANT, REJECTED, SPLIT, Value, side_number};
+use crate::rows::{CANCELLED, EXPIRED, FILLED, REJECTED, Value, side_number};
 use crate::shape::Rows;
 use crate::{
     BarRow, Batch, Change, CommitError, Found, InstrumentRow, NewAccount, PassHash, SessionKey,
@@ -43,9 +40,6 @@ impl From<StoreError> for Refused {
         })
     }
 }
-
-/// With so many accounts changed a second thread is worth its while.
-const MANY: usize = 4096;
 
 /// The named account that grants come from.
 const GRANTS: (&str, u32) = ("grants", 0);
@@ -417,7 +411,8 @@ impl Writer<'_> {
                 self.seen(moment.wall);
                 self.staged.place(id, key, None);
                 let decided = Decided::At(moment);
-                self.outcomes(vec![OutcomeRow { order: id, open, state: record.state, decided }])
+                // It was never open: nothing is closed.
+                self.outcome(&OutcomeRow { order: id, open, state: record.state, decided })
             }
             _ => Err(contradiction(format!("order {id} is placed with a later state"))),
         }
@@ -555,169 +550,6 @@ impl Writer<'_> {
         self.write(Rows::Wait, &[order_number(order)?, quantity, reason])?;
         self.staged.wait(order, asked);
         Ok(())
-    }
-
-    // Settlement.
-
-    fn settle(&mut self, settlement: &Settlement) -> Written {
-        let moment = settlement.moment;
-        self.seen(moment.wall);
-        self.snapshot(&settlement.head, moment)?;
-        // A second settlement of the batch follows the first.
-        if let Some(step) = self.step.take() {
-            self.behind.get_or_insert_with(|| self.before.clone()).apply(step);
-        }
-        let behind = self.behind.take();
-        let before = behind.as_ref().unwrap_or(self.before);
-        let (accounts, pace) = (self.staged.accounts(), self.pace);
-        let last_order = OrderId(self.staged.last_order());
-        let forward = || before.settle(settlement, accounts, last_order, pace);
-        let step = if settlement.accounts.len() < MANY {
-            self.decide(&settlement.decisions, &settlement.head)?;
-            forward()
-        } else {
-            // What is to be written is found out while the outcomes are written.
-            std::thread::scope(|scope| {
-                let step = scope.spawn(forward);
-                self.decide(&settlement.decisions, &settlement.head)?;
-                // A panic of it goes on here.
-                Ok::<_, Refused>(step.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            })?
-        };
-        self.behind = behind;
-        self.leave_open(settlement)?;
-        self.accounts(settlement, step)?;
-        self.journal(&settlement.journal, settlement.head.snapshot, moment)?;
-        self.prices(&settlement.marks)?;
-        self.all_named(&settlement.named);
-        Ok(())
-    }
-
-    /// The orders that stay open: from now on each has a row in `waiting`.
-    fn leave_open(&mut self, settlement: &Settlement) -> Written {
-        // A split changes what is asked, and keeps why the order waits.
-        for rescaled in &settlement.rescaled {
-            self.open(rescaled.order, "is split")?;
-            let quantity = rescaled.quantity.raw().into();
-            self.write(Rows::Rescale, &[order_number(rescaled.order)?, quantity])?;
-            self.staged.wait(rescaled.order, Some(rescaled.quantity));
-        }
-        for waiting in &settlement.waiting {
-            let open = self.open(waiting.order, "waits")?;
-            self.wait(waiting.order, open.asked, waiting.reason)?;
-        }
-        for order in self.staged.settle() {
-            self.wait(order, None, None)?;
-        }
-        self.settled = Some(signed(self.staged.last_order(), "an order's number")?);
-        Ok(())
-    }
-
-    fn snapshot(&mut self, head: &Head, moment: Moment) -> Written {
-        let number = signed(head.snapshot, "a snapshot's number")?;
-        let sql = "INSERT INTO snapshot (number, wall, market, day, last_action, ended)
-                   SELECT CAST(?1 AS BIGINT), CAST(?2 AS BIGINT), CAST(?3 AS BIGINT),
-                          CAST(?4 AS BIGINT), CAST(?5 AS BIGINT), CAST(?6 AS SMALLINT)
-                   WHERE CAST(?1 AS BIGINT) > (SELECT coalesce(max(number), 0) FROM snapshot)";
-        let values = [
-            number.into(),
-            moment.wall.0.into(),
-            head.market.0.into(),
-            head.day.into(),
-            head.last_action.cast_signed().into(),
-            flag(head.ended),
-        ];
-        self.one(sql, &values, || format!("snapshot {number} is not later than the last one"))
-    }
-
-    fn decide(&mut self, decisions: &[Decision], head: &Head) -> Written {
-        let decided = Decided::Settled(signed(head.snapshot, "a snapshot's number")?);
-        let mut rows = Vec::with_capacity(decisions.len());
-        for decision in decisions {
-            let order = decision.order;
-            let open = self.open(order, "is decided")?;
-            let is_same = open.key.account == decision.account
-                && open.side == decision.side
-                && open.instrument == decision.instrument;
-            let fits = match decision.state {
-                OrderState::Filled(fill) => fill.snapshot.0 == head.snapshot,
-                OrderState::Rejected(_) | OrderState::Expired => true,
-                OrderState::Cancelled | OrderState::Queued(_) => false,
-            };
-            if !is_same || !fits {
-                let what = format!("order {order} is decided but is another's, or not by this");
-                return Err(contradiction(what));
-            }
-            rows.push(OutcomeRow { order, open, state: decision.state, decided });
-        }
-        self.outcomes(rows)
-    }
-
-    /// What accounts have from now on. Only a part of it is written: what it follows from is.
-    fn accounts(&mut self, settlement: &Settlement, step: Step) -> Written {
-        for change in &settlement.accounts {
-            self.known_account(change.id, "a balance")?;
-            for instrument in &change.positions {
-                self.known_instrument(*instrument, "a position")?;
-            }
-        }
-        let snapshot = signed(settlement.head.snapshot, "a snapshot's number")?;
-        let mut positions = String::new();
-        for owned in &step.written {
-            held::write(&owned.held, &mut positions);
-            let (account, cash) = (owned.account.0.into(), owned.cash.cents().into());
-            let values = [account, cash, snapshot.into(), Value::Text(&positions)];
-            self.write(Rows::Owned, &values)?;
-        }
-        self.step = Some(step);
-        Ok(())
-    }
-
-    fn journal(&mut self, entries: &[JournalEntry], snapshot: u64, moment: Moment) -> Written {
-        let snapshot = signed(snapshot, "a snapshot's number")?;
-        for entry in entries {
-            let (account, kind, split, quantity, cash): (_, _, _, i64, Cash) = match *entry {
-                JournalEntry::Grant { account, cash } => {
-                    (account, GRANT, [Value::Null; 3], 0, cash)
-                }
-                JournalEntry::Split { account, instrument, action, quantity, cash } => {
-                    let action = action.cast_signed().into();
-                    let split = [instrument.0.into(), action, snapshot.into()];
-                    (account, SPLIT, split, quantity.raw(), cash)
-                }
-            };
-            let values = [
-                account.0.into(),
-                kind.into(),
-                split[0],
-                split[1],
-                split[2],
-                quantity.into(),
-                cash.cents().into(),
-                moment.wall.0.into(),
-                moment.market.0.into(),
-            ];
-            self.write(Rows::Journal, &values)?;
-        }
-        Ok(())
-    }
-
-    fn prices(&mut self, marks: &[(InstrumentId, Mark)]) -> Written {
-        for (instrument, mark) in marks {
-            self.known_instrument(*instrument, "a price")?;
-            let values = [instrument.0.into(), mark.price.raw().into(), mark.time.0.into()];
-            self.write(Rows::Price, &values)?;
-        }
-        Ok(())
-    }
-
-    fn all_named(&mut self, named: &NamedAccounts) {
-        self.named.insert(("market", 0), named.market);
-        self.named.insert(GRANTS, named.grants);
-        self.named.insert(("fractions", 0), named.fractions);
-        for (instrument, amount) in &named.market_units {
-            self.named.insert(("market", instrument.0), *amount);
-        }
     }
 
     // Instruments, bars and workers.

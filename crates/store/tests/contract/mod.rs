@@ -48,6 +48,7 @@ macro_rules! contract_tests {
             batches_follow_each_other,
             a_batch_that_contradicts_leaves_nothing,
             a_split_that_leaves_nothing_takes_the_cost_with_it,
+            a_refused_order_closes_no_other,
             a_reader_gives_histories_newest_first,
             a_reader_gives_open_orders_before_others,
             a_reader_gives_bars_in_order_of_time,
@@ -536,6 +537,23 @@ pub(crate) fn a_split_that_leaves_nothing_takes_the_cost_with_it(backend: &dyn B
     });
     assert_eq!(after.positions.len(), 1);
     assert_eq!(after.positions[0].cost, Cash::from_cents(100_000));
+}
+
+pub(crate) fn a_refused_order_closes_no_other(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let mut trading = trade(&mut *store, 28, 1);
+    let (one, little) = (InstrumentId(1), Quantity::from_raw(1_000));
+    let placed = trading.place(AccountId(1), Side::Buy, one, little);
+    store.commit(&trading.batch_of(vec![placed])).unwrap();
+    let too_much = Quantity::from_raw(i64::MAX);
+    let refused = trading.place(AccountId(2), Side::Buy, one, too_much);
+    store.commit(&trading.batch_of(vec![refused])).unwrap();
+    let settled = trading.settle(SECOND, true, &[(one, 100_000_000)], &[]);
+    store.commit(&trading.batch_of(vec![settled])).unwrap();
+    let states: Vec<&str> = trading.records.values().map(kind).collect();
+    assert_eq!(states, ["filled", "rejected"]);
+    trading.assert_loaded(&store.load().unwrap());
+    assert_verified(&mut *store);
 }
 
 pub(crate) fn a_reader_gives_histories_newest_first(backend: &dyn Backend) {
