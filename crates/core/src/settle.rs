@@ -17,6 +17,7 @@
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::Builder;
 
 use rustc_hash::FxHashMap;
 
@@ -324,7 +325,9 @@ impl<'a> Judging<'a> {
             }
         };
         let mut parts = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            // Without another thread this one does all of it.
+            let spawn = |_| Builder::new().spawn_scoped(scope, work).ok();
+            let others: Vec<_> = (1..threads).filter_map(spawn).collect();
             let mut parts = work();
             for other in others {
                 // A panic of it goes on here.

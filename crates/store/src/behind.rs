@@ -67,6 +67,9 @@ pub(crate) struct Behind {
     next: Horizon,
     /// The last account that the round has come to.
     reached: u32,
+    /// Fills behind the horizon that a start has read: with more than a round of them the next
+    /// settlement writes all that is behind, or starts in quick succession would each read more.
+    read: u64,
 }
 
 /// What a settlement does: what it writes, and what is behind after it.
@@ -110,12 +113,15 @@ impl Behind {
         pace: Pace,
     ) -> Step {
         let changed = changed(settlement);
+        let is_overdue = settlement.decisions.len() as u64 >= pace.round || self.read > pace.round;
         let due = Due {
-            all: self.owned.len() + changed.len() <= pace.at_least,
+            all: is_overdue || self.owned.len() + changed.len() <= pace.at_least,
             after: self.reached,
             to: self.reach(&changed, settlement.decisions.len(), accounts, pace),
             at_once: self.at_once(settlement),
         };
+        let has_changed = |id| changed.binary_search_by_key(&id, |owned| owned.account).is_ok();
+        debug_assert!(due.at_once.iter().copied().all(has_changed), "it would be forgotten");
         let (now_due, left): (Vec<Owned>, Vec<Owned>) =
             changed.into_iter().partition(|owned| due.has(owned.account));
         // What is behind and is written at once is in the settlement: it has changed again.
@@ -146,6 +152,7 @@ impl Behind {
         let before = std::mem::take(&mut self.owned).into_iter();
         self.owned = merged(before.filter(|owned| !due.has(owned.account)), left);
         (self.horizon, self.next, self.reached) = (horizon, next, reached);
+        self.read = 0;
     }
 
     /// The accounts that the next start would not bring right: what a split does is not an outcome,
@@ -229,7 +236,7 @@ pub(crate) fn bring_forward(
     horizon: Horizon,
     now: Horizon,
 ) -> Result<Behind, StoreError> {
-    let mut missing = missing(ask, written, horizon)?;
+    let (mut missing, read) = missing(ask, written, horizon)?;
     missing.sort_unstable_by_key(|part| (part.account, part.instrument));
     missing.dedup_by(|next, sum| {
         let is_same = (next.account, next.instrument) == (sum.account, sum.instrument);
@@ -252,17 +259,23 @@ pub(crate) fn bring_forward(
     let owned = |id: AccountId| Some(Owned::of(id, accounts.get(id.0 as usize - 1)?));
     let owned = changed.into_iter().filter_map(owned).collect();
     // The round begins with it.
-    Ok(Behind { owned, horizon, next: now, reached: 0 })
+    Ok(Behind { owned, horizon, next: now, reached: 0, read })
 }
 
-fn missing(ask: &dyn Ask, written: &[u64], horizon: Horizon) -> Result<Vec<Missing>, StoreError> {
+/// What is missing, and how many fills were read to find it.
+fn missing(
+    ask: &dyn Ask,
+    written: &[u64],
+    horizon: Horizon,
+) -> Result<(Vec<Missing>, u64), StoreError> {
     let sql =
         "SELECT c.id, c.account, c.snapshot, o.side, o.instrument, c.quantity, c.amount, c.basis
                FROM outcome c JOIN order_ o ON o.id = c.id
                WHERE c.generation >= ?1 AND c.snapshot > ?2 AND c.state = 1";
     let values = [horizon.generation.cast_signed().into(), horizon.snapshot.cast_signed().into()];
-    let mut missing = Vec::new();
+    let (mut missing, mut read) = (Vec::new(), 0);
     ask.for_each(sql, &values, &mut |row| {
+        read += 1;
         let row = Reading::new(row, "outcome", 1);
         let account = (row.account(1)?.0 as usize).wrapping_sub(1);
         let Some(written) = written.get(account) else {
@@ -283,7 +296,7 @@ fn missing(ask: &dyn Ask, written: &[u64], horizon: Horizon) -> Result<Vec<Missi
         });
         Ok(())
     })?;
-    Ok(missing)
+    Ok((missing, read))
 }
 
 /// Adds what is missing to an account.
@@ -495,5 +508,23 @@ mod tests {
         let changed = changed(&twice);
         let changed: Vec<_> = changed.iter().map(|o| (o.account.0, o.cash.cents())).collect();
         assert_eq!(changed, [(1, 999), (2, 7)]);
+    }
+
+    #[test]
+    fn what_is_overdue_is_written_whole() {
+        let pace = Pace { round: 4, at_least: 0 };
+        // A settlement as large as a round, however far the round had come.
+        let mut behind = Behind { reached: 3, ..Behind::default() };
+        assert_eq!(written(&mut behind, &settlement(1, &ALL), 4, pace).len(), 4);
+        assert_eq!(behind, nothing(1, 0));
+        // The first settlement after a start that had much to read; the next one is as any other.
+        let slow = Pace { round: 40, at_least: 0 };
+        let step = behind.settle(&settlement(2, &ALL), 4, OrderId(4), slow);
+        behind.apply(step);
+        assert_eq!(behind.owned.len(), 3);
+        behind.read = 41;
+        assert_eq!(written(&mut behind, &settlement(3, &[(1, 5)]), 5, slow).len(), 4);
+        assert_eq!(behind, nothing(3, 0));
+        assert_eq!(written(&mut behind, &settlement(4, &ALL), 5, slow).len(), 1);
     }
 }

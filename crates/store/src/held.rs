@@ -1,7 +1,7 @@
 //! What an account owns, in one column of its balance: `[[instrument,quantity,cost],…]`, by instrument,
 //! without spaces. As JSON, any database can read it (the view `position` does).
 //!
-//! Invariant: what is written is read as the same; anything else than what is written is refused.
+//! Invariant: what is written is read as the same; what no account can have is refused.
 
 use papertrader_core::account::{Account, Position};
 use papertrader_core::ids::InstrumentId;

@@ -229,7 +229,6 @@ impl<'a> Reading<'a> {
         self.natural(column).map(Cash::from_cents)
     }
 
-    /// A quantity that is not negative.
     /// The same row, which is also one of another table.
     pub(crate) fn of(&self, table: &'static str) -> Reading<'a> {
         Reading { table, ..*self }
@@ -240,6 +239,7 @@ impl<'a> Reading<'a> {
         held::read(self.text(column)?).map_err(|what| self.corrupt(what))
     }
 
+    /// Buy or sell.
     pub(crate) fn side(&self, column: usize) -> Result<Side, StoreError> {
         match self.integer(column)? {
             0 => Ok(Side::Buy),
@@ -248,6 +248,7 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// A quantity that is not negative.
     pub(crate) fn quantity(&self, column: usize) -> Result<Quantity, StoreError> {
         self.natural(column).map(Quantity::from_raw)
     }

@@ -4,6 +4,7 @@
 //! Invariant: that of the batch, whose transaction it is part of.
 
 use std::panic::resume_unwind;
+use std::thread::Builder;
 
 use papertrader_core::books::Head;
 use papertrader_core::ids::{InstrumentId, OrderId};
@@ -45,10 +46,13 @@ impl Writer<'_> {
         } else {
             // What is to be written is found out while the outcomes are written.
             std::thread::scope(|scope| {
-                let step = scope.spawn(forward);
+                let other = Builder::new().spawn_scoped(scope, forward);
                 self.decide(&settlement.decisions, &settlement.head)?;
-                // A panic of it goes on here.
-                Ok::<_, Refused>(step.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                Ok::<_, Refused>(match other {
+                    // A panic of it goes on here.
+                    Ok(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                    Err(_) => forward(),
+                })
             })?
         };
         self.behind = behind;
