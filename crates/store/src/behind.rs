@@ -120,19 +120,10 @@ impl Behind {
             to: self.reach(&changed, settlement.decisions.len(), accounts, pace),
             at_once: self.at_once(settlement),
         };
-        let has_changed = |id| changed.binary_search_by_key(&id, |owned| owned.account).is_ok();
-        debug_assert!(due.at_once.iter().copied().all(has_changed), "it would be forgotten");
         let (now_due, left): (Vec<Owned>, Vec<Owned>) =
             changed.into_iter().partition(|owned| due.has(owned.account));
-        // What is behind and is written at once is in the settlement: it has changed again.
-        let before = match due.all {
-            true => self.owned.as_slice(),
-            false => {
-                let place = |account: u32| self.owned.partition_point(|o| o.account.0 <= account);
-                &self.owned[place(due.after)..place(due.to)]
-            }
-        };
-        let written = merged(before.iter().cloned(), now_due);
+        let before = self.owned.iter().filter(|owned| due.has(owned.account)).cloned();
+        let written = merged(before, now_due);
         let snapshot = settlement.head.snapshot;
         let now = Horizon { snapshot, generation: generation(last_order) };
         let (horizon, next, reached) =
