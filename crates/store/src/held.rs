@@ -46,11 +46,17 @@ pub(crate) fn write(held: &[Held], text: &mut String) {
 }
 
 /// Reads positions; says what is wrong with one that no account can have.
+///
+/// It takes the one form that [`write`] gives: a start reads millions of them.
 pub(crate) fn read(text: &str) -> Result<Vec<Position>, String> {
-    let read = || "positions is not a list of instrument, quantity and cost".to_owned();
-    let rows: Vec<(u32, i64, i64)> = serde_json::from_str(text).map_err(|_| read())?;
-    let mut positions = Vec::<Position>::with_capacity(rows.len());
-    for (instrument, quantity, cost) in rows {
+    let mut rest = Text(text.as_bytes());
+    // Each position begins with a bracket, after that of the list.
+    let count = text.bytes().filter(|byte| *byte == b'[').count().saturating_sub(1);
+    let mut positions = Vec::<Position>::with_capacity(count);
+    let form = || "positions is not a list of instrument, quantity and cost".to_owned();
+    rest.take(b'[').ok_or_else(form)?;
+    for n in 0..count {
+        let (instrument, quantity, cost) = rest.triple(n > 0).ok_or_else(form)?;
         if positions.last().is_some_and(|before| before.instrument.0 >= instrument) {
             return Err(format!("positions has {instrument} twice, or not in its place"));
         }
@@ -67,7 +73,48 @@ pub(crate) fn read(text: &str) -> Result<Vec<Position>, String> {
             cost: Cash::from_cents(cost),
         });
     }
-    Ok(positions)
+    rest.take(b']').ok_or_else(form)?;
+    if rest.0.is_empty() { Ok(positions) } else { Err(form()) }
+}
+
+/// What is still to be read.
+struct Text<'a>(&'a [u8]);
+
+impl Text<'_> {
+    fn take(&mut self, byte: u8) -> Option<()> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        (*first == byte).then_some(())
+    }
+
+    fn number(&mut self) -> Option<i64> {
+        let is_negative = self.0.first() == Some(&b'-');
+        if is_negative {
+            self.0 = &self.0[1..];
+        }
+        let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, rest) = self.0.split_at(digits);
+        self.0 = rest;
+        let add = |sum: i64, digit: &u8| {
+            let digit = i64::from(digit - b'0');
+            sum.checked_mul(10)?.checked_add(if is_negative { -digit } else { digit })
+        };
+        if digits == 0 { None } else { number.iter().try_fold(0, add) }
+    }
+
+    fn triple(&mut self, has_one_before: bool) -> Option<(u32, i64, i64)> {
+        if has_one_before {
+            self.take(b',')?;
+        }
+        self.take(b'[')?;
+        let instrument = u32::try_from(self.number()?).ok()?;
+        self.take(b',')?;
+        let quantity = self.number()?;
+        self.take(b',')?;
+        let cost = self.number()?;
+        self.take(b']')?;
+        Some((instrument, quantity, cost))
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +148,18 @@ mod tests {
     fn what_no_account_has_is_refused() {
         for (text, words) in [
             ("", "not a list"),
+            ("[", "not a list"),
+            ("]", "not a list"),
+            ("[[", "not a list"),
+            ("[[1,1,1]", "not a list"),
+            ("[[1,1,1][2,1,1]]", "not a list"),
+            ("[,[1,1,1]]", "not a list"),
+            ("[[1,1,1],]", "not a list"),
+            ("[[1,1,]]", "not a list"),
+            ("[[1,1,--1]]", "not a list"),
+            ("[[1,1,9223372036854775808]]", "not a list"),
+            ("[[4294967296,1,1]]", "not a list"),
+            ("[[1, 1, 1]]", "not a list"),
             ("[[1,1]]", "not a list"),
             ("[[1,1,1,1]]", "not a list"),
             ("[[1,1.5,1]]", "not a list"),
