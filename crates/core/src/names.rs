@@ -119,6 +119,11 @@ impl UserName {
     pub fn key(&self) -> String {
         self.0.to_ascii_lowercase()
     }
+
+    /// Whether this is its [`key`](UserName::key).
+    pub fn has_key(&self, key: &str) -> bool {
+        self.0.bytes().map(|byte| byte.to_ascii_lowercase()).eq(key.bytes())
+    }
 }
 
 text_type!(
@@ -165,7 +170,12 @@ mod tests {
         for bad in ["", &"a".repeat(25), "a b", "ä", "a@b"] {
             assert_eq!(bad.parse::<UserName>(), Err(NameError::UserName), "{bad:?}");
         }
-        assert_eq!("Alice".parse::<UserName>().unwrap().key(), "alice");
+        let alice: UserName = "Alice".parse().unwrap();
+        assert_eq!(alice.key(), "alice");
+        assert!(alice.has_key("alice"));
+        for other in ["Alice", "alic", "alicea", ""] {
+            assert!(!alice.has_key(other), "{other}");
+        }
     }
 
     #[test]

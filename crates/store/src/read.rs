@@ -210,17 +210,15 @@ struct Owners {
 }
 
 fn owners(ask: &dyn Ask) -> Result<Owners, StoreError> {
-    let sql = "SELECT a.id, a.name, a.name_key, a.email, a.pass_hash, a.since, b.cash, b.granted,
-                      a.disabled, a.password_due, b.snapshot, b.positions
-               FROM account a LEFT JOIN balance b ON b.account = a.id ORDER BY a.id";
     let count = highest(ask, "SELECT coalesce(max(id), 0) FROM account", "account")? as usize;
     // A number too high is found below; until then it reserves nothing that is not needed.
     let room = count.min(MOST_RESERVED);
     let (mut profiles, mut accounts) = (Vec::with_capacity(room), Vec::with_capacity(room));
-    let mut written = Vec::with_capacity(room);
+    let sql = "SELECT id, name, name_key, email, pass_hash, since, disabled, password_due
+               FROM account ORDER BY id";
     ask.for_each(sql, &[], &mut |row| {
         let row = Reading::new(row, "account", 1);
-        let expected = accounts.len() + 1;
+        let expected = profiles.len() + 1;
         if row.account(0)?.0 as usize != expected {
             return Err(row.corrupt(format_args!("account {expected} is missing before it")));
         }
@@ -228,24 +226,40 @@ fn owners(ask: &dyn Ask) -> Result<Owners, StoreError> {
             name: row.parsed(1)?,
             email: row.parsed(3)?,
             pass_hash: row.optional_text(4)?.map(|hash| PassHash(hash.to_owned())),
-            password_due: row.flag(9)?,
+            password_due: row.flag(7)?,
             since: row.wall(5)?,
         };
-        if profile.name.key() != row.text(2)? {
+        if !profile.name.has_key(row.text(2)?) {
             return Err(row.corrupt("name_key is not the name in lower case"));
         }
-        let account = Account {
-            cash: row.cash(6)?,
-            granted: Cash::from_cents(row.integer(7)?),
-            disabled: row.flag(8)?,
-            positions: row.of("balance").positions(11)?,
-            ..Account::default()
-        };
-        written.push(row.number(10)?);
+        accounts.push(Account { disabled: row.flag(6)?, ..Account::default() });
         profiles.push(profile);
-        accounts.push(account);
         Ok(())
     })?;
+    // Side by side, for to look for a million rows one by one takes longer than to read them.
+    let mut written = Vec::with_capacity(accounts.len());
+    let sql = "SELECT account, cash, granted, snapshot, positions FROM balance ORDER BY account";
+    ask.for_each(sql, &[], &mut |row| {
+        let row = Reading::new(row, "balance", 1);
+        let (account, expected) = (row.account(0)?.0 as usize, written.len() + 1);
+        if account > accounts.len() {
+            return Err(row.corrupt("there is no such account"));
+        }
+        let Some(account) = accounts.get_mut(written.len()).filter(|_| account == expected) else {
+            return Err(
+                row.corrupt(format_args!("that of account {expected} is missing before it"))
+            );
+        };
+        account.cash = row.cash(1)?;
+        account.granted = Cash::from_cents(row.integer(2)?);
+        account.positions = row.positions(4)?;
+        written.push(row.number(3)?);
+        Ok(())
+    })?;
+    if written.len() < accounts.len() {
+        let what = format!("table balance: that of account {} is missing", written.len() + 1);
+        return Err(StoreError::Corrupt(what));
+    }
     Ok(Owners { profiles, accounts, written })
 }
 

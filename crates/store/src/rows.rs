@@ -229,11 +229,6 @@ impl<'a> Reading<'a> {
         self.natural(column).map(Cash::from_cents)
     }
 
-    /// The same row, which is also one of another table.
-    pub(crate) fn of(&self, table: &'static str) -> Reading<'a> {
-        Reading { table, ..*self }
-    }
-
     /// What an account owns.
     pub(crate) fn positions(&self, column: usize) -> Result<Vec<Position>, StoreError> {
         held::read(self.text(column)?).map_err(|what| self.corrupt(what))

@@ -54,7 +54,7 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     ),
     (
         AtLoading,
-        "table account, row 1: cash is negative",
+        "table balance, row 1: cash is negative",
         "UPDATE balance SET cash = -1 WHERE account = 1",
     ),
     (
@@ -160,9 +160,18 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
     ),
     (ByVerifying, "it belongs to nothing", "UPDATE outcome SET generation = 7 WHERE id = {filled}"),
     (ByVerifying, "hash is not", "UPDATE order_ SET hash = hash - 1 WHERE id = {filled}"),
-    (AtLoading, "cash is missing", "DELETE FROM balance WHERE account = 1"),
     (
-        ByVerifying,
+        AtLoading,
+        "table balance, row 2: that of account 1 is missing before it",
+        "DELETE FROM balance WHERE account = 1",
+    ),
+    (
+        AtLoading,
+        "table balance: that of account",
+        "DELETE FROM balance WHERE account = (SELECT max(id) FROM account)",
+    ),
+    (
+        AtLoading,
         "table balance, row 99: it belongs",
         "INSERT INTO balance VALUES (99, 0, 0, 0, '[]')",
     ),
