@@ -8,6 +8,8 @@
 //! are those of the last settlement that changed them; whatever lies behind the [`Horizon`] is
 //! stored.
 
+use std::borrow::Borrow;
+
 use papertrader_core::account::{Account, Position};
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::money::{Cash, Quantity};
@@ -72,11 +74,26 @@ pub(crate) struct Behind {
     read: u64,
 }
 
+/// A balance as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BalanceRow {
+    pub(crate) account: AccountId,
+    pub(crate) cash: Cash,
+    pub(crate) positions: String,
+}
+
+impl BalanceRow {
+    fn of(owned: &Owned) -> BalanceRow {
+        let positions = held::written(&owned.held);
+        BalanceRow { account: owned.account, cash: owned.cash, positions }
+    }
+}
+
 /// What a settlement does: what it writes, and what is behind after it.
 #[derive(Debug)]
 pub(crate) struct Step {
     /// By account.
-    pub(crate) written: Vec<Owned>,
+    pub(crate) written: Vec<BalanceRow>,
     due: Due,
     /// What it leaves behind, by account.
     left: Vec<Owned>,
@@ -122,8 +139,9 @@ impl Behind {
         };
         let (now_due, left): (Vec<Owned>, Vec<Owned>) =
             changed.into_iter().partition(|owned| due.has(owned.account));
-        let before = self.owned.iter().filter(|owned| due.has(owned.account)).cloned();
-        let written = merged(before, now_due);
+        let before = self.owned.iter().filter(|owned| due.has(owned.account));
+        let written = merged(before, now_due.iter().collect());
+        let written = written.into_iter().map(BalanceRow::of).collect();
         let snapshot = settlement.head.snapshot;
         let now = Horizon { snapshot, generation: generation(last_order) };
         let (horizon, next, reached) =
@@ -195,14 +213,15 @@ fn changed(settlement: &Settlement) -> Vec<Owned> {
 }
 
 /// Both, by account: of two for one the new one counts.
-fn merged(old: impl Iterator<Item = Owned>, new: Vec<Owned>) -> Vec<Owned> {
+fn merged<O: Borrow<Owned>>(old: impl Iterator<Item = O>, new: Vec<O>) -> Vec<O> {
     let mut all = Vec::with_capacity(old.size_hint().0 + new.len());
     let mut old = old.peekable();
     for row in new {
-        while let Some(before) = old.next_if(|before| before.account < row.account) {
+        let account = row.borrow().account;
+        while let Some(before) = old.next_if(|before| before.borrow().account < account) {
             all.push(before);
         }
-        old.next_if(|before| before.account == row.account);
+        old.next_if(|before| before.borrow().account == account);
         all.push(row);
     }
     all.extend(old);
@@ -439,8 +458,9 @@ mod tests {
         let step = behind.settle(settlement, 4, OrderId(last), pace);
         let written = step.written.iter();
         let written = written.map(|owned| (owned.account.0, 1_000 - owned.cash.cents())).collect();
-        for owned in &step.written {
-            assert_eq!(owned.held[0].quantity.raw(), 1_000 - owned.cash.cents());
+        for row in &step.written {
+            let positions = held::read(&row.positions).unwrap();
+            assert_eq!(positions[0].quantity.raw(), 1_000 - row.cash.cents());
         }
         behind.apply(step);
         written

@@ -25,9 +25,12 @@ pub(crate) fn of(account: &Account) -> Box<[Held]> {
     account.positions.iter().map(held).collect()
 }
 
-/// Writes positions over what is in `text`.
-pub(crate) fn write(held: &[Held], text: &mut String) {
-    text.clear();
+/// Bytes of a position, mostly.
+const USUAL: usize = 32;
+
+/// Positions as they are written.
+pub(crate) fn written(held: &[Held]) -> String {
+    let mut text = String::with_capacity(2 + USUAL * held.len());
     text.push('[');
     for (n, held) in held.iter().enumerate() {
         if n > 0 {
@@ -43,11 +46,12 @@ pub(crate) fn write(held: &[Held], text: &mut String) {
         text.push(']');
     }
     text.push(']');
+    text
 }
 
 /// Reads positions; says what is wrong with one that no account can have.
 ///
-/// It takes the one form that [`write`] gives: a start reads millions of them.
+/// It takes the one form that [`written`] gives: a start reads millions of them.
 pub(crate) fn read(text: &str) -> Result<Vec<Position>, String> {
     let mut rest = Text(text.as_bytes());
     // Each position begins with a bracket, after that of the list.
@@ -120,12 +124,6 @@ impl Text<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn written(held: &[Held]) -> String {
-        let mut text = "what was there before".to_owned();
-        write(held, &mut text);
-        text
-    }
 
     #[test]
     fn what_is_written_is_read_again() {

@@ -141,12 +141,37 @@ struct Writer<'t> {
     settled: Option<i64>,
 }
 
-/// The outcome of an order, as its row has it.
-struct OutcomeRow {
+/// What an order's row says of its outcome.
+struct OutcomeRow<'s> {
     order: OrderId,
     open: Open,
-    state: OrderState,
-    decided: Decided,
+    state: &'s OrderState,
+}
+
+impl OutcomeRow<'_> {
+    /// Its place in the table.
+    fn place(&self) -> (u64, AccountId, i64, OrderId) {
+        let OrderKey { account, hash } = self.open.key;
+        (generation(self.order), account, hash.cast_signed(), self.order)
+    }
+}
+
+/// Puts rows into the table's order: each of its pages is looked for once. A settlement has them by
+/// account, so that little is left to be sorted.
+fn by_place(rows: &mut [OutcomeRow<'_>]) {
+    let of = |row: &OutcomeRow<'_>| generation(row.order);
+    if !rows.is_sorted_by_key(of) {
+        rows.sort_by_key(of);
+    }
+    let same = |a: &OutcomeRow<'_>, b: &OutcomeRow<'_>| {
+        of(a) == of(b) && a.open.key.account == b.open.key.account
+    };
+    for rows in rows.chunk_by_mut(same) {
+        rows.sort_unstable_by_key(OutcomeRow::place);
+    }
+    if !rows.is_sorted_by_key(OutcomeRow::place) {
+        rows.sort_unstable_by_key(OutcomeRow::place);
+    }
 }
 
 /// When an order got its outcome.
@@ -412,7 +437,7 @@ impl Writer<'_> {
                 self.staged.place(id, key, None);
                 let decided = Decided::At(moment);
                 // It was never open: nothing is closed.
-                self.outcome(&OutcomeRow { order: id, open, state: record.state, decided })
+                self.outcome(&OutcomeRow { order: id, open, state: &record.state }, decided)
             }
             _ => Err(contradiction(format!("order {id} is placed with a later state"))),
         }
@@ -422,7 +447,7 @@ impl Writer<'_> {
         self.seen(moment.wall);
         let open = self.open(order, "is cancelled")?;
         let (state, decided) = (OrderState::Cancelled, Decided::At(moment));
-        self.outcomes(vec![OutcomeRow { order, open, state, decided }])
+        self.outcomes(vec![OutcomeRow { order, open, state: &state }], decided)
     }
 
     fn mark_cancelled(
@@ -467,16 +492,11 @@ impl Writer<'_> {
     }
 
     /// Notes what became of open orders.
-    fn outcomes(&mut self, mut rows: Vec<OutcomeRow>) -> Written {
-        // In the table's order: each of its pages is looked for once.
-        let place = |row: &OutcomeRow| {
-            let OrderKey { account, hash } = row.open.key;
-            (generation(row.order), account, hash.cast_signed(), row.order)
-        };
-        rows.sort_unstable_by_key(place);
+    fn outcomes(&mut self, mut rows: Vec<OutcomeRow<'_>>, decided: Decided) -> Written {
+        by_place(&mut rows);
         self.staged.expect_closed(rows.len());
         for row in &rows {
-            self.outcome(row)?;
+            self.outcome(row, decided)?;
             if row.open.waits {
                 self.write(Rows::WaitEnd, &[order_number(row.order)?])?;
             }
@@ -485,8 +505,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn outcome(&mut self, row: &OutcomeRow) -> Written {
-        let (state, reason, fill) = match row.state {
+    fn outcome(&mut self, row: &OutcomeRow<'_>, decided: Decided) -> Written {
+        let (state, reason, fill) = match *row.state {
             OrderState::Filled(fill) => (FILLED, None, Some(fill)),
             OrderState::Rejected(refusal) => (REJECTED, Some(refusal as u8), None),
             OrderState::Cancelled => (CANCELLED, None, None),
@@ -496,7 +516,7 @@ impl Writer<'_> {
                 return Err(contradiction(what));
             }
         };
-        let (snapshot, moment) = match row.decided {
+        let (snapshot, moment) = match decided {
             Decided::Settled(snapshot) => (Some(snapshot), None),
             Decided::At(moment) => (None, Some(moment)),
         };
@@ -667,7 +687,10 @@ fn flag(is_set: bool) -> Value<'static> {
 
 #[cfg(test)]
 mod tests {
+    use papertrader_core::order::Side;
+
     use super::*;
+    use crate::index::GENERATION_BITS;
 
     #[test]
     fn numbers_that_sql_cannot_hold_are_refused() {
@@ -677,5 +700,34 @@ mod tests {
             signed(largest + 1, "it"),
             Err(Refused(CommitError::Contradiction(what))) if what.contains("it is too large")
         ));
+    }
+
+    #[test]
+    fn rows_are_put_into_the_order_of_the_table_however_they_come() {
+        let row = |account: u32, hash: u64, order: u64| OutcomeRow {
+            order: OrderId(order),
+            open: Open {
+                key: OrderKey { account: AccountId(account), hash },
+                side: Side::Buy,
+                instrument: InstrumentId(1),
+                waits: false,
+                asked: None,
+            },
+            state: &OrderState::Expired,
+        };
+        let later = 1 << GENERATION_BITS;
+        let cases = [
+            vec![(1, 9, 5), (1, 3, 7), (2, 1, 6), (2, u64::MAX, 8)],
+            vec![(1, 9, 5), (1, 3, later), (1, 2, 6), (2, 1, later + 1), (2, 4, 7)],
+            vec![(2, 1, 6), (1, 9, 5), (2, 3, 7), (1, 9, 4), (1, 1, later)],
+            Vec::new(),
+        ];
+        for case in cases {
+            let mut rows: Vec<_> = case.iter().map(|(a, h, o)| row(*a, *h, *o)).collect();
+            let mut places: Vec<_> = rows.iter().map(OutcomeRow::place).collect();
+            by_place(&mut rows);
+            places.sort_unstable();
+            assert_eq!(rows.iter().map(OutcomeRow::place).collect::<Vec<_>>(), places);
+        }
     }
 }

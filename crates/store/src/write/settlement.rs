@@ -18,7 +18,6 @@ use papertrader_core::time::Moment;
 use super::{Decided, GRANTS, OutcomeRow, Refused, Writer, Written};
 use super::{contradiction, flag, order_number, signed};
 use crate::behind::Step;
-use crate::held;
 use crate::rows::{GRANT, SPLIT, Value};
 use crate::shape::Rows;
 
@@ -119,9 +118,9 @@ impl Writer<'_> {
                 let what = format!("order {order} is decided but is another's, or not by this");
                 return Err(contradiction(what));
             }
-            rows.push(OutcomeRow { order, open, state: decision.state, decided });
+            rows.push(OutcomeRow { order, open, state: &decision.state });
         }
-        self.outcomes(rows)
+        self.outcomes(rows, decided)
     }
 
     /// What accounts have from now on. Only a part of it is written: what it follows from is.
@@ -133,11 +132,9 @@ impl Writer<'_> {
             }
         }
         let snapshot = signed(settlement.head.snapshot, "a snapshot's number")?;
-        let mut positions = String::new();
-        for owned in &step.written {
-            held::write(&owned.held, &mut positions);
-            let (account, cash) = (owned.account.0.into(), owned.cash.cents().into());
-            let values = [account, cash, snapshot.into(), Value::Text(&positions)];
+        for row in &step.written {
+            let (account, cash) = (row.account.0.into(), row.cash.cents().into());
+            let values = [account, cash, snapshot.into(), Value::Text(&row.positions)];
             self.write(Rows::Owned, &values)?;
         }
         self.step = Some(step);
