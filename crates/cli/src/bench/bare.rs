@@ -7,10 +7,12 @@
 //! Invariant: after it the second database holds what the store's own holds; the benchmark compares
 //! both.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use papertrader_core::books::Books;
+use papertrader_core::books::{Books, OpenOrder};
+use papertrader_core::ids::OrderId;
 use papertrader_core::order::OrderState;
 use papertrader_core::settle::Settlement;
 use papertrader_store::{Batch, order_hash};
@@ -37,16 +39,31 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<(), BenchError> {
     Ok(())
 }
 
+/// The hashes under which open orders will be found.
+pub(super) struct Hashes(HashMap<OrderId, i64>);
+
+impl Hashes {
+    /// Those of all orders that are open now.
+    pub(super) fn of(books: &Books) -> Hashes {
+        let hash = |open: &OpenOrder| {
+            let request = &open.order.request;
+            let hash = order_hash(request.account.0, request.client_order_id.as_str());
+            (open.order.id, hash as i64)
+        };
+        Hashes(books.open_orders().map(hash).collect())
+    }
+}
+
 /// Executes `settlement` on the database at `path`, which must hold the orders that it decides; the
-/// database at `settled` holds what it has become there. `books` are those before it.
+/// database at `settled` holds what it has become there. `hashes` are those before it.
 pub(super) fn settle(
     path: &Path,
     settled: &Path,
-    books: &Books,
+    hashes: &Hashes,
     settlement: &Settlement,
     batch: &Batch,
 ) -> Result<Duration, BenchError> {
-    let rows = Rows::of(books, settlement, settled)?;
+    let rows = Rows::of(hashes, settlement, settled)?;
     let connection = Connection::open(path)?;
     connection.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;
@@ -86,20 +103,18 @@ struct Outcome {
 }
 
 impl Rows {
-    fn of(books: &Books, settlement: &Settlement, settled: &Path) -> Result<Rows, BenchError> {
+    fn of(hashes: &Hashes, settlement: &Settlement, settled: &Path) -> Result<Rows, BenchError> {
         let mut outcomes = Vec::new();
         for decision in &settlement.decisions {
-            let (Some(open), OrderState::Filled(fill)) =
-                (books.open_order(decision.order), decision.state)
+            let (Some(hash), OrderState::Filled(fill)) =
+                (hashes.0.get(&decision.order), decision.state)
             else {
                 return Err(BenchError::Wrong("an order was not filled".into()));
             };
-            let request = &open.order.request;
-            let account = request.account.0;
             outcomes.push(Outcome {
                 generation: (decision.order.0 >> 18) as i64,
-                account,
-                hash: order_hash(account, request.client_order_id.as_str()) as i64,
+                account: decision.account.0,
+                hash: *hash,
                 id: decision.order.0 as i64,
                 quantity: fill.quantity.raw(),
                 price: fill.price.raw(),

@@ -139,6 +139,7 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
         market.place(store, args.batch)?;
         let placed = begun.elapsed();
         let mut bare_time = None;
+        let hashes = args.bare.then(|| bare::Hashes::of(&market.books));
         if args.bare {
             // The same content, with nothing settled yet.
             bare::copy(&path, &twin_path)?;
@@ -146,10 +147,9 @@ fn measure(args: &SettleArgs, output: &Output) -> Result<Report, BenchError> {
             // as it is that of the bare statements' pages.
             market.books.check()?;
         }
-        let books = args.bare.then(|| market.books.clone());
         let settled = market.settle(store, &mut |settlement, batch| {
-            if let Some(books) = &books {
-                bare_time = Some(bare::settle(&twin_path, &path, books, settlement, batch)?);
+            if let Some(hashes) = &hashes {
+                bare_time = Some(bare::settle(&twin_path, &path, hashes, settlement, batch)?);
             }
             Ok(())
         })?;
