@@ -96,15 +96,13 @@ pub struct Rescaled {
     pub quantity: Quantity,
 }
 
-/// An account after the settlement, and which of its positions changed.
+/// An account after the settlement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountChange {
     /// Which account.
     pub id: AccountId,
     /// The account afterwards.
     pub after: Account,
-    /// Instruments whose position changed in quantity or cost; absent in `after` means gone.
-    pub positions: Vec<InstrumentId>,
 }
 
 /// Decides every open order at the snapshot's prices.
@@ -555,20 +553,15 @@ impl Settling<'_> {
         if own.remove(&Asset::Cash).unwrap_or(0) != moved {
             return Err(broken("cash changed without a posting"));
         }
-        let positions = changed_positions(before, &after);
-        for instrument in &positions {
-            let units = |account: &Account| {
-                i128::from(account.position(*instrument).map_or(0, |p| p.quantity.raw()))
-            };
-            let posted = own.remove(&Asset::Instrument(*instrument)).unwrap_or(0);
-            if posted != units(&after) - units(before) {
+        for (instrument, moved) in moved_units(before, &after) {
+            if own.remove(&Asset::Instrument(instrument)).unwrap_or(0) != moved {
                 return Err(broken("shares changed without a posting"));
             }
         }
         if own.drain().any(|(_, amount)| amount != 0) {
             return Err(broken("a posting that changed nothing"));
         }
-        self.accounts.push(AccountChange { id, after, positions });
+        self.accounts.push(AccountChange { id, after });
         Ok(())
     }
 
@@ -648,23 +641,18 @@ fn value_of_rest(rest: i128, from: i128, price: i128) -> i128 {
     whole.saturating_mul(price).saturating_add(of_part)
 }
 
-/// The instruments of which there is more or less than before, or at another cost, in their order.
-fn changed_positions(before: &Account, after: &Account) -> Vec<InstrumentId> {
-    let same = |a: &Position, b: &Position| a.quantity == b.quantity && a.cost == b.cost;
-    let mut changed = Vec::new();
+/// The instruments of which there is more or less than before, in their order, and by how much.
+fn moved_units(before: &Account, after: &Account) -> impl Iterator<Item = (InstrumentId, i128)> {
+    let units = |position: &Position| i128::from(position.quantity.raw());
     let mut old = before.positions.iter().peekable();
-    for position in &after.positions {
-        let instrument = position.instrument;
-        while let Some(gone) = old.next_if(|old| old.instrument < instrument) {
-            changed.push(gone.instrument);
-        }
-        match old.next_if(|old| old.instrument == instrument) {
-            Some(old) if same(old, position) => {}
-            _ => changed.push(instrument),
-        }
-    }
-    changed.extend(old.map(|gone| gone.instrument));
-    changed
+    let mut new = after.positions.iter().peekable();
+    let both = std::iter::from_fn(move || {
+        let first = old.peek().into_iter().chain(new.peek()).map(|p| p.instrument).min()?;
+        let old = old.next_if(|old| old.instrument == first).map_or(0, units);
+        let new = new.next_if(|new| new.instrument == first).map_or(0, units);
+        Some((first, new - old))
+    });
+    both.filter(|(_, moved)| *moved != 0)
 }
 
 #[cfg(test)]

@@ -433,7 +433,6 @@ mod tests {
                 positions: vec![position],
                 ..Account::default()
             },
-            positions: vec![InstrumentId(1)],
         };
         Settlement {
             head: Head { snapshot, ..Head::default() },

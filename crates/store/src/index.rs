@@ -227,6 +227,13 @@ pub(crate) struct Changes {
     settled: bool,
 }
 
+impl Changes {
+    /// How many orders it closes.
+    pub(crate) fn closed(&self) -> usize {
+        self.closed.len()
+    }
+}
+
 /// The index as a batch sees it that is being written.
 #[derive(Debug)]
 pub(crate) struct Staged<'a> {

@@ -9,7 +9,8 @@
 mod settlement;
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, Builder};
 
 use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId, WorkerId};
 use papertrader_core::ledger::JournalEntry;
@@ -63,6 +64,9 @@ pub(crate) trait Tables {
     fn ask(&mut self) -> Written<&dyn Ask>;
 }
 
+/// With so many orders or accounts a second thread is worth its while.
+const MANY: usize = 4096;
+
 /// What memory takes over when a batch is committed.
 #[derive(Debug)]
 pub(crate) struct Committed {
@@ -80,18 +84,37 @@ impl Committed {
         index: &SharedIndex,
         behind: &mut Option<(BatchNumber, Behind)>,
     ) {
-        index.write().unwrap_or_else(PoisonError::into_inner).apply(self.changes);
-        let Some((last, behind)) = behind.as_mut().filter(|(last, _)| last.0 + 1 == number.0)
-        else {
-            return;
+        let Committed { changes, behind: nearly, step } = self;
+        let is_large = changes.closed() >= MANY;
+        let changes = Mutex::new(Some(changes));
+        // Done once, by whichever thread comes first.
+        let learn = || {
+            let changes = changes.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(changes) = changes {
+                index.write().unwrap_or_else(PoisonError::into_inner).apply(changes);
+            }
         };
-        *last = number;
-        if let Some(nearly) = self.behind {
-            *behind = nearly;
-        }
-        if let Some(step) = self.step {
-            behind.apply(step);
-        }
+        let forward = || {
+            let Some((last, behind)) = behind.as_mut().filter(|(last, _)| last.0 + 1 == number.0)
+            else {
+                return;
+            };
+            *last = number;
+            if let Some(nearly) = nearly {
+                *behind = nearly;
+            }
+            if let Some(step) = step {
+                behind.apply(step);
+            }
+        };
+        thread::scope(|scope| {
+            if is_large {
+                // Without another thread this one does all of it.
+                let _ = Builder::new().spawn_scoped(scope, learn);
+            }
+            forward();
+            learn();
+        });
     }
 }
 

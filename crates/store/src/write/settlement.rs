@@ -15,14 +15,11 @@ use papertrader_core::settle::{Decision, Settlement};
 use papertrader_core::snapshot::Mark;
 use papertrader_core::time::Moment;
 
-use super::{Decided, GRANTS, OutcomeRow, Refused, Writer, Written};
+use super::{Decided, GRANTS, MANY, OutcomeRow, Refused, Writer, Written};
 use super::{contradiction, flag, order_number, signed};
 use crate::behind::Step;
 use crate::rows::{GRANT, SPLIT, Value};
 use crate::shape::Rows;
-
-/// With so many accounts changed a second thread is worth its while.
-const MANY: usize = 4096;
 
 impl Writer<'_> {
     /// Writes what became of an interval.
@@ -127,8 +124,9 @@ impl Writer<'_> {
     fn accounts(&mut self, settlement: &Settlement, step: Step) -> Written {
         for change in &settlement.accounts {
             self.known_account(change.id, "a balance")?;
-            for instrument in &change.positions {
-                self.known_instrument(*instrument, "a position")?;
+            // By instrument: if the last one is known all are.
+            if let Some(last) = change.after.positions.last() {
+                self.known_instrument(last.instrument, "a position")?;
             }
         }
         let snapshot = signed(settlement.head.snapshot, "a snapshot's number")?;

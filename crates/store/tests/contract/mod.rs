@@ -8,6 +8,7 @@ pub(crate) mod damage;
 pub(crate) mod postings;
 pub(crate) mod trading;
 
+use papertrader_core::account::Position;
 use papertrader_core::bar::{Bar, Resolution};
 use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId, WorkerId};
 use papertrader_core::money::{Cash, MAX_CASH, Quantity};
@@ -468,7 +469,8 @@ fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Cha
         (
             "a position that was never there",
             settlement(&|s| {
-                s.accounts[0].positions = vec![InstrumentId(98)];
+                let positions = &mut s.accounts[0].after.positions;
+                positions.push(Position { instrument: InstrumentId(98), ..positions[0] });
             }),
         ),
         ("a price of nothing", settlement(&|s| s.marks[0].0 = InstrumentId(99))),
