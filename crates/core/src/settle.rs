@@ -231,9 +231,9 @@ impl PricedSplit {
 /// Everything posted so far. A trader's postings are kept until that account is checked.
 #[derive(Default)]
 struct Posted {
-    /// To the account that is being settled.
-    own: FxHashMap<Asset, i128>,
-    /// To all traders.
+    /// To the account that is being settled, one by one.
+    own: Vec<(Asset, i128)>,
+    /// To all traders that are settled.
     traders: FxHashMap<Asset, i128>,
     named: Sums,
 }
@@ -244,8 +244,7 @@ impl Posted {
         for posting in postings {
             match posting.account {
                 LedgerAccount::Trader(trader) if trader == id => {
-                    *self.own.entry(posting.asset).or_default() += i128::from(posting.amount);
-                    *self.traders.entry(posting.asset).or_default() += i128::from(posting.amount);
+                    self.own.push((posting.asset, i128::from(posting.amount)));
                 }
                 LedgerAccount::Trader(_) => {
                     return Err(BrokenBooks::new("a posting to another account").account(id));
@@ -254,6 +253,22 @@ impl Posted {
             }
         }
         Ok(())
+    }
+
+    /// What was posted to the account that is being settled, by asset, and nothing of it any more.
+    fn take_own(&mut self) -> impl Iterator<Item = (Asset, i128)> {
+        self.own.sort_unstable_by_key(|(asset, _)| *asset);
+        self.own.dedup_by(|next, sum| {
+            let is_same = next.0 == sum.0;
+            if is_same {
+                sum.1 += next.1;
+            }
+            is_same
+        });
+        for (asset, amount) in &self.own {
+            *self.traders.entry(*asset).or_default() += amount;
+        }
+        self.own.drain(..).filter(|(_, amount)| *amount != 0)
     }
 
     /// Whether all postings sum to zero in every asset.
@@ -538,28 +553,21 @@ impl Settling<'_> {
     fn check(&mut self, trader: Trader<'_>) -> Result<(), BrokenBooks> {
         let Trader { id, before, after } = trader;
         let broken = |what| BrokenBooks::new(what).account(id);
-        let own = &mut self.posted.own;
+        let mut posted = self.posted.take_own();
         let Some(mut after) = after else {
-            return match own.is_empty() {
-                true => Ok(()),
-                false => Err(broken("a posting that changed nothing")),
+            return match posted.next() {
+                None => Ok(()),
+                Some(_) => Err(broken("a posting that changed nothing")),
             };
         };
         after.drop_empty_positions();
         if !after.is_sound() {
             return Err(broken("a settlement leaves an account unsound"));
         }
-        let moved = i128::from(after.cash.cents()) - i128::from(before.cash.cents());
-        if own.remove(&Asset::Cash).unwrap_or(0) != moved {
-            return Err(broken("cash changed without a posting"));
-        }
-        for (instrument, moved) in moved_units(before, &after) {
-            if own.remove(&Asset::Instrument(instrument)).unwrap_or(0) != moved {
-                return Err(broken("shares changed without a posting"));
-            }
-        }
-        if own.drain().any(|(_, amount)| amount != 0) {
-            return Err(broken("a posting that changed nothing"));
+        let cash = i128::from(after.cash.cents()) - i128::from(before.cash.cents());
+        let cash = Some((Asset::Cash, cash)).filter(|(_, moved)| *moved != 0);
+        if !posted.eq(cash.into_iter().chain(moved_units(before, &after))) {
+            return Err(broken("what an account has is not what was posted to it"));
         }
         self.accounts.push(AccountChange { id, after });
         Ok(())
@@ -642,7 +650,7 @@ fn value_of_rest(rest: i128, from: i128, price: i128) -> i128 {
 }
 
 /// The instruments of which there is more or less than before, in their order, and by how much.
-fn moved_units(before: &Account, after: &Account) -> impl Iterator<Item = (InstrumentId, i128)> {
+fn moved_units(before: &Account, after: &Account) -> impl Iterator<Item = (Asset, i128)> {
     let units = |position: &Position| i128::from(position.quantity.raw());
     let mut old = before.positions.iter().peekable();
     let mut new = after.positions.iter().peekable();
@@ -650,7 +658,7 @@ fn moved_units(before: &Account, after: &Account) -> impl Iterator<Item = (Instr
         let first = old.peek().into_iter().chain(new.peek()).map(|p| p.instrument).min()?;
         let old = old.next_if(|old| old.instrument == first).map_or(0, units);
         let new = new.next_if(|new| new.instrument == first).map_or(0, units);
-        Some((first, new - old))
+        Some((Asset::Instrument(first), new - old))
     });
     both.filter(|(_, moved)| *moved != 0)
 }
@@ -742,5 +750,45 @@ mod tests {
             buy(&mut books, &mut next, number as u32, &rules);
         }
         assert!(filled > 2 * CHUNK, "{filled} orders were decided");
+    }
+
+    #[test]
+    fn an_account_that_is_not_what_was_posted_to_it_stops_the_settlement() {
+        let mut books = Books::new();
+        let id = books.open_account(Cash::from_cents(100)).unwrap();
+        let (snapshot, rules) = (snapshot(1, 100_000_000, Vec::new()), Rules::default());
+        let prices = Prices::of(&books, &snapshot);
+        let splits = &[];
+        let judging = Judging {
+            books: &books,
+            snapshot: &snapshot,
+            rules: &rules,
+            day: 1,
+            splits,
+            prices: &prices,
+        };
+        let is_right = |posted: &[(Asset, i128)], cash: i64, units: &[i64]| {
+            let mut settling = judging.part(0..0).unwrap();
+            settling.posted.own.extend(posted);
+            let before = books.account(id).unwrap();
+            let mut after = before.clone();
+            after.cash = Cash::from_cents(100 + cash);
+            for (instrument, units) in (1..).map(InstrumentId).zip(units) {
+                after.position_or_new(instrument).quantity = Quantity::from_raw(*units);
+            }
+            settling.check(Trader { id, before, after: Some(after) }).is_ok()
+        };
+        let (first, second) =
+            (Asset::Instrument(InstrumentId(1)), Asset::Instrument(InstrumentId(2)));
+        let posted = [(second, 7), (Asset::Cash, -1), (first, 5), (Asset::Cash, -2), (first, -1)];
+        assert!(is_right(&posted, -3, &[4, 7]));
+        assert!(is_right(&[(first, 1), (first, -1), (Asset::Cash, 0)], 0, &[]));
+        assert!(!is_right(&posted, -2, &[4, 7]));
+        assert!(!is_right(&posted, -3, &[5, 7]));
+        assert!(!is_right(&posted, -3, &[4]));
+        assert!(!is_right(&posted, -3, &[4, 7, 1]));
+        assert!(!is_right(&posted[..4], -3, &[4, 7]));
+        assert!(!is_right(&[], -3, &[]));
+        assert!(!is_right(&[(Asset::Cash, 1)], 0, &[]));
     }
 }
