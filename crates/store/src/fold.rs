@@ -7,9 +7,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use papertrader_core::ids::{AccountId, InstrumentId};
+use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::ledger::JournalEntry;
-use papertrader_core::order::{Fill, OrderRecord, Side};
+use papertrader_core::order::{Fill, OrderRecord, QueueKey, Side};
 use papertrader_core::time::WallTime;
 
 use crate::rows::JournalRow;
@@ -26,6 +26,8 @@ pub(crate) struct Fold {
     /// What of it is not in the tables yet, of cash and of positions.
     pub(crate) missing_cash: HashMap<AccountId, i128>,
     pub(crate) missing: HashMap<Holding, Folded>,
+    /// The fills that this is the sum of.
+    turns: HashMap<Holding, Vec<Turn>>,
     pub(crate) market: i128,
     pub(crate) fractions: i128,
     /// Positions that were split, with their entries by snapshot: there the order matters.
@@ -40,6 +42,15 @@ pub(crate) struct Fold {
 pub(crate) struct Folded {
     pub(crate) units: i128,
     pub(crate) cost: i128,
+}
+
+/// A fill that is not in the tables yet.
+struct Turn {
+    /// Its settlement, and its place there.
+    place: (u64, QueueKey),
+    /// Bought; negative if sold.
+    units: i128,
+    cost: i128,
 }
 
 struct Event {
@@ -93,6 +104,8 @@ impl Fold {
             let missing = self.missing.entry(key).or_default();
             missing.units += units;
             missing.cost += cost;
+            let place = (fill.snapshot.0, record.order.key());
+            self.turns.entry(key).or_default().push(Turn { place, units, cost });
         }
         if let Some(events) = self.split.get_mut(&key) {
             let change = EventChange::Fill { units, cost };
@@ -102,6 +115,29 @@ impl Fold {
             folded.units += units;
             folded.cost += cost;
         }
+    }
+
+    /// The sales that are not in the tables yet and do not take off the share of the cost that they
+    /// sold. `stored` is what the tables have of a position. Of each position this is asked once:
+    /// what the tables lack is nowhere else.
+    pub(crate) fn unfair_sales(&mut self, key: Holding, stored: Folded) -> Vec<OrderId> {
+        let mut turns = self.turns.remove(&key).unwrap_or_default();
+        turns.sort_unstable_by_key(|turn| turn.place);
+        let Folded { mut units, mut cost } = stored;
+        let mut unfair = Vec::new();
+        for turn in turns {
+            if turn.units < 0 && Some(turn.cost) != (cost * turn.units).checked_div(units) {
+                unfair.push(turn.place.1.order);
+            }
+            units += turn.units;
+            cost += turn.cost;
+        }
+        unfair
+    }
+
+    /// Positions of which the tables lack something, and have nothing.
+    pub(crate) fn not_stored(&self) -> Vec<Holding> {
+        self.turns.keys().copied().collect()
     }
 
     /// Folds the positions that were split: a snapshot's splits come before its fills.

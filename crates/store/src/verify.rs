@@ -12,7 +12,7 @@ use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::order::{OrderRecord, OrderState, Side};
 
 use crate::behind::Horizon;
-use crate::fold::{Fold, Folded};
+use crate::fold::{Fold, Folded, Holding};
 use crate::index::{GENERATION_BITS, OrderKey, generation};
 use crate::read::{self, Ask, rows};
 use crate::rows::{self, BAR_COLUMNS, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
@@ -511,11 +511,17 @@ impl Check<'_> {
                     self.differs(&what, units, folded.units);
                     let what = format!("{row}: cost of instrument {instrument}");
                     self.differs(&what, cost, folded.cost);
+                    let units = i128::from(position.quantity.raw());
+                    let cost = i128::from(position.cost.cents());
+                    self.sales(key, Folded { units, cost });
                 }
                 Ok(())
             })();
             self.keep(result)
         })?;
+        for key in self.fold.not_stored() {
+            self.sales(key, Folded::default());
+        }
         for (key @ (account, instrument), mut folded) in left {
             let missing = self.fold.missing.get(&key).copied().unwrap_or_default();
             folded.units -= missing.units;
@@ -529,6 +535,14 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    fn sales(&mut self, key: Holding, stored: Folded) {
+        for order in self.fold.unfair_sales(key, stored) {
+            let what = "basis is not the share of the cost that was sold";
+            let what = format!("table outcome, row {order}: {what}");
+            self.mismatch(Mismatch::new(what).of(key.0.0));
+        }
     }
 
     /// That a start would give each account the positions that its entries add up to.

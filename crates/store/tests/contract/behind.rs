@@ -114,6 +114,13 @@ pub(crate) fn damage_to_what_is_behind_is_named(database: &dyn Damaged) {
             ),
         ),
         (
+            "basis is not the share",
+            format!(
+                "UPDATE outcome SET basis = basis + 1 WHERE id = (SELECT max(c.id) {MISSING} AND
+                 (SELECT side FROM order_ o WHERE o.id = c.id) = 1)"
+            ),
+        ),
+        (
             "cost of instrument",
             "UPDATE balance SET positions = replace(positions, ']]', '1]]')".into(),
         ),
