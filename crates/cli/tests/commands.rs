@@ -767,6 +767,77 @@ async fn a_benchmark_says_which_store_it_cannot_use() {
     assert!(got.code == 2 && got.err.contains("say sqlite, or the URL"), "{got:?}");
 }
 
+/// What a Redis does with the two commands that the benchmark sends; `lies` when it is asked.
+async fn serve_values(listener: tokio::net::TcpListener, lies: bool) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let values = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashMap::new()));
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let values = std::sync::Arc::clone(&values);
+        tokio::spawn(async move {
+            loop {
+                let mut start = [0; 34];
+                if stream.read_exact(&mut start).await.is_err() {
+                    return;
+                }
+                let mut reply = Vec::new();
+                if start.starts_with(b"*3\r\n$3\r\nSET\r\n$16\r\n") {
+                    let mut rest = [0; 57];
+                    stream.read_exact(&mut rest).await.unwrap();
+                    values.lock().unwrap().insert(start[18..34].to_vec(), rest[7..55].to_vec());
+                    reply.extend_from_slice(b"+OK\r\n");
+                } else {
+                    assert!(start.starts_with(b"*2\r\n$3\r\nGET\r\n$16\r\n"), "{start:?}");
+                    stream.read_exact(&mut [0; 2]).await.unwrap();
+                    let mut value = values.lock().unwrap()[&start[18..34]].clone();
+                    value[15] += u8::from(lies);
+                    reply = [&b"$48\r\n"[..], &value, b"\r\n"].concat();
+                }
+                stream.write_all(&reply).await.unwrap();
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_benchmark_of_quotes_looks_at_what_it_gets() {
+    let config = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_str().unwrap();
+    let mut redis = Vec::new();
+    for lies in [false, false, true] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        redis.push(listener.local_addr().unwrap().to_string());
+        tokio::spawn(serve_values(listener, lies));
+    }
+    let both = redis[..2].join(",");
+    let size = ["--connections", "3", "--symbols", "4", "--depth", "1,5", "--rounds", "2"];
+    let time = ["--time", "100ms", "--warm", "1ms", "--interval", "50ms"];
+    let bench = [&["bench", "quotes", "--json", "--dir", place][..], &size, &time].concat();
+    for how in [&["--tls"][..], &["--threads", "2", "--redis", &both]] {
+        let got = run(config.path(), "", &[&bench, how].concat(), "").await;
+        assert_eq!(got.code, 0, "{got:?}");
+        let report: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+        let tls = how == ["--tls"];
+        assert_eq!(report["tls"], tls);
+        assert!(report["checked"].as_u64() > Some(0) && report["snapshots"].as_u64() > Some(0));
+        let settings = &report["settings"];
+        assert_eq!(settings["PAPERTRADER_WORKER_LIMITS__REQUESTS_PER_SECOND"], "0", "{got:?}");
+        let servers = if tls { 2 } else { 3 };
+        let runs = report["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 2 * servers, "{got:?}");
+        for run in runs {
+            assert!(run["per_second"].as_f64() > Some(0.0), "{got:?}");
+            let is_own = run["server"] == "papertrader";
+            assert!(!is_own || run["rate_ratio"] == 1.0, "{got:?}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+    let got = run(config.path(), "", &[&bench[..], &["--redis", &redis[2]]].concat(), "").await;
+    assert!(got.code == 5 && got.out.contains("Redis gave another value"), "{got:?}");
+    let got = run(config.path(), "", &["bench", "quotes", "--redis", &both], "").await;
+    assert_eq!((got.code, got.err.as_str()), (2, "--redis must name one for each thread\n"));
+}
+
 #[tokio::test]
 async fn a_benchmark_of_orders_finds_every_one_in_the_books() {
     let config = tempfile::tempdir().unwrap();

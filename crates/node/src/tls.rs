@@ -15,7 +15,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, SignatureScheme,
+    StreamOwned,
+};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -172,6 +175,24 @@ where
 {
     let config = client_config(expected, &[protocol])?;
     TlsConnector::from(Arc::new(config)).connect(nobody()?, stream).await
+}
+
+/// TLS to a server, for those who wait for it themselves.
+pub type BlockingStream<S> = StreamOwned<ClientConnection, S>;
+
+/// The same as [`connect`] without a runtime: blocks until the server has proved its certificate.
+pub fn connect_blocking<S: io::Read + io::Write>(
+    mut stream: S,
+    expected: Fingerprint,
+    protocol: &[u8],
+) -> io::Result<BlockingStream<S>> {
+    let config = client_config(expected, &[protocol])?;
+    let mut connection =
+        ClientConnection::new(Arc::new(config), nobody()?).map_err(io::Error::other)?;
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream)?;
+    }
+    Ok(StreamOwned::new(connection, stream))
 }
 
 fn client_config(expected: Fingerprint, protocols: &[&[u8]]) -> io::Result<ClientConfig> {

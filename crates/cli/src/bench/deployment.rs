@@ -38,6 +38,10 @@ pub(super) struct Size {
     pub(super) open: usize,
     pub(super) interval: Duration,
     pub(super) plain: bool,
+    /// Threads of the worker that serve clients; 0 for its default.
+    pub(super) threads: usize,
+    /// Whether a client may ask as fast as it likes.
+    pub(super) eager: bool,
 }
 
 /// The market that the servers have.
@@ -81,6 +85,12 @@ pub(super) fn raised(size: &Size) -> BTreeMap<&'static str, String> {
     }
     if size.plain {
         all.insert("PAPERTRADER_WORKER_PLAIN", "true".to_owned());
+    }
+    if size.threads > 0 {
+        all.insert("PAPERTRADER_WORKER_THREADS", size.threads.to_string());
+    }
+    if size.eager {
+        all.insert("PAPERTRADER_WORKER_LIMITS__REQUESTS_PER_SECOND", "0".to_owned());
     }
     all
 }

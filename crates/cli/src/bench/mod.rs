@@ -5,6 +5,7 @@ mod bare;
 mod deployment;
 mod market;
 mod orders;
+mod quotes;
 mod settle;
 mod start;
 
@@ -35,6 +36,8 @@ enum BenchCommand {
     Settle(settle::SettleArgs),
     /// Measure orders of many clients through a worker and a master, and back
     Orders(orders::OrdersArgs),
+    /// Measure quotes of a worker, beside a Redis and a server that only echoes
+    Quotes(quotes::QuotesArgs),
     /// Measure how long a master takes to be ready on books that are full
     Start(start::StartArgs),
 }
@@ -74,6 +77,7 @@ pub(crate) fn run(args: BenchArgs, output: &Output) -> Result<(), CliError> {
     match args.command {
         BenchCommand::Settle(args) => settle::run(&args, output),
         BenchCommand::Orders(args) => orders::run(&args, output),
+        BenchCommand::Quotes(args) => quotes::run(&args, output),
         BenchCommand::Start(args) => start::run(&args, output),
     }
 }

@@ -104,6 +104,8 @@ fn measure(args: &StartArgs, output: &Output) -> Result<Report, BenchError> {
         // No settlement comes while it is measured.
         interval: Duration::from_secs(3_600),
         plain: false,
+        threads: 0,
+        eager: false,
     };
     let mut times = Vec::new();
     // The first time it makes keys, and is not counted.

@@ -178,6 +178,8 @@ impl Bench<'_> {
             open: usize::try_from(ROOM.max(args.orders).max(args.queued * 2)).unwrap_or(usize::MAX),
             interval: interval.duration(),
             plain: args.plain,
+            threads: 0,
+            eager: false,
         }
     }
 
