@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use papertrader_client::{ClientError, Fingerprint};
+use papertrader_client::{ClientError, Fingerprint, Undecided};
 use papertrader_master::admin;
 use papertrader_node::openpgp::CertificateError;
 use papertrader_protocol::fingerprint::NotAFingerprint;
@@ -308,6 +308,14 @@ impl CliError {
             // The protocol's own words are about orders.
             CliError::Client(ClientError::Refused(failure)) if is_unknown(failure) => {
                 "it is not known whether this was done: give the same command again".to_owned()
+            }
+            CliError::Client(ClientError::OutcomeUnknown {
+                what: Undecided::Order(id), ..
+            }) => {
+                format!(
+                    "it is not known whether order {id} was accepted: give the same command again \
+                     with --id {id}"
+                )
             }
             CliError::Client(ClientError::Refused(failure)) | CliError::Input(failure) => {
                 failure.text.clone()

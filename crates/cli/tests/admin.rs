@@ -224,6 +224,7 @@ fn status() -> Status {
         workers_registered: 3,
         queue: 0,
         last_batch: 51_201,
+        database: None,
         port: PortStatus {
             expected: 1,
             strangers: 2,

@@ -266,6 +266,7 @@ fn restored_text(restored: &BooksRestored, dir: &Path, option: &str) -> String {
         );
     }
     text + &format!(
-        "Next: start the master with this data directory, then\n  papertrader admin verify{option}\n"
+        "Next: start the master with this data directory (`papertrader up --data DIR` has it in DIR/master), \
+         then\n  papertrader admin verify{option}\n"
     )
 }

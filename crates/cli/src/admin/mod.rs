@@ -251,6 +251,9 @@ fn status_text(status: &Status) -> String {
     fields.put("port", limits::port_text(status));
     fields.put("waiting", format!("{} to be stored", status.queue));
     fields.put("last batch", status.last_batch);
+    if let Some(problem) = &status.database {
+        fields.put("database", problem);
+    }
     let attempts = &status.attempts;
     let (right, wrong, refused) = (attempts.right, attempts.wrong, attempts.refused);
     fields.put("passwords", format!("{right} right, {wrong} wrong, {refused} refused by a limit"));

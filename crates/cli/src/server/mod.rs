@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::error::INTERRUPTED;
+use crate::hint;
 
 pub(crate) use settings::Configured;
 pub(crate) use up::{UpArgs, back_from_compromise, default_data, dir_of_worker};
@@ -119,6 +120,19 @@ pub(crate) enum ServerError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] papertrader_node::config::ConfigError),
+    /// The data directory of `up` holds a master's books where it does not look for them.
+    #[error(
+        "{} holds the books of a master, but `up` keeps its own in {own}: restore them there \
+         (papertrader admin restore FILE --data {own}), or move papertrader.db and the files ending in \
+         .asc and .pem there",
+        .data.display(), own = hint::path(.own)
+    )]
+    Misplaced {
+        /// The directory.
+        data: PathBuf,
+        /// Where they belong.
+        own: PathBuf,
+    },
     /// A value of the configuration cannot be used.
     #[error("in the configuration, {key} {problem}")]
     Value {

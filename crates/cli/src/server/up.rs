@@ -297,6 +297,11 @@ impl Group {
 
     fn start_master(&mut self) -> Result<(), ServerError> {
         let dir = self.data.join("master");
+        let has_books = |dir: &Path| dir.join("papertrader.db").exists();
+        if has_books(&self.data) && !has_books(&dir) {
+            // Or it would begin empty books beside those that were restored.
+            return Err(ServerError::Misplaced { data: self.data.clone(), own: dir });
+        }
         make_private_dir(&dir)?;
         let args = &self.args;
         let text = format!(

@@ -373,6 +373,25 @@ fn a_data_directory_is_used_once() {
 }
 
 #[test]
+fn books_that_lie_where_up_does_not_look_are_not_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut up = Up::start(&data, &[], &[]);
+    assert_eq!(up.running.end_by("TERM").code(), Some(0));
+    // As a restore into this directory would leave them.
+    let (own, here) = (data.join("master"), data.join("papertrader.db"));
+    std::fs::rename(own.join("papertrader.db"), &here).unwrap();
+    let mut second = Running::start(&mut Up::command(&data, &[]));
+    assert_eq!(second.wait().code(), Some(1), "{second:?}");
+    let said = second.text("err");
+    assert!(said.contains(&format!("--data {}", own.display())), "{said}");
+    assert!(!own.join("papertrader.db").exists());
+    std::fs::rename(&here, own.join("papertrader.db")).unwrap();
+    let mut third = Up::start(&data, &[], &[]);
+    assert_eq!(third.running.end_by("TERM").code(), Some(0));
+}
+
+#[test]
 fn a_worker_that_is_killed_is_started_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut up = Up::start(&dir.path().join("data"), &[], &[]);

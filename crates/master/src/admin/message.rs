@@ -274,6 +274,8 @@ pub struct Status {
     pub queue: u64,
     /// The number of the last stored batch.
     pub last_batch: u64,
+    /// What is wrong with the database, and what follows from it.
+    pub database: Option<String>,
     /// Connections on the master's port.
     pub port: PortStatus,
     /// What the limits have counted, since the master's start.

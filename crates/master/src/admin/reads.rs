@@ -14,6 +14,7 @@ use super::message::{
     Status, USERS, UserDetail, UserLine, UserLines, WorkerBoot, WorkerConduct, WorkerDetail,
     WorkerKey, WorkerLine, WorkerLines, WorkerReport, WorkerState, shown,
 };
+use crate::batch::Writing;
 use crate::driver::Driver;
 use crate::registry::is_booted;
 use crate::workers::Link;
@@ -42,6 +43,7 @@ impl Driver {
             workers_registered: self.workers.registry().rows().count() as u64,
             queue: self.queue.len() as u64,
             last_batch: self.last_batch.0,
+            database: self.trouble().map(str::to_owned),
             port: self.about.places.counts().into(),
             attempts: Attempts {
                 right: attempts.succeeded,
@@ -52,6 +54,15 @@ impl Driver {
             },
             limits: (&self.config).into(),
         }))
+    }
+
+    /// What is wrong with the database.
+    fn trouble(&self) -> Option<&'static str> {
+        if !self.tenure.is_held() {
+            return Some("cannot be reached: no worker is served until it can");
+        }
+        let is_refused = matches!(self.writing, Writing::Waiting(_));
+        is_refused.then_some("did not take what must be written: it is tried again")
     }
 
     /// Answers `workers list`.

@@ -1,5 +1,7 @@
 //! A master with a lease: it serves workers only while it has it, and ends when it is another's.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
@@ -8,7 +10,8 @@ use std::time::Duration;
 use papertrader_core::ids::{AccountId, BatchNumber};
 use papertrader_core::names::ClientOrderId;
 use papertrader_market::{Replay, ReplayConfig};
-use papertrader_master::MasterError;
+use papertrader_master::admin::{AdminReply, AdminRequest};
+use papertrader_master::{Config, MasterError};
 use papertrader_protocol::Request;
 use papertrader_protocol::SessionId;
 use papertrader_protocol::returns::Return;
@@ -100,6 +103,14 @@ async fn connected(master: &TestMaster) -> FakeWorker {
     }
 }
 
+/// What the operator is told of the database.
+async fn trouble(dir: &Path) -> Option<String> {
+    match operator(dir, AdminRequest::Status {}).await.unwrap() {
+        AdminReply::Status(status) => status.database,
+        other => panic!("{other:?}"),
+    }
+}
+
 async fn is_not_served(master: &TestMaster) {
     let side = side(WORKERS[0], &KEYS.workers[0]);
     assert!(FakeWorker::try_connect(master.address, &side).await.is_err());
@@ -108,15 +119,20 @@ async fn is_not_served(master: &TestMaster) {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_are_served_while_the_lease_is_held_and_not_longer() {
     let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     let (say, renewals) = channel::<Renewal>();
     let told = Told { renewals, length: LONG };
     let store = Leased { store: TestMaster::store_in(&dir), lease: Mutex::new(Some(told)) };
     let source = Arc::new(Replay::bundled(ReplayConfig::default()).unwrap());
-    let config = Setup::default().config;
+    let config = Config { admin: Some(path.clone()), ..Setup::default().config };
     let master = TestMaster::start_on(dir, config, source, Box::new(store)).await;
     is_not_served(&master).await;
+    let trouble = trouble(&path).await.unwrap();
+    assert!(trouble.contains("no worker is served"), "{trouble}");
     say.send(Ok(LONG)).unwrap();
     let mut worker = connected(&master).await;
+    assert_eq!(self::trouble(&path).await, None);
     let pong = worker.ask(SessionId::NONE, &Request::Ping("there".into())).await;
     assert_eq!(pong, Return::Pong("there".into()));
     // It is over at once: the link is cut, and no other is made.
