@@ -258,13 +258,12 @@ pub(crate) fn bring_forward(
         is_same
     });
     let mut changed = Vec::new();
-    for part in &missing {
-        let Some(account) = accounts.get_mut(part.account) else { continue };
-        let id = AccountId(part.account as u32 + 1);
-        add(id, account, part)?;
-        if changed.last() != Some(&id) {
-            changed.push(id);
-        }
+    for parts in missing.chunk_by(|a, b| a.account == b.account) {
+        let Some(index) = parts.first().map(|part| part.account) else { continue };
+        let Some(account) = accounts.get_mut(index) else { continue };
+        let id = AccountId(index as u32 + 1);
+        add(id, account, parts)?;
+        changed.push(id);
     }
     let owned = |id: AccountId| Some(Owned::of(id, accounts.get(id.0 as usize - 1)?));
     let owned = changed.into_iter().filter_map(owned).collect();
@@ -357,36 +356,38 @@ fn fills(
     Ok((fills, read))
 }
 
-/// Adds what is missing to an account.
-fn add(id: AccountId, account: &mut Account, part: &Missing) -> Result<(), StoreError> {
-    let instrument = part.instrument;
+/// Adds what is missing to an account, of each instrument a part.
+fn add(id: AccountId, account: &mut Account, parts: &[Missing]) -> Result<(), StoreError> {
     let sum = |stored: i64, missing: i128| i64::try_from(i128::from(stored) + missing).ok();
     let corrupt = |row: String| {
         StoreError::Corrupt(format!("table {row}: what its entries add to it is too large"))
     };
-    let cash = sum(account.cash.cents(), part.cash);
+    let cash = sum(account.cash.cents(), parts.iter().map(|part| part.cash).sum());
     account.cash =
         cash.map(Cash::from_cents).ok_or_else(|| corrupt(format!("balance, row {id}")))?;
     let positions = &mut account.positions;
-    let place = positions.binary_search_by_key(&instrument, |position| position.instrument);
-    let (units, cost) = match place {
-        Ok(place) => (positions[place].quantity.raw(), positions[place].cost.cents()),
-        Err(_) => (0, 0),
-    };
-    let (Some(units), Some(cost)) = (sum(units, part.units), sum(cost, part.cost)) else {
-        return Err(corrupt(format!("balance, row {id}: positions, {instrument}")));
-    };
-    let position = Position {
-        instrument,
-        quantity: Quantity::from_raw(units),
-        held: Quantity::ZERO,
-        cost: Cash::from_cents(cost),
-    };
-    match (place, units) {
-        (Ok(place), 0) => drop(positions.remove(place)),
-        (Err(_), 0) => {}
-        (Ok(place), _) => positions[place] = position,
-        (Err(place), _) => positions.insert(place, position),
+    for part in parts {
+        let instrument = part.instrument;
+        let place = positions.binary_search_by_key(&instrument, |position| position.instrument);
+        let (units, cost) = match place {
+            Ok(place) => (positions[place].quantity.raw(), positions[place].cost.cents()),
+            Err(_) => (0, 0),
+        };
+        let (Some(units), Some(cost)) = (sum(units, part.units), sum(cost, part.cost)) else {
+            return Err(corrupt(format!("balance, row {id}: positions, {instrument}")));
+        };
+        let position = Position {
+            instrument,
+            quantity: Quantity::from_raw(units),
+            held: Quantity::ZERO,
+            cost: Cash::from_cents(cost),
+        };
+        match (place, units) {
+            (Ok(place), 0) => drop(positions.remove(place)),
+            (Err(_), 0) => {}
+            (Ok(place), _) => positions[place] = position,
+            (Err(place), _) => positions.insert(place, position),
+        }
     }
     Ok(())
 }

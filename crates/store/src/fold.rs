@@ -1,6 +1,7 @@
 //! The fold that verification compares with: what every stored grant, fill and split adds up to. It
 //! is written here a second time, in 128 bits and without the core's settlement, so that a mistake
-//! there is found too. It reads nothing and compares nothing.
+//! there is found too. It reads nothing, and compares only what nothing else says: the basis of sales
+//! that the tables of balances do not have yet.
 //!
 //! Cost basis: a purchase adds what it paid, a sale takes off the basis that it recorded, a split
 //! keeps it. A position that a split leaves without units is gone, and its cost with it.
@@ -126,11 +127,18 @@ impl Fold {
         let Folded { mut units, mut cost } = stored;
         let mut unfair = Vec::new();
         for turn in turns {
-            if turn.units < 0 && Some(turn.cost) != (cost * turn.units).checked_div(units) {
-                unfair.push(turn.place.1.order);
+            let mut moved = turn.cost;
+            if turn.units < 0 {
+                let share = cost.checked_mul(turn.units);
+                let share = share.and_then(|product| product.checked_div(units));
+                if share != Some(moved) {
+                    unfair.push(turn.place.1.order);
+                    // Those after it are compared with what it should have taken off.
+                    moved = share.unwrap_or(moved);
+                }
             }
             units += turn.units;
-            cost += turn.cost;
+            cost += moved;
         }
         unfair
     }

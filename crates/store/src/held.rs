@@ -27,6 +27,8 @@ pub(crate) fn of(account: &Account) -> Box<[Held]> {
 
 /// Bytes of a position, mostly.
 const USUAL: usize = 32;
+/// The fewest bytes of a position: `[1,1,0]`.
+const SHORTEST: usize = 7;
 
 /// Positions as they are written.
 pub(crate) fn written(held: &[Held]) -> String {
@@ -53,11 +55,14 @@ pub(crate) fn written(held: &[Held]) -> String {
 ///
 /// It takes the one form that [`written`] gives: a start reads millions of them.
 pub(crate) fn read(text: &str) -> Result<Vec<Position>, String> {
+    let form = || "positions is not a list of instrument, quantity and cost".to_owned();
     let mut rest = Text(text.as_bytes());
     // Each position begins with a bracket, after that of the list.
     let count = text.bytes().filter(|byte| *byte == b'[').count().saturating_sub(1);
+    if count > text.len() / SHORTEST {
+        return Err(form());
+    }
     let mut positions = Vec::<Position>::with_capacity(count);
-    let form = || "positions is not a list of instrument, quantity and cost".to_owned();
     rest.take(b'[').ok_or_else(form)?;
     for n in 0..count {
         let (instrument, quantity, cost) = rest.triple(n > 0).ok_or_else(form)?;
@@ -103,7 +108,12 @@ impl Text<'_> {
             let digit = i64::from(digit - b'0');
             sum.checked_mul(10)?.checked_add(if is_negative { -digit } else { digit })
         };
-        if digits == 0 { None } else { number.iter().try_fold(0, add) }
+        match number {
+            // As JSON has it: no number but zero begins with it, and zero has no sign.
+            [] | [b'0', _, ..] => None,
+            [b'0'] if is_negative => None,
+            _ => number.iter().try_fold(0, add),
+        }
     }
 
     fn triple(&mut self, has_one_before: bool) -> Option<(u32, i64, i64)> {
@@ -158,6 +168,10 @@ mod tests {
             ("[[1,1,9223372036854775808]]", "not a list"),
             ("[[4294967296,1,1]]", "not a list"),
             ("[[1, 1, 1]]", "not a list"),
+            ("[[01,1,1]]", "not a list"),
+            ("[[1,007,1]]", "not a list"),
+            ("[[1,1,-0]]", "not a list"),
+            ("[[[[[[[[[[[[[[[[", "not a list"),
             ("[[1,1]]", "not a list"),
             ("[[1,1,1,1]]", "not a list"),
             ("[[1,1.5,1]]", "not a list"),

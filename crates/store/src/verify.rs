@@ -3,7 +3,7 @@
 //!
 //! Rows that cannot be read are named like wrong balances; only a database that does not answer is
 //! an error. Orders and their keys are read side by side, a generation at a time, so that what is
-//! held in memory does not grow with what was ever traded.
+//! held in memory does not grow with what was ever traded, but with what the balances do not have yet.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -49,6 +49,7 @@ pub(crate) fn verify(ask: &dyn Ask) -> Result<Report, StoreError> {
         market: i64::MAX,
         books: None,
         written: HashMap::new(),
+        doubtful: HashSet::new(),
         horizon: Horizon::default(),
     };
     for what in ask.structure()? {
@@ -95,6 +96,8 @@ struct Check<'c> {
     books: Option<Books>,
     /// The settlements that wrote the balances.
     written: HashMap<AccountId, u64>,
+    /// Holdings of which a fill is wrong in itself: what follows from it says nothing more.
+    doubtful: HashSet<Holding>,
     /// What no start looks behind.
     horizon: Horizon,
 }
@@ -450,6 +453,9 @@ impl Check<'_> {
             Side::Buy => (fill.price.cost_of(fill.quantity), fill.basis == fill.amount),
             Side::Sell => (fill.price.proceeds_of(fill.quantity), true),
         };
+        if amount != Some(fill.amount) || !basis_fits {
+            self.doubtful.insert((order.request.account, order.request.instrument));
+        }
         if amount != Some(fill.amount) {
             self.wrong_order(record, "amount is not price times quantity");
         }
@@ -494,6 +500,7 @@ impl Check<'_> {
     fn positions(&mut self) -> Result<(), StoreError> {
         let ask = self.ask;
         let mut left = self.fold.positions.clone();
+        let mut unreadable = HashSet::new();
         let sql = "SELECT account, positions FROM balance";
         ask.for_each(sql, &[], &mut |row| {
             let row = Reading::new(row, "balance", 1);
@@ -511,16 +518,25 @@ impl Check<'_> {
                     self.differs(&what, units, folded.units);
                     let what = format!("{row}: cost of instrument {instrument}");
                     self.differs(&what, cost, folded.cost);
-                    let units = i128::from(position.quantity.raw());
-                    let cost = i128::from(position.cost.cents());
-                    self.sales(key, Folded { units, cost });
+                    if (units, cost) == (folded.units, folded.cost) {
+                        let units = i128::from(position.quantity.raw());
+                        let cost = i128::from(position.cost.cents());
+                        self.sales(key, Folded { units, cost });
+                    } else {
+                        self.doubtful.insert(key);
+                    }
                 }
                 Ok(())
             })();
+            if result.is_err() {
+                unreadable.insert(row.account(0).ok());
+            }
             self.keep(result)
         })?;
         for key in self.fold.not_stored() {
-            self.sales(key, Folded::default());
+            if !unreadable.contains(&Some(key.0)) {
+                self.sales(key, Folded::default());
+            }
         }
         for (key @ (account, instrument), mut folded) in left {
             let missing = self.fold.missing.get(&key).copied().unwrap_or_default();
@@ -537,7 +553,11 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Names the sales that the tables do not have yet and that are wrong in themselves.
     fn sales(&mut self, key: Holding, stored: Folded) {
+        if self.doubtful.contains(&key) {
+            return;
+        }
         for order in self.fold.unfair_sales(key, stored) {
             let what = "basis is not the share of the cost that was sold";
             let what = format!("table outcome, row {order}: {what}");

@@ -124,9 +124,14 @@ impl Writer<'_> {
     fn accounts(&mut self, settlement: &Settlement, step: Step) -> Written {
         for change in &settlement.accounts {
             self.known_account(change.id, "a balance")?;
-            // By instrument: if the last one is known all are.
-            if let Some(last) = change.after.positions.last() {
-                self.known_instrument(last.instrument, "a position")?;
+            // By instrument: if the first and the last one are known all are.
+            let held = &change.after.positions;
+            if !held.is_sorted_by(|a, b| a.instrument < b.instrument) {
+                let what = format!("the positions of account {} are not by instrument", change.id);
+                return Err(contradiction(what));
+            }
+            for position in held.first().into_iter().chain(held.last()) {
+                self.known_instrument(position.instrument, "a position")?;
             }
         }
         let snapshot = signed(settlement.head.snapshot, "a snapshot's number")?;

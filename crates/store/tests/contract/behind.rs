@@ -89,6 +89,7 @@ pub(crate) fn damage_to_what_is_behind_is_named(database: &dyn Damaged) {
                     CROSS JOIN meta m WHERE c.state = 1 AND c.snapshot <= b.snapshot
                     AND c.snapshot > m.folded_snapshot)";
     let last = "(SELECT max(number) FROM snapshot)";
+    let largest = i64::MAX;
     let cases = [
         ("cash is", format!("UPDATE balance SET snapshot = {last} WHERE account = {whose}")),
         ("cash is", format!("UPDATE balance SET snapshot = 0 WHERE account = {written}")),
@@ -121,6 +122,13 @@ pub(crate) fn damage_to_what_is_behind_is_named(database: &dyn Damaged) {
             ),
         ),
         (
+            "amount is not price",
+            format!(
+                "UPDATE outcome SET amount = {largest}, quantity = {largest}, basis = {largest}
+                 WHERE id IN (SELECT c.id {MISSING})"
+            ),
+        ),
+        (
             "cost of instrument",
             "UPDATE balance SET positions = replace(positions, ']]', '1]]')".into(),
         ),
@@ -131,5 +139,10 @@ pub(crate) fn damage_to_what_is_behind_is_named(database: &dyn Damaged) {
         let found = store.verify().unwrap();
         let named = found.iter().any(|mismatch| mismatch.what.contains(words));
         assert!(named, "{sql}\nwanted: {words}\nfound: {found:#?}");
+        // Nobody else is blamed for it.
+        let blamed =
+            found.iter().filter(|mismatch| mismatch.what.contains("basis is not the share"));
+        let expected = usize::from(words.starts_with("basis"));
+        assert_eq!(blamed.count(), expected, "{sql}\nfound: {found:#?}");
     }
 }

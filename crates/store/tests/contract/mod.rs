@@ -473,6 +473,13 @@ fn contradictions(trading: &Trading) -> (Vec<Change>, Vec<(&'static str, Vec<Cha
                 positions.push(Position { instrument: InstrumentId(98), ..positions[0] });
             }),
         ),
+        (
+            "positions out of order",
+            settlement(&|s| {
+                let positions = &mut s.accounts[0].after.positions;
+                positions.insert(0, Position { instrument: InstrumentId(98), ..positions[0] });
+            }),
+        ),
         ("a price of nothing", settlement(&|s| s.marks[0].0 = InstrumentId(99))),
         (
             "a bar of nothing",
