@@ -163,6 +163,14 @@ impl Header {
     }
 }
 
+/// Puts a request number into a whole frame that was encoded with another. What is no frame stays as
+/// it is.
+pub fn set_request(frame: &mut [u8], request: u64) {
+    if let Some(place) = frame.get_mut(16..24) {
+        place.copy_from_slice(&request.to_be_bytes());
+    }
+}
+
 impl LinkHeader {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.worker.0);

@@ -1,8 +1,8 @@
 //! The cache (specification 3.2.6): the prices of the last snapshot, and answers about the past.
 //!
 //! A [`Prices`] never changes: a new snapshot makes a new one, which replaces the old as a whole,
-//! so every answer is of one snapshot. Answers are encoded once for each snapshot; giving one is a
-//! look-up and a copy.
+//! so every answer is of one snapshot. Answers are encoded once for each snapshot, as whole frames;
+//! giving one is a look-up, a copy, and the request's number put into it.
 
 pub(crate) mod history;
 
@@ -16,6 +16,8 @@ use papertrader_protocol::Reason;
 use papertrader_protocol::data::{AssetInfo, AssetLine, AssetList, AssetValue};
 use papertrader_protocol::link::{LinkInstrument, SnapshotPush, Tick};
 use papertrader_protocol::wire::Wire;
+use papertrader_protocol::{Header, Instruction, frame};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::counters::Outgoing;
 
@@ -34,7 +36,7 @@ pub(crate) enum SnapshotFault {
 struct Instruments {
     /// By symbol.
     list: Vec<LinkInstrument>,
-    by_symbol: HashMap<Symbol, usize>,
+    by_symbol: FxHashMap<Symbol, usize>,
     by_id: HashMap<u32, usize>,
 }
 
@@ -56,6 +58,19 @@ pub(crate) struct Prices {
     list: OnceLock<Bytes>,
 }
 
+/// An answer as a whole frame that lacks its request number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Encoded<'a>(&'a [u8]);
+
+impl Encoded<'_> {
+    /// Appends it as the answer to a request.
+    pub(crate) fn put(self, request: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(self.0);
+        frame::set_request(&mut out[start..], request);
+    }
+}
+
 /// Encoded answers, one after the other; an empty one is an instrument without a price.
 #[derive(Debug, Default)]
 struct Pieces {
@@ -68,10 +83,17 @@ impl Pieces {
         self.ends.push(self.bytes.len());
     }
 
-    fn get(&self, index: usize) -> Option<&[u8]> {
+    fn put(&mut self, answer: &impl Wire) {
+        let instruction = Instruction::Data;
+        let header = Header::new(instruction.message_type(), instruction as u16, 0);
+        header.encode_with(&mut self.bytes, |out| answer.put(out));
+    }
+
+    fn get(&self, index: usize) -> Option<Encoded<'_>> {
         let end = *self.ends.get(index)?;
         let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
-        self.bytes.get(start.unwrap_or(0)..end).filter(|piece| !piece.is_empty())
+        let piece = self.bytes.get(start.unwrap_or(0)..end)?;
+        (!piece.is_empty()).then_some(Encoded(piece))
     }
 }
 
@@ -84,7 +106,7 @@ impl Prices {
     ) -> Result<Prices, SnapshotFault> {
         let mut list = push.instruments;
         list.sort_by_key(|instrument| instrument.symbol);
-        let mut by_symbol = HashMap::with_capacity(list.len());
+        let mut by_symbol = FxHashMap::with_capacity_and_hasher(list.len(), FxBuildHasher);
         let mut by_id = HashMap::with_capacity(list.len());
         for (index, instrument) in list.iter().enumerate() {
             let twice = by_symbol.insert(instrument.symbol, index).is_some();
@@ -132,16 +154,15 @@ impl Prices {
         let mut infos = Pieces::default();
         for (instrument, tick) in instruments.list.iter().zip(&ticks) {
             if let Some(tick) = tick {
-                AssetValue {
+                values.put(&AssetValue {
                     symbol: instrument.symbol,
                     price: tick.price,
                     time: tick.time,
                     previous_close: tick.previous_close,
                     snapshot: number,
                     market,
-                }
-                .put(&mut values.bytes);
-                AssetInfo {
+                });
+                infos.put(&AssetInfo {
                     symbol: instrument.symbol,
                     name: instrument.name.clone(),
                     kind: instrument.kind,
@@ -155,8 +176,7 @@ impl Prices {
                     time: tick.time,
                     snapshot: number,
                     market,
-                }
-                .put(&mut infos.bytes);
+                });
             }
             values.close();
             infos.close();
@@ -177,12 +197,12 @@ impl Prices {
     }
 
     /// The answer to `getAssetValueCurrent`.
-    pub(crate) fn value(&self, symbol: Symbol) -> Result<&[u8], Reason> {
+    pub(crate) fn value(&self, symbol: Symbol) -> Result<Encoded<'_>, Reason> {
         self.values.get(self.index(symbol)?).ok_or(Reason::NoPrice)
     }
 
     /// The answer to `getAssetInfo`.
-    pub(crate) fn info(&self, symbol: Symbol) -> Result<&[u8], Reason> {
+    pub(crate) fn info(&self, symbol: Symbol) -> Result<Encoded<'_>, Reason> {
         self.infos.get(self.index(symbol)?).ok_or(Reason::NoPrice)
     }
 
@@ -218,7 +238,9 @@ impl Prices {
 #[cfg(test)]
 mod tests {
     use papertrader_core::money::{Price, Volume};
+    use papertrader_protocol::Frame;
     use papertrader_protocol::data::AssetKind;
+    use papertrader_protocol::instruction::MessageType;
 
     use super::*;
 
@@ -253,8 +275,19 @@ mod tests {
         Prices::full(full, "test", 1).unwrap()
     }
 
+    /// What an answer to request 77 says.
+    fn said<T: Wire>(answer: Encoded<'_>) -> T {
+        let mut out = b"before".to_vec();
+        answer.put(77, &mut out);
+        let (frame, used) = Frame::decode(&out[6..]).unwrap().unwrap();
+        assert_eq!((used, &out[..6]), (out.len() - 6, &b"before"[..]));
+        let header = Header::new(MessageType::DataTransfer, Instruction::Data as u16, 77);
+        assert_eq!(frame.header, header);
+        T::from_bytes(frame.data).unwrap()
+    }
+
     fn value(prices: &Prices, symbol: &str) -> Result<AssetValue, Reason> {
-        prices.value(symbol.parse().unwrap()).map(|bytes| AssetValue::from_bytes(bytes).unwrap())
+        prices.value(symbol.parse().unwrap()).map(said)
     }
 
     #[test]
@@ -267,7 +300,7 @@ mod tests {
         assert_eq!((msft.price.raw(), msft.snapshot, msft.market), (700, 6, MarketTime(6)));
         assert_eq!(value(&new, "NONE"), Err(Reason::NoPrice));
         assert_eq!(value(&new, "ELSE"), Err(Reason::UnknownAsset));
-        let info = AssetInfo::from_bytes(new.info("AAPL".parse().unwrap()).unwrap()).unwrap();
+        let info: AssetInfo = said(new.info("AAPL".parse().unwrap()).unwrap());
         assert_eq!((info.name.as_str(), info.close.raw()), ("AAPL Inc.", 333));
         let list = AssetList::from_bytes(&new.list(&Outgoing::new(0))).unwrap();
         let symbols: Vec<&str> = list.assets.iter().map(|line| line.symbol.as_str()).collect();

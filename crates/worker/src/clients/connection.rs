@@ -265,7 +265,7 @@ pub(super) async fn run<R, W>(
     loop {
         let now = Instant::now();
         let mut paused = writing.is_busy() && hub.shared.is_full();
-        let mut wall = None;
+        let mut moment = None;
         let mut messages = 0;
         throttled = throttled.filter(|until| now < *until);
         allowance.refill(now);
@@ -283,8 +283,8 @@ pub(super) async fn run<R, W>(
                 Ok(Some(frame)) => {
                     frame_deadline = None;
                     allowance.spend();
-                    let wall = *wall.get_or_insert_with(|| hub.shared.clock.now());
-                    serve::handle(hub, connection, &frame, wall);
+                    let read = || serve::Now { wall: hub.shared.clock.now(), instant: now };
+                    serve::handle(hub, connection, &frame, *moment.get_or_insert_with(read));
                     messages += 1;
                     if messages % MESSAGES == 0 {
                         turn = hub.another_turn(turn).await;

@@ -12,6 +12,8 @@ use papertrader_protocol::frame::{Header, MAX_DATA};
 
 /// About how much one write carries.
 const CHUNK: usize = 32 * 1024;
+/// Room for the answers to a few questions; more is made as it is needed.
+const FEW: usize = 1_024;
 
 #[derive(Debug)]
 enum Piece {
@@ -43,7 +45,7 @@ impl Outbox {
     pub(super) fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let has_room = |piece: &Piece| matches!(piece, Piece::Frames(out) if out.len() < CHUNK);
         if !self.pieces.back().is_some_and(has_room) {
-            self.pieces.push_back(Piece::Frames(Vec::new()));
+            self.pieces.push_back(Piece::Frames(Vec::with_capacity(FEW)));
         }
         if let Some(Piece::Frames(out)) = self.pieces.back_mut() {
             let before = out.len();

@@ -2,7 +2,7 @@
 
 use papertrader_core::time::WallTime;
 use papertrader_protocol::frame::Header;
-use papertrader_protocol::instruction::Instruction;
+use papertrader_protocol::instruction::{Instruction, MessageType, State};
 use papertrader_protocol::returns::{Return, Welcome};
 use papertrader_protocol::{Failure, Frame, Reason, Request, SessionId, frame, transfer};
 use tokio::time::Instant;
@@ -16,10 +16,20 @@ use crate::uplink::{Ask, Content, Delivery, Route, Step};
 /// Sessions that one connection uses at the same time; the one not used for longest is let go.
 const MAX_SESSIONS: usize = 8;
 
+/// When frames of a client are taken: read once for many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) wall: WallTime,
+    pub(super) instant: Instant,
+}
+
 /// Takes a frame of a client.
-pub(super) fn handle(hub: &Hub, connection: &Connection, frame: &Frame<'_>, now: WallTime) {
+pub(super) fn handle(hub: &Hub, connection: &Connection, frame: &Frame<'_>, now: Now) {
     let mut inner = connection.inner.borrow_mut();
     let inner = &mut *inner;
+    if quote(hub, connection, inner, frame, now).is_some() {
+        return;
+    }
     let request = frame.header.request;
     let state = inner.state;
     let judged = judge(frame, state, |session| use_session(hub, connection, inner, session, now));
@@ -36,19 +46,49 @@ pub(super) fn handle(hub: &Hub, connection: &Connection, frame: &Frame<'_>, now:
     }
 }
 
+/// Answers what is asked most often, the price of an asset under the session that the connection used
+/// last, if nothing is wrong with it. Everything else, and every refusal, is [`judge`]'s.
+fn quote(
+    hub: &Hub,
+    connection: &Connection,
+    inner: &mut Inner,
+    frame: &Frame<'_>,
+    now: Now,
+) -> Option<()> {
+    let header = &frame.header;
+    let is_quote = header.instruction == Instruction::GetAssetValueCurrent as u16
+        && header.message_type == MessageType::DataTransfer
+        && (header.argument_count, header.max) == (1, 1)
+        && header.link.is_none()
+        && inner.state == State::DataTransfer;
+    if !is_quote {
+        return None;
+    }
+    let session = inner.sessions.last()?.session();
+    if session.id() != header.session || session.check(now.wall).is_err() {
+        return None;
+    }
+    let symbol = std::str::from_utf8(frame.data).ok()?.parse().ok()?;
+    let prices = hub.shared.prices.load();
+    let answer = prices.as_ref()?.value(symbol).ok()?;
+    connection.note_use(now.instant);
+    inner.out.put(|out| answer.put(header.request, out));
+    Some(())
+}
+
 /// Verifies a session, and notes that this connection uses it.
 fn use_session(
     hub: &Hub,
     connection: &Connection,
     inner: &mut Inner,
     session: SessionId,
-    now: WallTime,
+    now: Now,
 ) -> Result<(), Reason> {
     let sessions = &mut inner.sessions;
     if let Some(at) = sessions.iter().rposition(|used| used.session().id() == session) {
-        match sessions[at].session().check(now) {
+        match sessions[at].session().check(now.wall) {
             Ok(()) => {
-                connection.note_use(Instant::now());
+                connection.note_use(now.instant);
                 let last = sessions.len() - 1;
                 sessions.swap(at, last);
                 return Ok(());
@@ -57,8 +97,8 @@ fn use_session(
             Err(_) => drop(sessions.remove(at)),
         }
     }
-    let attachment = hub.shared.sessions.attach(session, connection.peer, now)?;
-    connection.note_use(Instant::now());
+    let attachment = hub.shared.sessions.attach(session, connection.peer, now.wall)?;
+    connection.note_use(now.instant);
     keep(sessions, attachment);
     Ok(())
 }
@@ -117,7 +157,7 @@ fn serve(
             let prices = shared.prices.load();
             let value = prices.as_ref().ok_or(Reason::Unavailable);
             match value.and_then(|prices| prices.value(symbol)) {
-                Ok(data) => inner.out.put(|out| data_header(request, false).encode(data, out)),
+                Ok(answer) => inner.out.put(|out| answer.put(request, out)),
                 Err(reason) => inner.fail(request, instruction.failure(), reason.into()),
             }
         }
@@ -125,7 +165,7 @@ fn serve(
             let prices = shared.prices.load();
             let info = prices.as_ref().ok_or(Reason::Unavailable);
             match info.and_then(|prices| prices.info(symbol)) {
-                Ok(data) => inner.out.put(|out| data_header(request, false).encode(data, out)),
+                Ok(answer) => inner.out.put(|out| answer.put(request, out)),
                 Err(reason) => inner.fail(request, instruction.failure(), reason.into()),
             }
         }
