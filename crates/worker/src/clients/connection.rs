@@ -288,6 +288,8 @@ pub(super) async fn run<R, W>(
                     messages += 1;
                     if messages % MESSAGES == 0 {
                         turn = hub.another_turn(turn).await;
+                        // A session may have come to its end meanwhile.
+                        moment = None;
                     }
                 }
                 Ok(None) => break,
