@@ -2,7 +2,9 @@
 //!
 //! A value of these types is valid by construction. All are bounded.
 
+use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// The longest symbol in bytes.
@@ -32,7 +34,7 @@ pub enum NameError {
 }
 
 /// The short name of an instrument, such as `AAPL` or `BTC/USD`. Small and copied freely.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Symbol {
     // Unused bytes are zero, so the derived order is that of the text.
     bytes: [u8; MAX_SYMBOL],
@@ -44,6 +46,19 @@ impl Symbol {
     pub fn as_str(&self) -> &str {
         // The bytes were ASCII when the value was made; the fallback cannot be reached.
         std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
+}
+
+// A table by symbol is asked with the bytes of a message as they came: what is in it is a symbol.
+impl Borrow<[u8]> for Symbol {
+    fn borrow(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl Hash for Symbol {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Borrow::<[u8]>::borrow(self).hash(state);
     }
 }
 

@@ -1,17 +1,17 @@
 //! Reading frames from a stream, and writing them from many places.
 //!
 //! One read may bring many frames, and many answers leave in one write. Memory is bounded: the
-//! buffer never holds more than one unfinished frame and what one read brought, and an inbox that
-//! waits with nothing unfinished holds no buffer.
+//! buffer never holds more than one unfinished frame and what one read brought. What is read lands in
+//! a buffer that the thread lends; an inbox that waits gives it back, and keeps the bytes of its
+//! unfinished frame and no more.
 
+use std::cell::RefCell;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
 use papertrader_protocol::frame::MAX_FRAME;
 use papertrader_protocol::{Frame, FrameError};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -19,51 +19,61 @@ use tokio::sync::mpsc;
 
 /// How much one read may bring.
 const READ: usize = 16 * 1024;
+/// A buffer that is lent: room for a read behind the longest unfinished frame.
+const ROOM: usize = READ + MAX_FRAME;
+/// Buffers that a thread keeps to lend. More are made when more are needed.
+const SPARE: usize = 8;
+
+thread_local! {
+    static SPARES: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn lend() -> Box<[u8]> {
+    let spare = SPARES.with_borrow_mut(Vec::pop);
+    spare.unwrap_or_else(|| vec![0; ROOM].into_boxed_slice())
+}
+
+fn give_back(buffer: Box<[u8]>) {
+    SPARES.with_borrow_mut(|spares| {
+        if buffer.len() == ROOM && spares.len() < SPARE {
+            spares.push(buffer);
+        }
+    });
+}
 
 /// Frames as they arrive.
 #[derive(Debug)]
 pub struct Inbox<R> {
     reader: R,
-    buffer: BytesMut,
+    /// One that is lent, or just large enough for what waits.
+    buffer: Box<[u8]>,
+    /// Where what has arrived begins and ends in it.
+    start: usize,
+    end: usize,
     /// Bytes of the frame that [`Inbox::frame`] returned last.
     used: usize,
 }
 
-impl<R: AsyncRead + Unpin> Inbox<R> {
+impl<R> Inbox<R> {
     /// Reads from `reader`.
     pub fn new(reader: R) -> Inbox<R> {
-        Inbox { reader, buffer: BytesMut::new(), used: 0 }
+        Inbox { reader, buffer: Box::default(), start: 0, end: 0, used: 0 }
     }
 
-    /// Waits for more bytes; 0 means that the other end has closed. Dropping the future loses
-    /// nothing. Call it when [`Inbox::frame`] has returned `None`.
-    pub async fn fill(&mut self) -> io::Result<usize> {
-        self.release();
-        std::future::poll_fn(|context| {
-            // The bytes land on the stack first, so that waiting for them costs no memory.
-            let mut space = [const { MaybeUninit::<u8>::uninit() }; READ];
-            let mut read = ReadBuf::uninit(&mut space);
-            let polled = Pin::new(&mut self.reader).poll_read(context, &mut read);
-            if polled.is_pending() && self.buffer.is_empty() {
-                self.buffer = BytesMut::new();
-            }
-            ready!(polled)?;
-            self.buffer.extend_from_slice(read.filled());
-            Poll::Ready(Ok(read.filled().len()))
-        })
-        .await
+    /// What is read from.
+    pub fn reader(&mut self) -> &mut R {
+        &mut self.reader
     }
 
     /// Forgets everything that has arrived.
     pub fn clear(&mut self) {
-        self.buffer.clear();
-        self.used = 0;
+        (self.start, self.end, self.used) = (0, 0, 0);
     }
 
     /// The next whole frame that has arrived.
     pub fn frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         self.release();
-        match Frame::decode(&self.buffer)? {
+        match Frame::decode(self.buffer.get(self.start..self.end).unwrap_or_default())? {
             Some((frame, used)) => {
                 self.used = used;
                 Ok(Some(frame))
@@ -74,13 +84,52 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
 
     /// Whether part of a frame has arrived whose rest is missing.
     pub fn has_partial(&self) -> bool {
-        self.buffer.len() > self.used
+        self.end > self.start + self.used
     }
 
     fn release(&mut self) {
-        self.buffer.advance(self.used);
+        self.start += self.used;
         self.used = 0;
-        debug_assert!(self.buffer.len() < MAX_FRAME + READ * 2);
+    }
+}
+
+impl<R: AsyncRead + Unpin> Inbox<R> {
+    /// Waits for more bytes; 0 means that the other end has closed. Dropping the future loses
+    /// nothing. Call it when [`Inbox::frame`] has returned `None`.
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|context| self.poll_fill(context)).await
+    }
+
+    /// [`Inbox::fill`], looked at once.
+    pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.release();
+        let waits = self.end - self.start;
+        debug_assert!(waits < MAX_FRAME);
+        if self.buffer.len() < ROOM {
+            let mut lent = lend();
+            let kept = self.buffer.get(self.start..self.end).unwrap_or_default();
+            if let Some(place) = lent.get_mut(..waits) {
+                place.copy_from_slice(kept);
+            }
+            self.buffer = lent;
+        } else if waits > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+        }
+        (self.start, self.end) = (0, waits);
+        let mut read = ReadBuf::new(self.buffer.get_mut(waits..waits + READ).unwrap_or_default());
+        match Pin::new(&mut self.reader).poll_read(context, &mut read) {
+            Poll::Ready(Ok(())) => {
+                let count = read.filled().len();
+                self.end += count;
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let kept = self.buffer.get(..waits).unwrap_or_default().into();
+                give_back(std::mem::replace(&mut self.buffer, kept));
+                Poll::Pending
+            }
+        }
     }
 }
 

@@ -165,6 +165,7 @@ impl Header {
 
 /// Puts a request number into a whole frame that was encoded with another. What is no frame stays as
 /// it is.
+#[inline]
 pub fn set_request(frame: &mut [u8], request: u64) {
     if let Some(place) = frame.get_mut(16..24) {
         place.copy_from_slice(&request.to_be_bytes());
@@ -214,6 +215,7 @@ impl std::fmt::Debug for Frame<'_> {
 impl<'a> Frame<'a> {
     /// Reads one frame from the start of `bytes`, and says how many bytes it took. `Ok(None)`
     /// means that more bytes are needed. Errors are found as early as the bytes allow.
+    #[inline]
     pub fn decode(bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, FrameError> {
         let Some(fixed) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
         let u16_at = |at| u16::from_be_bytes(array(fixed, at));
@@ -261,6 +263,7 @@ impl<'a> Frame<'a> {
 }
 
 /// `N` bytes at a constant offset of a fixed array: the offsets above are all inside.
+#[inline]
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);

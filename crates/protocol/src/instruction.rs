@@ -21,6 +21,7 @@ pub enum MessageType {
 
 impl MessageType {
     /// From the number on the wire.
+    #[inline]
     pub fn from_number(number: u16) -> Option<MessageType> {
         Some(match number {
             1 => MessageType::Command,

@@ -12,7 +12,10 @@ pub struct SessionId([u8; 16]);
 impl PartialEq for SessionId {
     /// In constant time.
     fn eq(&self, other: &SessionId) -> bool {
-        self.0.ct_eq(&other.0).into()
+        // In two halves: byte by byte takes as long as the rest of an answer.
+        let (mine, other) = (u128::from_ne_bytes(self.0), u128::from_ne_bytes(other.0));
+        let is_low = (mine as u64).ct_eq(&(other as u64));
+        (is_low & ((mine >> 64) as u64).ct_eq(&((other >> 64) as u64))).into()
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) struct Encoded<'a>(&'a [u8]);
 
 impl Encoded<'_> {
     /// Appends it as the answer to a request.
+    #[inline]
     pub(crate) fn put(self, request: u64, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(self.0);
@@ -89,6 +90,7 @@ impl Pieces {
         header.encode_with(&mut self.bytes, |out| answer.put(out));
     }
 
+    #[inline]
     fn get(&self, index: usize) -> Option<Encoded<'_>> {
         let end = *self.ends.get(index)?;
         let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied();
@@ -199,6 +201,12 @@ impl Prices {
     /// The answer to `getAssetValueCurrent`.
     pub(crate) fn value(&self, symbol: Symbol) -> Result<Encoded<'_>, Reason> {
         self.values.get(self.index(symbol)?).ok_or(Reason::NoPrice)
+    }
+
+    /// [`Prices::value`] of the symbol in a message, if there is one; why not is for the long way to say.
+    #[inline]
+    pub(crate) fn value_of(&self, symbol: &[u8]) -> Option<Encoded<'_>> {
+        self.values.get(*self.instruments.by_symbol.get(symbol)?)
     }
 
     /// The answer to `getAssetInfo`.

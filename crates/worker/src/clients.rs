@@ -216,15 +216,14 @@ impl Hub {
 async fn serve_on(hub: &Hub, connection: &Connection, socket: Socket) -> io::Result<()> {
     match socket {
         Socket::Plain(socket) => {
-            let (reader, writer) = TcpStream::from_std(socket)?.into_split();
-            connection::run(hub, connection, reader, writer, &Records::default()).await;
+            let stream = TcpStream::from_std(socket)?;
+            connection::run(hub, connection, stream, &Records::default()).await;
         }
         Socket::Tls(mut stream) => {
             let socket = stream.get_mut().0;
             socket.join()?;
             let records = socket.records();
-            let (reader, writer) = tokio::io::split(*stream);
-            connection::run(hub, connection, reader, writer, &records).await;
+            connection::run(hub, connection, stream, &records).await;
         }
     }
     Ok(())

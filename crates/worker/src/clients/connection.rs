@@ -15,10 +15,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use papertrader_core::time::WallTime;
@@ -29,13 +30,12 @@ use papertrader_protocol::returns::Return;
 use papertrader_protocol::{Failure, FrameError, Reason};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::allowance::Allowance;
 use super::outbox::Outbox;
 use super::writing::Writing;
-use super::{Hub, serve};
+use super::{Hub, OwnMemory, serve};
 use crate::auth::Attachment;
 use crate::records::Records;
 
@@ -46,9 +46,9 @@ const PAUSE: usize = 16 * 1024;
 const LITTLE: usize = 64 * 1024;
 /// After so many bytes the other connections of the thread get their turn.
 const TURN: usize = 8 * 1024;
-/// After so many messages of one client the others get their turn: what one read brought may be ten
+/// After so many messages of one client the others get their turn: what one read brought may be five
 /// times as many.
-const MESSAGES: usize = 32;
+const MESSAGES: usize = 64;
 /// How long the client's end of a closed connection is awaited, so that the last words arrive.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
@@ -72,7 +72,9 @@ pub(super) struct Connection {
     deadline: Cell<Option<Instant>>,
     /// When it was last seen to use a valid session, or when it began.
     used: Cell<Instant>,
-    wake: Notify,
+    /// Whether something was put into the outbox from outside of its own task, and who waits for it.
+    woken: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
     /// Whoever holds a weak reference to it can see that the connection is gone.
     alive: Arc<()>,
     pub(super) inner: RefCell<Inner>,
@@ -150,7 +152,8 @@ impl Connection {
             phase: Cell::new(Phase::Open),
             deadline: Cell::new(None),
             used: Cell::new(Instant::now()),
-            wake: Notify::new(),
+            woken: Cell::new(false),
+            waker: RefCell::new(None),
             alive: Arc::new(()),
             inner: RefCell::new(inner),
         }
@@ -162,7 +165,23 @@ impl Connection {
 
     /// Something was put into the outbox from outside of its own task.
     pub(super) fn wake(&self) {
-        self.wake.notify_one();
+        self.woken.set(true);
+        let waker = self.waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Ready once after each time that it was woken. One task waits for it.
+    fn poll_woken(&self, context: &Context<'_>) -> Poll<()> {
+        if self.woken.take() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Nothing more is read; ends when everything is answered, or at `deadline`.
@@ -239,140 +258,35 @@ impl Connection {
     }
 }
 
-/// Serves one connection until it ends. `records` are those of TLS, if `reader` is TLS.
-pub(super) async fn run<R, W>(
-    hub: &Hub,
-    connection: &Connection,
-    reader: R,
-    mut writer: W,
-    records: &Records,
-) where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+/// Serves one connection until it ends. `records` are those of TLS, if `stream` is TLS.
+pub(super) async fn run<S>(hub: &Hub, connection: &Connection, stream: S, records: &Records)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let config = &hub.shared.config;
-    let mut inbox = Inbox::new(reader);
-    let mut own = hub.own_memory();
-    let mut allowance = Allowance::new(config.max_requests_per_second, Instant::now());
-    let mut writing = Writing::default();
-    let mut waited_before = 0;
-    // Until when nothing is read because it asked too fast.
-    let mut throttled: Option<Instant> = None;
-    let mut frame_deadline = None;
-    let mut client_closed = false;
-    // Held by one that has had a turn already, and wants more.
-    let mut turn = None;
-    loop {
-        let now = Instant::now();
-        let mut paused = writing.is_busy() && hub.shared.is_full();
-        let mut moment = None;
-        let mut messages = 0;
-        throttled = throttled.filter(|until| now < *until);
-        allowance.refill(now);
-        while connection.is_open() && !paused && throttled.is_none() {
-            if writing.left() + connection.inner.borrow().out.bytes() >= PAUSE {
-                paused = true;
-                break;
-            }
-            if allowance.is_empty() && inbox.has_partial() {
-                hub.shared.counters.throttled.add_one();
-                throttled = Some(allowance.next());
-                break;
-            }
-            match inbox.frame() {
-                Ok(Some(frame)) => {
-                    frame_deadline = None;
-                    allowance.spend();
-                    let read = || serve::Now { wall: hub.shared.clock.now(), instant: now };
-                    serve::handle(hub, connection, &frame, *moment.get_or_insert_with(read));
-                    messages += 1;
-                    if messages % MESSAGES == 0 {
-                        turn = hub.another_turn(turn).await;
-                        // A session may have come to its end meanwhile.
-                        moment = None;
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => connection.refuse_bytes(error),
-            }
-        }
-        // Waiting for a turn takes time, which is not the client's.
-        let now = Instant::now();
-        let reads = !paused && throttled.is_none() && connection.is_open();
-        if !reads || !(inbox.has_partial() || records.has_partial()) {
-            frame_deadline = None;
-        } else if frame_deadline.is_none() {
-            frame_deadline = Some(now + config.frame_timeout);
-        }
-        writing.refill(&mut connection.inner.borrow_mut().out, now, config.write_timeout);
-        if !writing.is_busy() && connection.is_finished() {
-            break;
-        }
-        let waits = {
-            let out = &connection.inner.borrow().out;
-            own.set(writing.memory() + out.own_bytes());
-            writing.left() + out.bytes()
-        };
-        let too_much = waits > config.max_outgoing_bytes
-            || waits > waited_before.max(LITTLE) && hub.shared.is_full();
-        if too_much {
-            debug!(peer = %connection.peer, bytes = waits, "a client asks for more than it reads");
-            hub.shared.counters.cut.add_one();
-            return;
-        }
-        waited_before = waits;
-        let drain_deadline = connection.deadline.get();
-        let write_deadline = writing.deadline();
-        let due = [frame_deadline, write_deadline, drain_deadline, throttled];
-        let due = due.into_iter().flatten().min();
-        let mut moved = 0;
-        drop(turn.take());
-        tokio::select! {
-            biased;
-            result = writing.go_on(&mut writer), if writing.is_busy() => match result {
-                Ok(count) => moved = count,
-                Err(_) => return,
-            },
-            result = inbox.fill(), if reads => match result {
-                Ok(0) => {
-                    client_closed = true;
-                    if inbox.has_partial() {
-                        connection.close();
-                    } else {
-                        connection.drain(Instant::now() + config.write_timeout);
-                    }
-                }
-                Ok(count) => moved = count,
-                Err(_) => return,
-            },
-            // A record that was begun brings nothing to read yet, but its time runs.
-            () = if_now(|| records.has_partial()), if reads && frame_deadline.is_none() => {}
-            () = connection.wake.notified() => {}
-            () = sleep_until(due.unwrap_or(now)), if due.is_some() => {
-                let now = Instant::now();
-                let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
-                // What was begun may have been finished without a message in it.
-                let is_late = is_over(frame_deadline)
-                    && (inbox.has_partial() || records.has_partial());
-                if is_late || is_over(write_deadline) {
-                    debug!(peer = %connection.peer, "a client took too long");
-                    hub.shared.counters.cut.add_one();
-                    return;
-                }
-                if is_over(drain_deadline) {
-                    return;
-                }
-            }
-        }
-        if moved >= TURN {
-            turn = hub.another_turn(turn).await;
-        }
+    let mut line = Line {
+        hub,
+        connection,
+        records,
+        inbox: Inbox::new(stream),
+        writing: Writing::default(),
+        allowance: Allowance::new(config.max_requests_per_second, Instant::now()),
+        own: hub.own_memory(),
+        waited_before: 0,
+        throttled: None,
+        frame_deadline: None,
+        client_closed: false,
+        timer: None,
+    };
+    if line.serve().await.is_err() {
+        return;
     }
-    drop((own, turn));
+    let Line { mut inbox, own, client_closed, .. } = line;
+    drop(own);
     // The last words arrive only if the client's are read to their end: closing a socket with
     // unread bytes in it would take back what is still on its way.
     let _ = timeout(LINGER.min(config.drain), async {
-        if writer.shutdown().await.is_err() || client_closed {
+        if inbox.reader().shutdown().await.is_err() || client_closed {
             return;
         }
         loop {
@@ -386,10 +300,206 @@ pub(super) async fn run<R, W>(
     .await;
 }
 
-/// Ready when `condition` holds at the time that it is looked at: whoever waits for it waits for
-/// something else beside it that changes the condition.
-async fn if_now(condition: impl Fn() -> bool) {
-    poll_fn(|_| if condition() { Poll::Ready(()) } else { Poll::Pending }).await;
+/// The connection is cut off: there is nothing more to say on it.
+struct Cut;
+
+/// What a connection waited for.
+enum Event {
+    /// So many bytes were read and written.
+    Moved(usize),
+    /// The client has closed its end.
+    Closed,
+    /// Something was put into the outbox, or a record was begun.
+    Woken,
+    /// A time is over.
+    Due,
+    Failed,
+}
+
+/// A connection and its stream.
+struct Line<'a, S> {
+    hub: &'a Hub,
+    connection: &'a Connection,
+    records: &'a Records,
+    inbox: Inbox<S>,
+    writing: Writing,
+    allowance: Allowance,
+    own: OwnMemory<'a>,
+    /// How much waited to be written when that was looked at last.
+    waited_before: usize,
+    /// Until when nothing is read because it asked too fast.
+    throttled: Option<Instant>,
+    frame_deadline: Option<Instant>,
+    client_closed: bool,
+    /// Most connections never need one.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
+    /// Until everything is said.
+    async fn serve(&mut self) -> Result<(), Cut> {
+        let (hub, connection) = (self.hub, self.connection);
+        let config = &hub.shared.config;
+        // Held by one that has had a turn already, and wants more.
+        let mut turn = None;
+        loop {
+            let mut now = Instant::now();
+            let mut paused = self.writing.is_busy() && hub.shared.is_full();
+            let mut moment = None;
+            let mut messages = 0;
+            self.throttled = self.throttled.filter(|until| now < *until);
+            self.allowance.refill(now);
+            while connection.is_open() && !paused && self.throttled.is_none() {
+                if self.writing.left() + connection.inner.borrow().out.bytes() >= PAUSE {
+                    paused = true;
+                    break;
+                }
+                if self.allowance.is_empty() && self.inbox.has_partial() {
+                    hub.shared.counters.throttled.add_one();
+                    self.throttled = Some(self.allowance.next());
+                    break;
+                }
+                if messages == MESSAGES && self.inbox.has_partial() {
+                    turn = hub.another_turn(turn).await;
+                    // A session may have come to its end meanwhile, and waiting for a turn takes
+                    // time, which is not the client's.
+                    (moment, messages, now) = (None, 0, Instant::now());
+                }
+                match self.inbox.frame() {
+                    Ok(Some(frame)) => {
+                        self.frame_deadline = None;
+                        self.allowance.spend();
+                        let moment = moment.get_or_insert_with(|| serve::Moment::now(hub, now));
+                        serve::handle(hub, connection, &frame, moment);
+                        messages += 1;
+                    }
+                    Ok(None) => break,
+                    Err(error) => connection.refuse_bytes(error),
+                }
+            }
+            // No snapshot is held while this waits.
+            drop(moment);
+            let reads = !paused && self.throttled.is_none() && connection.is_open();
+            if !reads || !(self.inbox.has_partial() || self.records.has_partial()) {
+                self.frame_deadline = None;
+            } else if self.frame_deadline.is_none() {
+                self.frame_deadline = Some(now + config.frame_timeout);
+            }
+            self.writing.refill(&mut connection.inner.borrow_mut().out);
+            if !self.writing.is_busy() && connection.is_finished() {
+                return Ok(());
+            }
+            self.bound_memory()?;
+            drop(turn.take());
+            match poll_fn(|context| self.poll(context, reads)).await {
+                Event::Moved(count) if count >= TURN => turn = hub.another_turn(turn).await,
+                Event::Moved(_) | Event::Woken => {}
+                Event::Closed => {
+                    self.client_closed = true;
+                    if self.inbox.has_partial() {
+                        connection.close();
+                    } else {
+                        connection.drain(Instant::now() + config.write_timeout);
+                    }
+                }
+                Event::Due => self.end_late()?,
+                Event::Failed => return Err(Cut),
+            }
+        }
+    }
+
+    /// Writes what can be written and, if it `reads`, takes what has arrived; waits if that is nothing.
+    fn poll(&mut self, context: &mut Context<'_>, reads: bool) -> Poll<Event> {
+        let (connection, patience) = (self.connection, self.hub.shared.config.write_timeout);
+        let mut moved = 0;
+        if self.writing.is_busy() {
+            match self.writing.poll(context, self.inbox.reader(), patience) {
+                Poll::Ready(Ok(count)) => moved = count,
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Failed),
+                Poll::Pending => {}
+            }
+            self.set_own();
+            let is_quiet = reads
+                && moved < TURN
+                && !self.writing.is_busy()
+                && connection.inner.borrow().out.bytes() == 0;
+            if moved > 0 && !is_quiet {
+                return Poll::Ready(Event::Moved(moved));
+            }
+        }
+        if reads {
+            match self.inbox.poll_fill(context) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Event::Closed),
+                Poll::Ready(Ok(count)) => return Poll::Ready(Event::Moved(moved.max(count))),
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::Failed),
+                Poll::Pending => {}
+            }
+            // A record that was begun brings nothing to read yet, but its time runs.
+            if self.frame_deadline.is_none() && self.records.has_partial() {
+                return Poll::Ready(Event::Woken);
+            }
+        }
+        if connection.poll_woken(context).is_ready() {
+            return Poll::Ready(Event::Woken);
+        }
+        connection.inner.borrow_mut().out.settle();
+        self.poll_due(context)
+    }
+
+    /// Ready when the first of its times is over.
+    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        let (write_deadline, drain_deadline) =
+            (self.writing.deadline(), self.connection.deadline.get());
+        let all = [self.frame_deadline, write_deadline, drain_deadline, self.throttled];
+        let Some(due) = all.into_iter().flatten().min() else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(context).map(|()| Event::Due)
+    }
+
+    /// Cuts off who took too long.
+    fn end_late(&self) -> Result<(), Cut> {
+        let now = Instant::now();
+        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
+        // What was begun may have been finished without a message in it.
+        let is_late = is_over(self.frame_deadline)
+            && (self.inbox.has_partial() || self.records.has_partial());
+        if is_late || is_over(self.writing.deadline()) {
+            debug!(peer = %self.connection.peer, "a client took too long");
+            self.hub.shared.counters.cut.add_one();
+            return Err(Cut);
+        }
+        if is_over(self.connection.deadline.get()) {
+            return Err(Cut);
+        }
+        Ok(())
+    }
+
+    /// Cuts off who asks for more than it reads.
+    fn bound_memory(&mut self) -> Result<(), Cut> {
+        self.set_own();
+        let shared = &self.hub.shared;
+        let waits = self.writing.left() + self.connection.inner.borrow().out.bytes();
+        let too_much = waits > shared.config.max_outgoing_bytes
+            || waits > self.waited_before.max(LITTLE) && shared.is_full();
+        if too_much {
+            debug!(peer = %self.connection.peer, bytes = waits, "a client asks for more than it reads");
+            shared.counters.cut.add_one();
+            return Err(Cut);
+        }
+        self.waited_before = waits;
+        Ok(())
+    }
+
+    fn set_own(&mut self) {
+        let out = self.connection.inner.borrow().out.own_bytes();
+        self.own.set(self.writing.memory() + out);
+    }
 }
 
 /// Tells a client for which there is no room why.

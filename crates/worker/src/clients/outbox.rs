@@ -4,7 +4,11 @@
 //! into packets only when its turn comes, so that many clients who wait for the same data share
 //! one copy of it. [`Outbox::bytes`] is what bounds it: the owner stops reading, or gives up.
 //! [`Outbox::own_bytes`] is the memory that would not be there without this client.
+//!
+//! Answers are put into memory that the thread lends, and that goes back when they are written, or
+//! when the client keeps it waiting.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -12,8 +16,42 @@ use papertrader_protocol::frame::{Header, MAX_DATA};
 
 /// About how much one write carries.
 const CHUNK: usize = 32 * 1024;
-/// Room for the answers to a few questions; more is made as it is needed.
-const FEW: usize = 1_024;
+/// Memory that is lent; a chunk may need more.
+const LENT: usize = CHUNK + MAX_DATA;
+/// Pieces of memory that a thread keeps to lend. More are made when more are needed.
+const SPARE: usize = 8;
+
+thread_local! {
+    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn lend() -> Vec<u8> {
+    let spare = SPARES.with_borrow_mut(Vec::pop);
+    spare.unwrap_or_else(|| Vec::with_capacity(LENT))
+}
+
+/// Takes memory back whose content is of no use any more.
+pub(super) fn give_back(mut memory: Vec<u8>) {
+    if memory.capacity() >= LENT {
+        memory.clear();
+        SPARES.with_borrow_mut(|spares| {
+            if spares.len() < SPARE {
+                spares.push(memory);
+            }
+        });
+    }
+}
+
+/// Before a wait: keeps what is in `memory` after `written`, and not much more room than that takes.
+pub(super) fn settle(memory: &mut Vec<u8>, written: usize) -> bool {
+    let left = memory.get(written..).unwrap_or_default();
+    let is_loose = memory.capacity() >= LENT && left.len() < LENT / 2;
+    if is_loose {
+        let kept = left.to_vec();
+        give_back(std::mem::replace(memory, kept));
+    }
+    is_loose
+}
 
 #[derive(Debug)]
 enum Piece {
@@ -24,7 +62,11 @@ enum Piece {
 /// The pieces.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
+    /// What comes before `tail`.
     pieces: VecDeque<Piece>,
+    /// The frames that were put last.
+    tail: Vec<u8>,
+    /// Bytes of `pieces`.
     bytes: usize,
     /// Of these, the bytes of small answers.
     own: usize,
@@ -33,26 +75,31 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Bytes that wait, not counting the headers of transfers.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.tail.len()
     }
 
     /// Bytes that wait and that no other client waits for.
     pub(super) fn own_bytes(&self) -> usize {
-        self.own
+        self.own + self.tail.len()
+    }
+
+    /// Before a wait: memory that was lent and is not filled goes back.
+    pub(super) fn settle(&mut self) {
+        if self.tail.capacity() > 0 {
+            settle(&mut self.tail, 0);
+        }
     }
 
     /// Appends whole frames.
+    #[inline]
     pub(super) fn put(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        let has_room = |piece: &Piece| matches!(piece, Piece::Frames(out) if out.len() < CHUNK);
-        if !self.pieces.back().is_some_and(has_room) {
-            self.pieces.push_back(Piece::Frames(Vec::with_capacity(FEW)));
+        if self.tail.len() >= CHUNK {
+            self.close_tail();
         }
-        if let Some(Piece::Frames(out)) = self.pieces.back_mut() {
-            let before = out.len();
-            write(out);
-            self.bytes += out.len() - before;
-            self.own += out.len() - before;
+        if self.tail.capacity() == 0 {
+            self.tail = lend();
         }
+        write(&mut self.tail);
     }
 
     /// Appends data in as many packets as it takes. The packet numbers of `header` are set here.
@@ -62,6 +109,7 @@ impl Outbox {
             return self.put(|out| header.encode(data, out));
         }
         let max = u16::try_from(data.len().div_ceil(MAX_DATA)).unwrap_or(u16::MAX);
+        self.close_tail();
         self.bytes += data.len();
         self.pieces.push_back(Piece::Transfer { header, data: data.clone(), next: 1, max });
     }
@@ -70,8 +118,13 @@ impl Outbox {
     pub(super) fn take_chunk(&mut self) -> Vec<u8> {
         match self.pieces.pop_front() {
             None => {
-                self.pieces = VecDeque::new();
-                Vec::new()
+                if self.pieces.capacity() > 0 {
+                    self.pieces = VecDeque::new();
+                }
+                match self.tail.is_empty() {
+                    true => Vec::new(),
+                    false => std::mem::take(&mut self.tail),
+                }
             }
             Some(Piece::Frames(out)) => {
                 self.bytes -= out.len();
@@ -95,6 +148,16 @@ impl Outbox {
                 self.pieces.push_front(Piece::Transfer { header, data, next, max });
                 out
             }
+        }
+    }
+
+    /// What is put from now on comes in another piece.
+    fn close_tail(&mut self) {
+        let tail = std::mem::take(&mut self.tail);
+        if !tail.is_empty() {
+            self.bytes += tail.len();
+            self.own += tail.len();
+            self.pieces.push_back(Piece::Frames(tail));
         }
     }
 }

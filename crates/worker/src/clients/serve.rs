@@ -1,5 +1,8 @@
 //! Answers what was judged fit to be served: from the cache on the spot, or through the uplink.
 
+use std::sync::Arc;
+
+use arc_swap::Guard;
 use papertrader_core::time::WallTime;
 use papertrader_protocol::frame::Header;
 use papertrader_protocol::instruction::{Instruction, MessageType, State};
@@ -10,24 +13,31 @@ use tokio::time::Instant;
 use super::Hub;
 use super::connection::{Connection, Inner};
 use super::judge::judge;
+use crate::cache::Prices;
 use crate::cache::history::{Answer, Question};
 use crate::uplink::{Ask, Content, Delivery, Route, Step};
 
 /// Sessions that one connection uses at the same time; the one not used for longest is let go.
 const MAX_SESSIONS: usize = 8;
 
-/// When frames of a client are taken: read once for many.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub(super) wall: WallTime,
-    pub(super) instant: Instant,
+/// When frames of a client are taken, and the prices of that time: looked up once for many.
+pub(super) struct Moment {
+    wall: WallTime,
+    instant: Instant,
+    prices: Guard<Option<Arc<Prices>>>,
+}
+
+impl Moment {
+    pub(super) fn now(hub: &Hub, instant: Instant) -> Moment {
+        Moment { wall: hub.shared.clock.now(), instant, prices: hub.shared.prices.load() }
+    }
 }
 
 /// Takes a frame of a client.
-pub(super) fn handle(hub: &Hub, connection: &Connection, frame: &Frame<'_>, now: Now) {
+pub(super) fn handle(hub: &Hub, connection: &Connection, frame: &Frame<'_>, now: &Moment) {
     let mut inner = connection.inner.borrow_mut();
     let inner = &mut *inner;
-    if quote(hub, connection, inner, frame, now).is_some() {
+    if quote(connection, inner, frame, now).is_some() {
         return;
     }
     let request = frame.header.request;
@@ -49,11 +59,10 @@ pub(super) fn handle(hub: &Hub, connection: &Connection, frame: &Frame<'_>, now:
 /// Answers what is asked most often, the price of an asset under the session that the connection used
 /// last, if nothing is wrong with it. Everything else, and every refusal, is [`judge`]'s.
 fn quote(
-    hub: &Hub,
     connection: &Connection,
     inner: &mut Inner,
     frame: &Frame<'_>,
-    now: Now,
+    now: &Moment,
 ) -> Option<()> {
     let header = &frame.header;
     let is_quote = header.instruction == Instruction::GetAssetValueCurrent as u16
@@ -68,9 +77,7 @@ fn quote(
     if session.id() != header.session || session.check(now.wall).is_err() {
         return None;
     }
-    let symbol = std::str::from_utf8(frame.data).ok()?.parse().ok()?;
-    let prices = hub.shared.prices.load();
-    let answer = prices.as_ref()?.value(symbol).ok()?;
+    let answer = now.prices.as_ref()?.value_of(frame.data)?;
     connection.note_use(now.instant);
     inner.out.put(|out| answer.put(header.request, out));
     Some(())
@@ -82,7 +89,7 @@ fn use_session(
     connection: &Connection,
     inner: &mut Inner,
     session: SessionId,
-    now: Now,
+    now: &Moment,
 ) -> Result<(), Reason> {
     let sessions = &mut inner.sessions;
     if let Some(at) = sessions.iter().rposition(|used| used.session().id() == session) {

@@ -1,16 +1,15 @@
 //! What is being written to one client: a chunk of its outbox, and what TLS holds back of earlier
-//! ones. Dropping a future loses nothing.
+//! ones.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-use super::outbox::Outbox;
+use super::outbox::{self, Outbox};
 use crate::handshakes::TLS_BUFFER;
 
 /// The state of writing.
@@ -25,17 +24,12 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Takes the next chunk when the last one is written. The client has as long as `patience` to
-    /// take some of what waits.
-    pub(super) fn refill(&mut self, outbox: &mut Outbox, now: Instant, patience: Duration) {
+    /// Takes the next chunk when the last one is written.
+    pub(super) fn refill(&mut self, outbox: &mut Outbox) {
         if self.left() == 0 {
             self.chunk = outbox.take_chunk();
             self.written = 0;
         }
-        self.deadline = match self.is_busy() {
-            true => Some(self.deadline.unwrap_or(now + patience)),
-            false => None,
-        };
     }
 
     /// Bytes that are not written.
@@ -58,38 +52,53 @@ impl Writing {
         self.deadline
     }
 
-    /// Waits until something can be written; how many bytes were. None means that what was held
-    /// back is gone.
-    pub(super) async fn go_on<W: AsyncWrite + Unpin>(
+    /// Writes what can be written now of what was taken; how many bytes that were. None means that
+    /// what was held back is gone. The client has as long as `patience` to take more.
+    pub(super) fn poll<W: AsyncWrite + Unpin>(
         &mut self,
+        context: &mut Context<'_>,
         writer: &mut W,
-    ) -> io::Result<usize> {
-        let count = poll_fn(|context| {
-            let rest = self.chunk.get(self.written..).unwrap_or_default();
-            let mut count = 0;
-            if !rest.is_empty() {
-                count = ready!(Pin::new(&mut *writer).poll_write(context, rest))?;
-                if count == 0 {
-                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero)));
-                }
+        patience: Duration,
+    ) -> Poll<io::Result<usize>> {
+        let polled = self.poll_once(context, writer);
+        if polled.is_pending() {
+            self.deadline.get_or_insert_with(|| Instant::now() + patience);
+            if outbox::settle(&mut self.chunk, self.written) {
+                self.written = 0;
             }
-            self.written += count;
-            self.unflushed = true;
-            // What is last must not be held back; before that, more follows anyway.
-            if count == rest.len() {
-                match Pin::new(&mut *writer).poll_flush(context) {
-                    Poll::Ready(result) => {
-                        result?;
-                        self.unflushed = false;
-                    }
-                    Poll::Pending if count == 0 => return Poll::Pending,
-                    Poll::Pending => {}
-                }
+        } else {
+            self.deadline = None;
+        }
+        polled
+    }
+
+    fn poll_once<W: AsyncWrite + Unpin>(
+        &mut self,
+        context: &mut Context<'_>,
+        writer: &mut W,
+    ) -> Poll<io::Result<usize>> {
+        let rest = self.chunk.get(self.written..).unwrap_or_default();
+        let mut count = 0;
+        if !rest.is_empty() {
+            count = match Pin::new(&mut *writer).poll_write(context, rest)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(count) => count,
+                Poll::Pending => return Poll::Pending,
+            };
+        }
+        let is_last = count == rest.len();
+        self.written += count;
+        self.unflushed = true;
+        // What is last must not be held back; before that, more follows anyway.
+        if is_last {
+            outbox::give_back(std::mem::take(&mut self.chunk));
+            self.written = 0;
+            match Pin::new(&mut *writer).poll_flush(context)? {
+                Poll::Ready(()) => self.unflushed = false,
+                Poll::Pending if count == 0 => return Poll::Pending,
+                Poll::Pending => {}
             }
-            Poll::Ready(Ok(count))
-        })
-        .await?;
-        self.deadline = None;
-        Ok(count)
+        }
+        Poll::Ready(Ok(count))
     }
 }
