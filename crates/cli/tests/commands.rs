@@ -19,13 +19,14 @@ use papertrader_core::money::{Cash, Volume};
 use papertrader_core::order::Side;
 use papertrader_core::time::{Date, MarketTime, SECOND, WallTime};
 use papertrader_protocol::data::{
-    AssetInfo, AssetKind, AssetLine, AssetList, AssetValue, Bars, FillLine, History, HistoryKind,
-    HistoryLine, HistoryPrivate, OrderLine, OrderStatus, Orders, Portfolio, PortfolioPrivate,
-    PositionLine, PredictedValue, Prediction, UserInfo, UserInfoPrivate,
+    AssetInfo, AssetKind, AssetLine, AssetList, AssetValue, AssetValues, Bars, FillLine, History,
+    HistoryKind, HistoryLine, HistoryPrivate, OrderCursor, OrderEvent, OrderLine, OrderStatus,
+    Orders, Portfolio, PortfolioPrivate, PositionLine, PredictedValue, Prediction, UserInfo,
+    UserInfoPrivate,
 };
 use papertrader_protocol::request::{OrderArgs, Span};
 use papertrader_protocol::returns::{FilledOrder, QueuedOrder, Return};
-use papertrader_protocol::{Reason, Request};
+use papertrader_protocol::{Instruction, Reason, Request};
 use run::run;
 use script::certificate::Identity;
 use script::{Peer, Worker};
@@ -125,6 +126,22 @@ async fn answer(peer: &mut Peer, here: &(String, String)) -> Option<()> {
             match orders.iter().find(|line| line.client_order_id == id.as_str()) {
                 Some(line) => peer.data(&asked, line).await,
                 None => peer.answer(&asked, refuse(Reason::OrderNotFound)).await,
+            }
+        }
+        Request::SubscribeAssets(_) => {
+            peer.answer(&asked, Return::Subscribed("2".into())).await;
+            peer.push(&asked, Instruction::AssetValues, &AssetValues { values: vec![value()] })
+                .await;
+        }
+        Request::UnsubscribeAssets(_) => {
+            peer.answer(&asked, Return::Subscribed("0".into())).await;
+        }
+        Request::SubscribeOrders(_) => {
+            peer.answer(&asked, Return::Subscribed("1.2.3".into())).await;
+            for order in orders().orders {
+                let cursor = OrderCursor { order: 1, decided: WallTime(2), open: 3 };
+                let event = OrderEvent { number: 1, cursor, order };
+                peer.push(&asked, Instruction::OrderEvent, &event).await;
             }
         }
         Request::Ping(text) => peer.answer(&asked, Return::Pong(text.clone())).await,

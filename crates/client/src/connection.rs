@@ -26,7 +26,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use papertrader_protocol::data::WorkerList;
+use papertrader_protocol::data::{AssetValues, OrderEvent, WorkerList};
 use papertrader_protocol::instruction::{MessageType, State};
 use papertrader_protocol::returns::{Return, put_args};
 use papertrader_protocol::transfer::{Assembly, Progress};
@@ -36,6 +36,7 @@ use papertrader_protocol::{Failure, Frame, Instruction, Request, SessionId};
 use crate::address::Address;
 use crate::error::ProtocolError;
 use crate::options::Options;
+use crate::streams::Newest;
 use crate::trust::{Listed, Worth};
 
 /// The most bytes of a pushed list of workers that are taken.
@@ -54,6 +55,10 @@ pub(crate) enum Event {
     Progress(Progress),
     /// The whole data.
     Data(Vec<u8>),
+    /// There are values of assets that were subscribed to. Comes once until they are taken.
+    Values(Arc<Newest>),
+    /// Something happened to an order of the account.
+    Order(Box<OrderEvent>),
     /// The answer is against the protocol; the connection ends.
     Broken(ProtocolError),
     /// The connection ended. What it says is why.
@@ -110,6 +115,7 @@ struct Waiting {
     /// `None` for a `switchState` and a `ping` of our own.
     events: Option<UnboundedSender<Event>>,
     assembly: Assembly,
+    newest: Option<Arc<Newest>>,
     /// `orderQueued` came: only the outcome is still to come.
     queued: bool,
 }
@@ -250,6 +256,7 @@ impl Lines {
             switch: self.last_switch,
             events,
             assembly: Assembly::default(),
+            newest: (instruction == Instruction::SubscribeAssets).then(Arc::default),
             queued: false,
         };
         self.waiting.insert(self.last_request, waiting);
@@ -279,6 +286,24 @@ impl Lines {
 }
 
 impl Waiting {
+    /// What comes of a subscription.
+    fn pushed(&self, frame: &Frame<'_>) -> Result<(), ProtocolError> {
+        match (&self.newest, Instruction::from_number(frame.header.instruction)) {
+            (Some(newest), Some(Instruction::AssetValues)) => {
+                let AssetValues { values } = AssetValues::from_bytes(frame.data)?;
+                if newest.add(values) {
+                    self.tell(Event::Values(Arc::clone(newest)));
+                }
+                Ok(())
+            }
+            (None, Some(Instruction::OrderEvent)) => {
+                self.tell(Event::Order(Box::new(OrderEvent::from_bytes(frame.data)?)));
+                Ok(())
+            }
+            _ => Err(ProtocolError::unexpected(self.instruction)),
+        }
+    }
+
     fn tell(&self, event: Event) {
         if let Some(events) = &self.events {
             // Whoever asked may have given up waiting.
@@ -356,6 +381,12 @@ impl Shared {
             waiting.tell(Event::Data(data));
             return Ok(true);
         }
+        if frame.header.message_type == MessageType::Control
+            && matches!(asked, Instruction::SubscribeAssets | Instruction::SubscribeOrders)
+        {
+            waiting.pushed(frame)?;
+            return Ok(false);
+        }
         let answer = Return::parse(frame)?.ok_or(unexpected)?;
         if asked == Instruction::SwitchState {
             match &answer {
@@ -370,8 +401,10 @@ impl Shared {
             return Err(unexpected);
         }
         waiting.queued = is_queued;
+        let is_subscribed = matches!(answer, Return::Subscribed(_))
+            && matches!(asked, Instruction::SubscribeAssets | Instruction::SubscribeOrders);
         waiting.tell(Event::Return(answer));
-        Ok(!is_queued)
+        Ok(!is_queued && !is_subscribed)
     }
 
     /// Takes what comes under a number that nobody waits for: pushes, and answers to requests

@@ -304,6 +304,8 @@ pub(crate) async fn next(
                 progress(packets);
                 continue;
             }
+            // They come after the answer.
+            Some(Event::Values(_) | Event::Order(_)) => continue,
             Some(Event::Return(answer)) => Answer::Return(answer),
             Some(Event::Data(data)) => Answer::Data(data),
             Some(Event::Broken(problem)) => Answer::Broken(problem),

@@ -33,6 +33,7 @@ mod failover;
 mod options;
 mod order;
 mod password;
+mod streams;
 mod tls;
 mod trust;
 
@@ -44,4 +45,5 @@ pub use order::{PlacedOrder, new_order_id};
 pub use papertrader_protocol::Fingerprint;
 pub use papertrader_protocol::transfer::Progress;
 pub use password::{PASSWORD_ROUNDS, Password};
+pub use streams::{OrderStream, PriceStream};
 pub use trust::{How, Learnt, Roots, Trust};

@@ -51,12 +51,14 @@ impl Symbol {
 
 // A table by symbol is asked with the bytes of a message as they came: what is in it is a symbol.
 impl Borrow<[u8]> for Symbol {
+    #[inline]
     fn borrow(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 }
 
 impl Hash for Symbol {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         Borrow::<[u8]>::borrow(self).hash(state);
     }

@@ -357,9 +357,10 @@ impl Driver {
             if !is_told {
                 self.present(&record, origin);
             }
-            if let OrderRecord { order, state: OrderState::Queued(waiting), .. } = record {
-                self.books.accept(order, waiting)?;
+            if let OrderState::Queued(waiting) = record.state {
+                self.books.accept(record.order.clone(), waiting)?;
             }
+            self.is_placed(&record.order, record.state, record.decided);
         }
         // They are in the database: the intake need not have them.
         self.ahead.promises.next.retain(|order| order.id > last);

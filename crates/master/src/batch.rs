@@ -368,6 +368,7 @@ impl Driver {
 
     pub(crate) fn commit(&mut self, changes: Vec<Change>, wall: WallTime) {
         let number = BatchNumber(self.last_batch.0 + 1);
+        self.formed = wall;
         self.writer.submit(Job::Commit(Box::new(Batch { number, wall, changes })));
     }
 

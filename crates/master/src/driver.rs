@@ -41,6 +41,7 @@ use crate::assets::{Assets, preparation};
 use crate::batch::{BATCH, Command, Work, Writing};
 use crate::config::Config;
 use crate::database::{Database, Done, Keeper, Readers, Writer};
+use crate::followers::{Followers, Missed};
 use crate::hasher::{Hasher, PasswordDone};
 use crate::lease::Tenure;
 use crate::limits::OrderRate;
@@ -272,6 +273,8 @@ pub(crate) enum Event {
     Step(Result<Option<Step>, SourceError>),
     /// A read is finished: its answer for a link.
     Answer(LinkId, Vec<u8>),
+    /// What an order stream has missed was read.
+    Missed(Box<Missed>),
     /// The operator asks for something.
     Admin(AdminRequest, Answer),
     /// What failed is tried again.
@@ -309,6 +312,7 @@ pub(crate) struct Driver {
     pub(crate) assets: Assets,
     pub(crate) trading: Trading,
     pub(crate) ahead: Ahead,
+    pub(crate) followers: Followers,
     pub(crate) readers: Readers,
     pub(crate) events: Events,
     pub(crate) writer: Writer,
@@ -318,6 +322,8 @@ pub(crate) struct Driver {
     pub(crate) deployment: String,
     pub(crate) interval: i64,
     pub(crate) last_batch: BatchNumber,
+    /// The time of the batch that was made last.
+    pub(crate) formed: WallTime,
     /// The number of the latest snapshot that was taken, settled or not.
     last_taken: u64,
     /// The market's time of the latest snapshot that was taken.
@@ -385,6 +391,7 @@ impl Driver {
         Ok(Driver {
             trading: Trading::new(loaded.next_order, clamped, OrderRate::new(&config.limits)),
             ahead,
+            followers: Followers::default(),
             workers: Workers::new(registry, view),
             readers: Readers::start(readers, &events)?,
             writer: Writer::start(store, events.clone())?,
@@ -392,6 +399,7 @@ impl Driver {
             tenure,
             deployment: loaded.deployment,
             last_batch: loaded.last_batch,
+            formed: now,
             last_taken: head.snapshot,
             last_time: head.market,
             books: loaded.books,
@@ -517,6 +525,7 @@ impl Driver {
             Event::Answer(link, bytes) => {
                 self.workers.say(link, |out| out.extend_from_slice(&bytes));
             }
+            Event::Missed(missed) => self.tell_missed(*missed),
             Event::Admin(request, answer) => self.admin(request, answer, draining),
             Event::Retry => self.retry(),
         }
@@ -591,6 +600,7 @@ impl Driver {
         if was_there {
             self.accounts.link_closed(id, self.clock.now());
             self.trading.link_closed(id);
+            self.followers.link_closed(id);
         }
         was_there
     }
@@ -660,6 +670,7 @@ impl Driver {
                 }
                 return;
             }
+            Instruction::StreamEnded => return self.followers.ended(id, request),
             Instruction::Pong => return,
             Instruction::Goodbye => {
                 // It does not wait for what it was still to be told.
@@ -739,6 +750,10 @@ impl Driver {
                 self.ahead.waits(account);
                 self.enqueue(Command::Cancel { origin, account, client_order_id });
             }
+            Request::SubscribeOrders(from) => {
+                let account = account(self)?;
+                self.follow(origin, session, account, from)?;
+            }
             Request::Ping(text) => self.answer(origin, &Return::Pong(text)),
             Request::Bars(symbol, span) => self.read_bars(origin, symbol, span)?,
             Request::Predicted(symbol, days) => self.read_prediction(origin, symbol, days)?,
@@ -760,6 +775,8 @@ impl Driver {
             | Request::AssetInfo(_)
             | Request::AssetValue(_)
             | Request::AssetList
+            | Request::SubscribeAssets(_)
+            | Request::UnsubscribeAssets(_)
             | Request::Hello
             | Request::Goodbye => {
                 self.malformed(origin.link, origin.instruction);

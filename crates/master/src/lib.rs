@@ -10,7 +10,7 @@
 //! | 3.1.5 workers | `workers`, `registry`, `port`, `hello` |
 //! | 3.1.6 assets data retrieval | `assets` |
 //! | 2.4.5 the operator | [`admin`]: a socket in the data directory |
-//! | 3.1.7 assets buy and sell | `trading` |
+//! | 3.1.7 assets buy and sell | `trading`; `followers` tells who follows an account |
 //!
 //! Invariant: memory changes only after the commit that made the change durable, and every answer
 //! that promises something leaves after that commit.
@@ -26,6 +26,7 @@ mod batch;
 pub mod config;
 mod database;
 pub mod driver;
+mod followers;
 mod hasher;
 mod hello;
 mod lease;

@@ -342,10 +342,19 @@ impl Driver {
             // The driver is gone only when the master ends.
             let _ = events.blocking_send(Event::Answer(origin.link, bytes));
         });
-        match self.readers.submit(Read { origin, run }) {
+        self.submit_read(Read { origin, run })
+    }
+
+    /// Hands a read over. If too many wait, another worker's may lose its place.
+    pub(crate) fn submit_read(&mut self, read: Read) -> Result<(), Reason> {
+        let own = read.origin.worker;
+        match self.readers.submit(read) {
             None => {}
-            Some(left) if left.worker == origin.worker => return Err(Reason::Busy),
-            Some(left) => self.refuse(left, Reason::Busy),
+            Some(left) if left.worker == own => return Err(Reason::Busy),
+            Some(left) => {
+                self.followers.ended(left.link, left.request);
+                self.refuse(left, Reason::Busy);
+            }
         }
         Ok(())
     }
@@ -483,7 +492,7 @@ fn history_line(row: &HistoryRow, instruments: &[InstrumentRow]) -> Option<Histo
     }
 }
 
-fn order_line(record: &OrderRecord, instruments: &[InstrumentRow]) -> Option<OrderLine> {
+pub(crate) fn order_line(record: &OrderRecord, instruments: &[InstrumentRow]) -> Option<OrderLine> {
     let order = &record.order;
     let request = &order.request;
     let (status, reason, fill) = match record.state {

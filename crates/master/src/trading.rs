@@ -62,12 +62,16 @@ pub(crate) struct Trading {
     /// How many orders and cancellations an account may bring.
     pub(crate) rate: OrderRate,
     next_order: u64,
+    /// The last order that is in the books, or was decided at once: all before it are too.
+    last_placed: OrderId,
     /// The clamped time of each worker's last order.
     clamped: HashMap<WorkerId, WallTime>,
     /// Who is told of an open order's outcome.
     waiters: FxHashMap<OrderId, Waiters>,
     /// What is to be told, the oldest settlement first.
     outcomes: VecDeque<Outcomes>,
+    /// Some of whose outcomes are being told.
+    telling: Option<Arc<Settlement>>,
 }
 
 /// Outcomes that are told at a time.
@@ -106,9 +110,11 @@ impl Trading {
         Trading {
             rate,
             next_order: next_order.0,
+            last_placed: OrderId(next_order.0.saturating_sub(1)),
             clamped,
             waiters: FxHashMap::default(),
             outcomes: VecDeque::new(),
+            telling: None,
         }
     }
 
@@ -122,6 +128,16 @@ impl Trading {
     /// Whether there are outcomes to be told.
     pub(crate) fn has_outcomes(&self) -> bool {
         !self.outcomes.is_empty()
+    }
+
+    /// The settlements of which not all outcomes are told.
+    pub(crate) fn untold(&self) -> impl Iterator<Item = &Settlement> {
+        let waiting = self.outcomes.iter().map(|outcomes| &outcomes.settlement);
+        self.telling.iter().chain(waiting).map(AsRef::as_ref)
+    }
+
+    pub(crate) fn last_placed(&self) -> OrderId {
+        self.last_placed
     }
 
     pub(crate) fn wait_for(&mut self, order: OrderId, origin: Origin) {
@@ -304,7 +320,14 @@ impl Driver {
             self.books.accept(record.order.clone(), waiting)?;
         }
         self.present(record, origin);
+        self.is_placed(&record.order, record.state, record.decided);
         Ok(())
+    }
+
+    /// An order is in the books, or was decided at once.
+    pub(crate) fn is_placed(&mut self, order: &Order, state: OrderState, decided: Option<Moment>) {
+        self.trading.last_placed = order.id;
+        self.tell_followers(order, state, decided);
     }
 
     /// Tells a client the state of an order, and the outcome of an open one later.
@@ -375,8 +398,11 @@ impl Driver {
 
     /// An order is cancelled without its client having asked for it.
     pub(crate) fn cancelled_by_master(&mut self, id: OrderId) -> Result<(), MasterError> {
+        // Nothing was judged since.
+        let moment = Moment { wall: self.formed, market: self.books.head().market };
         if let Some(order) = self.books.cancel(id)? {
             self.tell_waiters(&order, OrderState::Cancelled, None);
+            self.tell_followers(&order, OrderState::Cancelled, Some(moment));
         }
         Ok(())
     }
@@ -387,9 +413,11 @@ impl Driver {
         let Some(mut outcomes) = self.trading.outcomes.pop_front() else { return };
         let Outcomes { settlement, orders, told } = &mut outcomes;
         let moment = settlement.moment;
+        self.trading.telling = Some(Arc::clone(settlement));
         let decisions = settlement.decisions.get(*told..).unwrap_or_default();
         for (decision, order) in decisions.iter().zip(orders).take(OUTCOMES) {
             *told += 1;
+            self.tell_followers(&order, decision.state, Some(moment));
             let Some(waiters) = self.trading.take_waiters(decision.order) else { continue };
             if let Some(answer) = self.outcome(&order, decision.state, Some(moment)) {
                 for origin in waiters.into_iter() {
@@ -397,6 +425,7 @@ impl Driver {
                 }
             }
         }
+        self.trading.telling = None;
         if outcomes.told < outcomes.settlement.decisions.len() {
             self.trading.outcomes.push_front(outcomes);
         }

@@ -70,6 +70,17 @@ impl<R> Inbox<R> {
         (self.start, self.end, self.used) = (0, 0, 0);
     }
 
+    /// The bytes that have arrived, for who knows a shorter way than [`Inbox::frame`].
+    pub fn bytes(&mut self) -> &[u8] {
+        self.release();
+        self.buffer.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// The first `count` of them are taken care of.
+    pub fn consume(&mut self, count: usize) {
+        self.used = count.min(self.end - self.start);
+    }
+
     /// The next whole frame that has arrived.
     pub fn frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         self.release();

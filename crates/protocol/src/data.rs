@@ -427,6 +427,71 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// `assetValues`: the newest values of assets that a client has subscribed to, those that have
+    /// changed since it was told.
+    pub struct AssetValues {
+        /// The values.
+        values: Vec<AssetValue>,
+    }
+}
+
+wire_struct! {
+    /// Up to where a client has heard of an account's orders: what it says when it comes again. A client
+    /// looks at none of the numbers.
+    #[derive(Copy)]
+    pub struct OrderCursor {
+        /// All orders up to this one were told.
+        order: u64,
+        /// All decisions up to then were told.
+        decided: WallTime,
+        /// No order below this one can change any more.
+        open: u64,
+    }
+}
+
+wire_struct! {
+    /// `orderEvent`: an order was placed, or has got its final state.
+    pub struct OrderEvent {
+        /// Ascends by one within a subscription, from 1.
+        number: u64,
+        /// What to ask for to hear what comes after this.
+        cursor: OrderCursor,
+        /// The order as it is now.
+        order: OrderLine,
+    }
+}
+
+impl std::fmt::Display for OrderCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.order, self.decided.0, self.open)
+    }
+}
+
+/// The text is no cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a cursor is three numbers with dots between them")]
+pub struct NotACursor;
+
+impl std::str::FromStr for OrderCursor {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<OrderCursor, NotACursor> {
+        let mut numbers = text.split('.').map(|digits| {
+            // `parse` would take a plus sign.
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| digits.parse::<u64>().ok()).flatten().ok_or(NotACursor)
+        });
+        let mut next = || numbers.next().ok_or(NotACursor)?;
+        let (order, decided, open) = (next()?, next()?, next()?);
+        let decided = WallTime(i64::try_from(decided).map_err(|_| NotACursor)?);
+        if numbers.next().is_some() {
+            return Err(NotACursor);
+        }
+        Ok(OrderCursor { order, decided, open })
+    }
+}
+
+wire_struct! {
     /// A worker of [`WorkerList`].
     pub struct WorkerLine {
         /// Its name.

@@ -163,6 +163,48 @@ impl Header {
     }
 }
 
+/// What tells requests of one instruction apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Glance<'a> {
+    /// The request number.
+    pub request: u64,
+    /// The session, or none.
+    pub session: SessionId,
+    /// The data.
+    pub data: &'a [u8],
+    /// Bytes of the frame.
+    pub used: usize,
+}
+
+/// Reads a frame from the start of `bytes` if there is a whole one of just this kind: one packet of an
+/// instruction with so many arguments, without flags. What it is else, [`Frame::decode`] says, which
+/// takes longer.
+#[inline]
+pub fn glance(
+    bytes: &[u8],
+    message_type: MessageType,
+    instruction: u16,
+    arguments: u16,
+) -> Option<Glance<'_>> {
+    let fixed = bytes.first_chunk::<HEADER>()?;
+    let kind = u32::from(message_type as u16) << 16 | u32::from(instruction);
+    let rest = u64::from(arguments) << 48 | 1 << 32 | 1 << 16 | u64::from(VERSION) << 8;
+    if u32::from_be_bytes(array(fixed, 0)) != kind || u64::from_be_bytes(array(fixed, 8)) != rest {
+        return None;
+    }
+    let size = u32::from_be_bytes(array(fixed, 4)) as usize;
+    if size > MAX_DATA {
+        return None;
+    }
+    let used = HEADER + size;
+    Some(Glance {
+        request: u64::from_be_bytes(array(fixed, 16)),
+        session: SessionId::from_bytes(array(fixed, 24)),
+        data: bytes.get(HEADER..used)?,
+        used,
+    })
+}
+
 /// Puts a request number into a whole frame that was encoded with another. What is no frame stays as
 /// it is.
 #[inline]
@@ -344,6 +386,31 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Frame::decode(&bytes);
+            let _ = glance(&bytes, MessageType::Command, 1, 1);
+        }
+
+        #[test]
+        fn a_glance_sees_what_decoding_does_or_nothing(
+            header in header_strategy(),
+            single: bool,
+            data in proptest::collection::vec(any::<u8>(), 0..100),
+            cut in 0usize..200,
+        ) {
+            let plain = Header { number: 1, max: 1, is_final: false, link: None, ..header };
+            let header = if single { plain } else { header };
+            let mut bytes = Vec::new();
+            header.encode(&data, &mut bytes);
+            bytes.truncate(cut);
+            let Header { message_type, instruction, argument_count, .. } = header;
+            let glance = glance(&bytes, message_type, instruction, argument_count);
+            let decoded = Frame::decode(&bytes).unwrap().filter(|_| header == plain);
+            prop_assert_eq!(glance.is_some(), decoded.is_some());
+            if let (Some(glance), Some((frame, used))) = (glance, decoded) {
+                prop_assert_eq!((glance.request, glance.used), (header.request, used));
+                prop_assert_eq!((glance.session, glance.data), (header.session, frame.data));
+            }
+            let other = super::glance(&bytes, message_type, instruction, argument_count ^ 1);
+            prop_assert!(other.is_none());
         }
 
         #[test]

@@ -182,6 +182,9 @@ instructions! {
     0x1002 Logout "logout" Command Command true CommandFail "`logout()`: ends the session";
     0x1003 LogoutEverywhere "logoutEverywhere" Command Command true CommandFail "`logoutEverywhere()`: ends all sessions of the account";
     0x1004 ChangePassword "changePassword" Command Command true PasswordFail "`changePassword(oldHashedPass, newHashedPass)`: ends all other sessions";
+    0x1010 SubscribeAssets "subscribeAssets" Command Both true SubscribeFail "`subscribeAssets(symbols)`: `assetValues` will come of these, or of all (`*`)";
+    0x1011 UnsubscribeAssets "unsubscribeAssets" Command Both true SubscribeFail "`unsubscribeAssets(symbols)`: no more of these, or of any (`*`)";
+    0x1012 SubscribeOrders "subscribeOrders" Command Both true SubscribeFail "`subscribeOrders(cursor)`: `orderEvent` will come of the account's orders";
 
     0x1101 GetAssetBars "getAssetBars" DataTransfer Data true DataFail "`getAssetBars(symbol, resolution, from, to)`";
     0x1102 GetAssetList "getAssetList" DataTransfer Data true DataFail "`getAssetList()`: all assets with their latest values";
@@ -195,6 +198,11 @@ instructions! {
     0x1205 CommandFail "commandFail" ServerReturn Never false CommandFail "A message was refused that has no failure return of its own";
     0x1206 PasswordChanged "passwordChanged" ServerReturn Never false CommandFail "The password was changed";
     0x1207 PasswordFail "passwordFail" ServerReturn Never false CommandFail "The password was not changed";
+    0x1208 Subscribed "subscribed" ServerReturn Never false CommandFail "A subscription was made or changed";
+    0x1209 SubscribeFail "subscribeFail" ServerReturn Never false CommandFail "A subscription was not made, or has ended";
+
+    0x1301 AssetValues "assetValues" Control Never false CommandFail "Values that have changed, of assets that were subscribed to";
+    0x1302 OrderEvent "orderEvent" Control Never false CommandFail "An order of the account was placed, or has got its final state";
 
     0x2001 LinkHello "linkHello" Control Never false LinkRefused "Worker to master: who it is";
     0x2002 LinkWelcome "linkWelcome" Control Never false CommandFail "Master to worker: accepted";
@@ -209,6 +217,7 @@ instructions! {
     0x200B LinkProven "linkProven" Control Never false CommandFail "Master to worker: both are who they say";
     0x200C LinkPing "linkPing" Control Never false CommandFail "Worker to master: are you there, and what is the time?";
     0x200D LinkPong "linkPong" Control Never false CommandFail "Master to worker: the answer to `linkPing`";
+    0x2010 StreamEnded "streamEnded" Control Never false CommandFail "Worker to master: nobody listens to this subscription any more";
 }
 
 #[cfg(test)]

@@ -89,6 +89,7 @@ reasons! {
     FutureDate "futureDate" "this date is later than the market's";
     BadHorizon "badHorizon" "the number of days to predict is 1 to 60";
     NoForecast "noForecast" "there is too little history to predict from";
+    BadCursor "badCursor" "a cursor is 0, or that of an event: three numbers with dots between them";
     BadState "badState" "a state is command or data";
     // The servers.
     TooManyConnections "tooManyConnections" "too many connections come from this address";

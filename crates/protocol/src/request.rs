@@ -10,6 +10,7 @@ use papertrader_core::time::{Date, MarketTime};
 use subtle::ConstantTimeEq;
 
 use crate::args;
+use crate::data::OrderCursor;
 use crate::instruction::{Instruction, State};
 use crate::reason::Reason;
 
@@ -151,6 +152,12 @@ pub enum Request {
     Orders(UserName),
     /// getOrder(clientOrderID)
     Order(ClientOrderId),
+    /// subscribeAssets(symbols)
+    SubscribeAssets(Symbols),
+    /// unsubscribeAssets(symbols)
+    UnsubscribeAssets(Symbols),
+    /// subscribeOrders(cursor); `None` means from now on
+    SubscribeOrders(Option<OrderCursor>),
     /// hello(version)
     Hello,
     /// ping(text)
@@ -158,6 +165,18 @@ pub enum Request {
     /// goodbye(reason)
     Goodbye,
 }
+
+/// Assets that a client names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Symbols {
+    /// All that there are, and those that will come.
+    All,
+    /// These: at least one, at most [`MAX_SYMBOLS`].
+    These(Vec<Symbol>),
+}
+
+/// Symbols that one message names at most.
+pub const MAX_SYMBOLS: usize = 500;
 
 /// The arguments of purchaseAsset and sellAsset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +187,17 @@ pub struct OrderArgs {
     pub quantity: Quantity,
     /// The client's own name for the order: the idempotency key.
     pub client_order_id: ClientOrderId,
+}
+
+impl Symbols {
+    fn text(&self) -> String {
+        match self {
+            Symbols::All => "*".to_owned(),
+            Symbols::These(symbols) => {
+                args::join(&symbols.iter().map(Symbol::as_str).collect::<Vec<&str>>())
+            }
+        }
+    }
 }
 
 impl Request {
@@ -190,6 +220,9 @@ impl Request {
             | I::GetUserTransactionHistory
             | I::GetUserOrders
             | I::GetOrder
+            | I::SubscribeAssets
+            | I::UnsubscribeAssets
+            | I::SubscribeOrders
             | I::Hello
             | I::Ping
             | I::Goodbye => 1,
@@ -268,6 +301,12 @@ impl Request {
             (I::GetUserTransactionHistory, [name]) => Request::History(user(name)?),
             (I::GetUserOrders, [name]) => Request::Orders(user(name)?),
             (I::GetOrder, [id]) => Request::Order(client_order_id(id)?),
+            (I::SubscribeAssets, [all]) => Request::SubscribeAssets(symbols(all)?),
+            (I::UnsubscribeAssets, [all]) => Request::UnsubscribeAssets(symbols(all)?),
+            (I::SubscribeOrders, ["0"]) => Request::SubscribeOrders(None),
+            (I::SubscribeOrders, [cursor]) => {
+                Request::SubscribeOrders(Some(cursor.parse().map_err(|_| Reason::BadCursor)?))
+            }
             (I::Hello, [_]) => Request::Hello,
             (I::Ping, [text]) => Request::Ping((*text).to_owned()),
             (I::Goodbye, [_]) => Request::Goodbye,
@@ -327,6 +366,12 @@ impl Request {
             Request::Predicted(symbol, days) => {
                 (I::GetAssetValuePredicted, vec![symbol.to_string(), days.to_string()])
             }
+            Request::SubscribeAssets(symbols) => (I::SubscribeAssets, vec![symbols.text()]),
+            Request::UnsubscribeAssets(symbols) => (I::UnsubscribeAssets, vec![symbols.text()]),
+            Request::SubscribeOrders(cursor) => {
+                let text = cursor.map_or_else(|| "0".to_owned(), |cursor| cursor.to_string());
+                (I::SubscribeOrders, vec![text])
+            }
             Request::AssetList => (I::GetAssetList, vec![]),
             Request::UserInfo(name) => (I::GetUserInfo, vec![name.to_string()]),
             Request::Portfolio(name) => (I::GetUserPortfolio, vec![name.to_string()]),
@@ -338,6 +383,17 @@ impl Request {
             Request::Goodbye => (I::Goodbye, vec![String::new()]),
         }
     }
+}
+
+fn symbols(text: &str) -> Result<Symbols, Reason> {
+    if text == "*" {
+        return Ok(Symbols::All);
+    }
+    // Counted before memory is reserved.
+    if text.split(' ').count() > MAX_SYMBOLS {
+        return Err(Reason::BadArguments);
+    }
+    Ok(Symbols::These(text.split(' ').map(symbol).collect::<Result<_, _>>()?))
 }
 
 fn symbol(text: &str) -> Result<Symbol, Reason> {

@@ -33,6 +33,8 @@ pub enum Return {
     LoggedOut,
     /// `passwordChanged`
     PasswordChanged,
+    /// `subscribed`: how many symbols, or up to where of the orders (a cursor)
+    Subscribed(String),
     /// `welcome`: version deploymentID serverName interval marketTime
     Welcome(Welcome),
     /// `pong`: text
@@ -176,6 +178,7 @@ impl Return {
             Return::Cancelled(id) => (Instruction::CancelSuccess, vec![id.to_string()]),
             Return::LoggedOut => (Instruction::LogoutSuccess, vec![]),
             Return::PasswordChanged => (Instruction::PasswordChanged, vec![]),
+            Return::Subscribed(to) => (Instruction::Subscribed, vec![to.clone()]),
             Return::Welcome(welcome) => (
                 Instruction::Welcome,
                 vec![
@@ -288,6 +291,10 @@ impl Return {
                 [] => Return::PasswordChanged,
                 _ => return Err(bad()),
             },
+            Instruction::Subscribed => match arguments()?.as_slice() {
+                [to] => Return::Subscribed((*to).to_owned()),
+                _ => return Err(bad()),
+            },
             Instruction::Welcome => match arguments()?.as_slice() {
                 [version, deployment, interval, market, server] => Return::Welcome(Welcome {
                     version: version.parse().map_err(|_| bad())?,
@@ -312,6 +319,7 @@ impl Return {
             | Instruction::CancelFail
             | Instruction::CommandFail
             | Instruction::PasswordFail
+            | Instruction::SubscribeFail
             | Instruction::LinkRefused => {
                 Return::Failed(instruction, failure(&arguments()?).ok_or_else(bad)?)
             }

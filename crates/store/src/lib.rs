@@ -415,6 +415,17 @@ pub trait Store: Send {
     }
 }
 
+/// Up to where somebody knows an account's orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// The last order that they know was placed.
+    pub placed: OrderId,
+    /// All decisions up to then are known to them.
+    pub decided: WallTime,
+    /// The first order that was open then; not above `placed` + 1.
+    pub open: OrderId,
+}
+
 /// Reads beside the writer; sees everything that was committed before the call.
 pub trait StoreReader: Send {
     /// Bars that start in `[from, to)`, in order of time, at most `limit` of them.
@@ -441,6 +452,16 @@ pub trait StoreReader: Send {
 
     /// All open orders and the newest others of an account, newest first, at most `limit`.
     fn orders(&mut self, account: AccountId, limit: usize) -> Result<Vec<OrderRecord>, StoreError>;
+
+    /// Orders of an account that were placed or decided since: those of a higher number than
+    /// `placed`, and of the others, from the number `open` on, those decided later than `decided`. In
+    /// ascending order; if there are more than `limit`, any `limit` of them.
+    fn orders_since(
+        &mut self,
+        account: AccountId,
+        since: &Since,
+        limit: usize,
+    ) -> Result<Vec<OrderRecord>, StoreError>;
 
     /// What is known under one client order ID.
     fn order(

@@ -25,8 +25,8 @@ use crate::index::{Index, Open, OrderKey, generation};
 use crate::past;
 use crate::rows::{self, BAR_COLUMNS, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
 use crate::{
-    Boot, Found, HistoryRow, InstrumentRow, Loaded, PassHash, Profile, SessionKey, StoreError,
-    StoreReader, StoredSession, WorkerRow,
+    Boot, Found, HistoryRow, InstrumentRow, Loaded, PassHash, Profile, SessionKey, Since,
+    StoreError, StoreReader, StoredSession, WorkerRow,
 };
 
 /// Generations of keys that are asked for at once, at most.
@@ -554,6 +554,43 @@ fn decided(
     }
 }
 
+/// The orders that somebody knows as open and that were decided since, at most `limit`.
+fn decided_since(
+    ask: &dyn Ask,
+    account: AccountId,
+    since: &Since,
+    limit: usize,
+) -> Result<Vec<OrderId>, StoreError> {
+    let Since { placed, decided, open } = since;
+    let mut ids = Vec::new();
+    if open > placed {
+        return Ok(ids);
+    }
+    // Their walls ascend with their numbers.
+    let sql = "SELECT number FROM snapshot WHERE wall <= ?1 ORDER BY number DESC LIMIT 1";
+    let settled =
+        first(ask, sql, &[decided.0.into()], |row| Reading::new(row, "snapshot", 0).integer(0))?;
+    let sql =
+        "SELECT id FROM outcome WHERE generation = ?1 AND account = ?2 AND id BETWEEN ?3 AND ?4
+               AND (wall > ?5 OR snapshot > ?6) LIMIT ?7";
+    let last = generation(*placed).min(generations(ask)?);
+    for generation in generation(*open)..=last {
+        let values = [
+            generation.cast_signed().into(),
+            account.0.into(),
+            open.0.cast_signed().into(),
+            placed.0.cast_signed().into(),
+            decided.0.into(),
+            settled.unwrap_or(0).into(),
+            sql_limit(limit - ids.len()).into(),
+        ];
+        ids.extend(rows(ask, sql, &values, |row| {
+            Reading::new(row, "outcome", 1).number(0).map(OrderId)
+        })?);
+    }
+    Ok(ids)
+}
+
 /// The second view: connections of its own that cannot write.
 ///
 /// It looks into the index before its transaction begins: what was open then and is decided
@@ -653,6 +690,28 @@ impl<C: Consistent> StoreReader for Reader<C> {
         })?;
         orders.sort_unstable_by_key(|record| std::cmp::Reverse(record.order.id));
         Ok(orders)
+    }
+
+    fn orders_since(
+        &mut self,
+        account: AccountId,
+        since: &Since,
+        limit: usize,
+    ) -> Result<Vec<OrderRecord>, StoreError> {
+        let mut ids = read_index(&self.index).open_of(account).to_vec();
+        ids.retain(|id| *id > since.placed);
+        self.connection.consistent(|ask| {
+            let newer = generation(since.placed)..generations(ask)?;
+            let mut ids = ids.clone();
+            ids.extend(ask.keys(newer, account, None, limit)?);
+            ids.retain(|id| *id > since.placed);
+            ids.truncate(limit);
+            ids.extend(decided_since(ask, account, since, limit - ids.len())?);
+            ids.sort_unstable();
+            // What was open is decided meanwhile.
+            ids.dedup();
+            ask.orders(&ids)
+        })
     }
 
     fn order(

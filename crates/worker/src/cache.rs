@@ -14,6 +14,7 @@ use papertrader_core::names::Symbol;
 use papertrader_core::time::MarketTime;
 use papertrader_protocol::Reason;
 use papertrader_protocol::data::{AssetInfo, AssetLine, AssetList, AssetValue};
+use papertrader_protocol::frame::HEADER;
 use papertrader_protocol::link::{LinkInstrument, SnapshotPush, Tick};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, frame};
@@ -34,6 +35,8 @@ pub(crate) enum SnapshotFault {
 
 #[derive(Debug)]
 struct Instruments {
+    /// Above 0, and another for each list that this worker got.
+    number: u64,
     /// By symbol.
     list: Vec<LinkInstrument>,
     by_symbol: FxHashMap<Symbol, usize>,
@@ -53,6 +56,8 @@ pub(crate) struct Prices {
     source: Arc<str>,
     instruments: Arc<Instruments>,
     ticks: Vec<Option<Tick>>,
+    /// The generation that has changed each last.
+    changed: Vec<u64>,
     values: Pieces,
     infos: Pieces,
     list: OnceLock<Bytes>,
@@ -117,9 +122,10 @@ impl Prices {
             }
         }
         let none = vec![None; list.len()];
-        let instruments = Arc::new(Instruments { list, by_symbol, by_id });
+        let instruments = Arc::new(Instruments { number: generation, list, by_symbol, by_id });
         let header = (push.number, push.market, push.ended);
-        Prices::build(instruments, none, push.ticks, header, source.into(), generation)
+        let before = (none, vec![0; instruments.list.len()]);
+        Prices::build(instruments, before, push.ticks, header, source.into(), generation)
     }
 
     /// These prices, changed by what a later snapshot changed.
@@ -134,22 +140,23 @@ impl Prices {
         let instruments = Arc::clone(&self.instruments);
         let header = (push.number, push.market, push.ended);
         let source = Arc::clone(&self.source);
-        Prices::build(instruments, self.ticks.clone(), push.ticks, header, source, generation)
+        let before = (self.ticks.clone(), self.changed.clone());
+        Prices::build(instruments, before, push.ticks, header, source, generation)
     }
 
     fn build(
         instruments: Arc<Instruments>,
-        mut ticks: Vec<Option<Tick>>,
-        changed: Vec<Tick>,
+        (mut ticks, mut changed): (Vec<Option<Tick>>, Vec<u64>),
+        new: Vec<Tick>,
         (number, market, ended): (u64, MarketTime, bool),
         source: Arc<str>,
         generation: u64,
     ) -> Result<Prices, SnapshotFault> {
-        for tick in changed {
-            let index = instruments.by_id.get(&tick.instrument).copied();
-            match index.and_then(|index| ticks.get_mut(index)) {
-                Some(place) => *place = Some(tick),
-                None => return Err(SnapshotFault::UnknownInstrument(tick.instrument)),
+        for tick in new {
+            let index = instruments.by_id.get(&tick.instrument).copied().unwrap_or(usize::MAX);
+            match (ticks.get_mut(index), changed.get_mut(index)) {
+                (Some(place), Some(at)) => (*place, *at) = (Some(tick), generation),
+                _ => return Err(SnapshotFault::UnknownInstrument(tick.instrument)),
             }
         }
         let mut values = Pieces::default();
@@ -192,6 +199,7 @@ impl Prices {
             source,
             instruments,
             ticks,
+            changed,
             values,
             infos,
             list,
@@ -207,6 +215,31 @@ impl Prices {
     #[inline]
     pub(crate) fn value_of(&self, symbol: &[u8]) -> Option<Encoded<'_>> {
         self.values.get(*self.instruments.by_symbol.get(symbol)?)
+    }
+
+    /// Another for each list of assets: what [`Prices::place`] says is true of one of them.
+    pub(crate) fn list_number(&self) -> u64 {
+        self.instruments.number
+    }
+
+    /// How many assets there are.
+    pub(crate) fn len(&self) -> usize {
+        self.instruments.list.len()
+    }
+
+    /// Where an asset is in the list.
+    pub(crate) fn place(&self, symbol: Symbol) -> Option<u32> {
+        self.index(symbol).ok().and_then(|index| u32::try_from(index).ok())
+    }
+
+    /// The generation that has changed the asset at a place last; 0 if it has no price yet.
+    pub(crate) fn changed(&self, place: u32) -> u64 {
+        self.changed.get(place as usize).copied().unwrap_or(0)
+    }
+
+    /// The data of the answer to `getAssetValueCurrent` for the asset at a place.
+    pub(crate) fn value_at(&self, place: u32) -> Option<&[u8]> {
+        self.values.get(place as usize)?.0.get(HEADER..)
     }
 
     /// The answer to `getAssetInfo`.

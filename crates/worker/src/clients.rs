@@ -3,7 +3,7 @@
 //!
 //! A connection lives on one thread. Each thread has a [`Hub`], which starts connections, brings
 //! them the master's answers and ends them. `connection` moves bytes, `judge` decides whether a
-//! message is listened to, `serve` answers it, `outbox` holds what waits to be written and
+//! message is listened to, `serve` answers it, `subscription` says what comes unasked, `outbox` holds what waits to be written and
 //! `writing` what is on its way; `allowance` bounds how fast a client may ask.
 
 mod allowance;
@@ -11,10 +11,11 @@ mod connection;
 mod judge;
 mod outbox;
 mod serve;
+mod subscription;
 mod writing;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -72,6 +73,8 @@ struct Hub {
     shared: Arc<Shared>,
     uplink: Arc<Uplink>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    /// Those that want to hear of new prices.
+    subscribed: RefCell<BTreeSet<u64>>,
     next: Cell<u64>,
     /// Bytes that wait for one of these clients alone.
     own_memory: Cell<usize>,
@@ -97,7 +100,10 @@ pub(crate) async fn run(
     let mut refused = shared.refused.subscribe();
     let turns = Semaphore::new(1);
     let courtesy = Courtesy::default();
-    let hub = Hub { thread, shared, uplink, connections, next, own_memory, turns, courtesy };
+    let subscribed = RefCell::default();
+    let mut prices = shared.priced.subscribe();
+    let hub =
+        Hub { thread, shared, uplink, connections, subscribed, next, own_memory, turns, courtesy };
     let hub = Rc::new(hub);
     let mut tasks = JoinSet::new();
     let mut stopping = false;
@@ -133,6 +139,8 @@ pub(crate) async fn run(
                     hub.end_all(Reason::Unavailable, Instant::now() + hub.shared.config.drain);
                 }
             }
+            // As with `refused`.
+            Ok(()) = prices.changed() => hub.tell_prices(),
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
                 if let Err(error) = ended {
                     warn!(%error, "a connection ended in a fault of the worker");
@@ -204,6 +212,25 @@ impl Hub {
         count
     }
 
+    fn note_subscribed(&self, connection: u64, is_subscribed: bool) {
+        let mut subscribed = self.subscribed.borrow_mut();
+        if is_subscribed {
+            subscribed.insert(connection);
+        } else {
+            subscribed.remove(&connection);
+        }
+    }
+
+    /// There are new prices: wakes those that want to hear of them.
+    fn tell_prices(&self) {
+        let connections = self.connections.borrow();
+        for id in self.subscribed.borrow().iter() {
+            if let Some(connection) = connections.get(id) {
+                connection.wake();
+            }
+        }
+    }
+
     /// Says goodbye to all clients; what is not answered at `deadline` will not be.
     fn end_all(&self, reason: Reason, deadline: Instant) {
         for connection in self.connections.borrow().values() {
@@ -261,6 +288,7 @@ struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
+        self.hub.subscribed.borrow_mut().remove(&self.id);
         let connection = self.hub.connections.borrow_mut().remove(&self.id);
         // Its attachments end here, outside the borrow.
         drop(connection);

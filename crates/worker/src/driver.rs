@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     /// What the master said when it accepted this worker last.
     pub(crate) welcome: ArcSwapOption<LinkWelcome>,
     pub(crate) prices: ArcSwapOption<Prices>,
+    /// Says each time that these are new.
+    pub(crate) priced: watch::Sender<()>,
     pub(crate) history: History,
     /// The data of the last `workerList`.
     pub(crate) worker_list: ArcSwap<Vec<u8>>,
@@ -141,6 +143,7 @@ impl Worker {
             clock: clock.clone(),
             welcome: ArcSwapOption::empty(),
             prices: ArcSwapOption::empty(),
+            priced: watch::Sender::new(()),
             worker_list: ArcSwap::from_pointee(WorkerList { workers: Vec::new() }.to_bytes()),
             sessions: Arc::new(Sessions::new()),
             ready: ready_sender,

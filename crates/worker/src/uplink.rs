@@ -11,6 +11,7 @@
 mod attempts;
 pub(crate) mod exchange;
 mod orders;
+mod streams;
 
 use std::io;
 use std::net::SocketAddr;
@@ -99,6 +100,8 @@ pub(crate) enum Step {
     First,
     /// The outcome, after the first.
     Outcome,
+    /// What comes of a subscription, any number of times after its answer.
+    Push,
 }
 
 impl std::fmt::Debug for Ask {

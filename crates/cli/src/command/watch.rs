@@ -1,27 +1,19 @@
 //! `watch`: the prices of some assets, as they change.
 //!
-//! Every interval of the server all symbols are asked at once. An update is a price that is new:
-//! another value, or another time.
+//! The server pushes them. An update is a price that is new: another value, or another time.
 
-use std::collections::HashMap;
-use std::time::Duration;
-
-use tokio::time::{MissedTickBehavior, interval};
+use std::collections::BTreeMap;
 
 use papertrader_client::Client;
 use papertrader_core::names::Symbol;
 use papertrader_protocol::data::AssetValue;
 
-use super::market::all;
 use super::{Context, symbol};
 use crate::error::CliError;
 use crate::output::json;
 use crate::output::money::{change, percent, price};
 use crate::output::table::Tone;
 use crate::output::time::Nanos;
-
-/// Never more often than this, whatever the server's interval is.
-const SHORTEST: Duration = Duration::from_millis(200);
 
 pub(super) async fn watch(
     context: &Context<'_>,
@@ -46,52 +38,52 @@ async fn follow(
     count: Option<u64>,
 ) -> Result<(), CliError> {
     let output = context.output;
-    let nanos = u64::try_from(client.welcome().interval).unwrap_or(0);
-    let mut ticks = interval(Duration::from_nanos(nanos).max(SHORTEST));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let in_place = output.terminal && !output.json;
-    let mut seen = Seen::default();
+    let mut prices = client.watch_prices(symbols).await?;
+    let mut board = Board::default();
     let mut left = count.unwrap_or(u64::MAX);
-    let mut drawn = false;
+    let mut drawn = 0;
     while left > 0 {
-        ticks.tick().await;
-        let ask = |client: Client, symbol| async move { client.asset_value(symbol).await };
-        let values = all(client, symbols, ask).await?;
-        let news = seen.news(&values, left);
+        let news = board.news(prices.next().await?, left);
         left -= news.len() as u64;
         if in_place {
+            let values = board.in_order(symbols);
             let lines: String =
                 values.iter().map(|value| line(value, output.colour) + "\x1b[K\n").collect();
             // Back to the first line of the last drawing.
-            let up = if drawn { format!("\x1b[{}A", values.len()) } else { String::new() };
+            let up = if drawn > 0 { format!("\x1b[{drawn}A") } else { String::new() };
+            drawn = values.len();
             output.write(&(up + &lines))?;
-            drawn = true;
             continue;
         }
         for value in news {
             if output.json {
-                output.object(&json::Watched::from(value))?;
+                output.object(&json::Watched::from(&value))?;
             } else {
-                output.text(&line(value, output.colour))?;
+                output.text(&line(&value, output.colour))?;
             }
         }
     }
     Ok(())
 }
 
-/// The last price of each symbol.
+/// The last value of each asset.
 #[derive(Default)]
-struct Seen(HashMap<Symbol, (i64, i64)>);
+struct Board(BTreeMap<Symbol, AssetValue>);
 
-impl Seen {
-    /// Those that are new, at most so many.
-    fn news<'a>(&mut self, values: &'a [AssetValue], most: u64) -> Vec<&'a AssetValue> {
-        let is_new = |value: &&AssetValue| {
-            let now = (value.price.raw(), value.time.0);
-            self.0.insert(value.symbol, now) != Some(now)
+impl Board {
+    /// Takes values, and returns those that are new, at most so many.
+    fn news(&mut self, values: Vec<AssetValue>, most: u64) -> Vec<AssetValue> {
+        let is_new = |value: &AssetValue| {
+            let before = self.0.insert(value.symbol, value.clone());
+            before.is_none_or(|before| (before.price, before.time) != (value.price, value.time))
         };
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        values.iter().filter(is_new).take(most).collect()
+        values.into_iter().filter(is_new).take(most).collect()
+    }
+
+    fn in_order(&self, symbols: &[Symbol]) -> Vec<&AssetValue> {
+        symbols.iter().filter_map(|symbol| self.0.get(symbol)).collect()
     }
 }
 
@@ -128,14 +120,14 @@ mod tests {
 
     #[test]
     fn only_what_is_new_is_an_update() {
-        let mut seen = Seen::default();
+        let mut board = Board::default();
         let first = [value("A", "11", 1), value("B", "9", 1)];
-        assert_eq!(seen.news(&first, 9).len(), 2);
-        assert_eq!(seen.news(&first, 9).len(), 0);
+        assert_eq!(board.news(first.to_vec(), 9).len(), 2);
+        assert_eq!(board.news(first.to_vec(), 9).len(), 0);
         let next = [value("A", "11", 2), value("B", "9", 1)];
-        assert_eq!(seen.news(&next, 9), [&next[0]]);
+        assert_eq!(board.news(next.to_vec(), 9), [next[0].clone()]);
         let last = [value("A", "12", 3), value("B", "8", 3)];
-        assert_eq!(seen.news(&last, 1), [&last[0]]);
+        assert_eq!(board.news(last.to_vec(), 1), [last[0].clone()]);
         assert!(line(&last[1], false).starts_with("B                8.00   -20.00%  market time"));
     }
 }

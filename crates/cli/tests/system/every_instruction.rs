@@ -9,8 +9,8 @@ use papertrader_core::books::Rules;
 use papertrader_core::time::DAY;
 use papertrader_master::Config;
 use papertrader_protocol::data::{
-    AssetInfo, AssetList, AssetValue, Bars, History, OrderLine, Orders, Portfolio, Prediction,
-    UserInfo,
+    AssetInfo, AssetList, AssetValue, AssetValues, Bars, History, OrderEvent, OrderLine,
+    OrderStatus, Orders, Portfolio, Prediction, UserInfo,
 };
 use papertrader_protocol::instruction::{MessageType, State, States};
 use papertrader_protocol::returns::Return;
@@ -53,6 +53,8 @@ fn good(instruction: Instruction) -> Vec<String> {
         I::GetUserInfo | I::GetUserPortfolio | I::GetUserTransactionHistory | I::GetUserOrders => {
             &["alice"]
         }
+        I::SubscribeAssets | I::UnsubscribeAssets => &["AAPL"],
+        I::SubscribeOrders => &["0"],
         I::Hello => &["1"],
         I::Ping => &["some text"],
         I::Goodbye => &["done"],
@@ -122,6 +124,13 @@ impl Pair {
     fn heard(&self) -> BTreeSet<u16> {
         self.command.heard.union(&self.data.heard).copied().collect()
     }
+}
+
+/// What comes next of a subscription.
+async fn pushed<T: Wire>(peer: &mut Peer, request: u64, instruction: Instruction) -> T {
+    let message = peer.message(request).await;
+    assert_eq!(message.instruction, instruction, "{:?}", message.said);
+    T::from_bytes(&message.data).unwrap()
 }
 
 #[tokio::test]
@@ -207,6 +216,28 @@ async fn every_instruction_succeeds_in_its_state() {
     pair.command.refusal(cancelled, I::PurchaseAsset, Reason::OrderCancelled).await;
     did(I::CancelOrder);
 
+    // Streams, in both states: what there is at first, and what happens.
+    let prices = pair.command.send(I::SubscribeAssets, &["AAPL IBM"]).await;
+    assert_eq!(pair.command.answer(prices).await, Return::Subscribed("2".into()));
+    let values: AssetValues = pushed(&mut pair.command, prices, I::AssetValues).await;
+    let symbols: Vec<&str> = values.values.iter().map(|value| value.symbol.as_str()).collect();
+    assert_eq!(symbols, ["AAPL", "IBM"]);
+    did(I::SubscribeAssets);
+    let left = pair.command.ask(I::UnsubscribeAssets, &["IBM AAPL"]).await;
+    assert_eq!(left, Return::Subscribed("0".into()));
+    did(I::UnsubscribeAssets);
+    let orders = pair.data.send(I::SubscribeOrders, &["0"]).await;
+    let from = pair.data.answer(orders).await;
+    assert!(matches!(from, Return::Subscribed(_)), "{from:?}");
+    let (placed, _) = pair.command.place(I::PurchaseAsset, "IBM", "1", "followed").await;
+    let event: OrderEvent = pushed(&mut pair.data, orders, I::OrderEvent).await;
+    assert_eq!((event.number, event.order.client_order_id.as_str()), (1, "followed"));
+    pair.command.ask(I::CancelOrder, &["followed"]).await;
+    pair.command.refusal(placed, I::PurchaseAsset, Reason::OrderCancelled).await;
+    let event: OrderEvent = pushed(&mut pair.data, orders, I::OrderEvent).await;
+    assert_eq!((event.number, event.order.status), (2, OrderStatus::Cancelled));
+    did(I::SubscribeOrders);
+
     // Data.
     let data = &mut pair.data;
     let info: AssetInfo = data.data(I::GetAssetInfo, &["AAPL"]).await;
@@ -251,12 +282,12 @@ async fn every_instruction_succeeds_in_its_state() {
     assert_eq!(other.private, None);
     did(I::GetUserPortfolio);
     let own: History = data.data(I::GetUserTransactionHistory, &["alice"]).await;
-    assert_eq!(own.private.unwrap().lines.len(), 4);
+    assert_eq!(own.private.unwrap().lines.len(), 5);
     let other: History = data.data(I::GetUserTransactionHistory, &["bob"]).await;
     assert_eq!(other.private, None);
     did(I::GetUserTransactionHistory);
     let own: Orders = data.data(I::GetUserOrders, &["alice"]).await;
-    assert_eq!(own.orders.len(), 3);
+    assert_eq!(own.orders.len(), 4);
     let other: Orders = data.data(I::GetUserOrders, &["bob"]).await;
     assert!(other.orders.is_empty());
     did(I::GetUserOrders);
@@ -385,6 +416,7 @@ async fn every_instruction_has_its_own_refusals() {
     let email_322 = format!("{}@example.org", "e".repeat(310));
     let id_129 = "i".repeat(129);
     let symbol_24 = "S".repeat(24);
+    let many = vec!["A"; 501].join(" ");
     #[rustfmt::skip]
     let rows: &[(Instruction, &[&str], Reason)] = &[
         (I::Login, &["nobody", &hash, "false"], Reason::BadCredentials),
@@ -457,6 +489,15 @@ async fn every_instruction_has_its_own_refusals() {
         (I::GetUserTransactionHistory, &[""], Reason::BadUserName),
         (I::GetUserOrders, &["nobody"], Reason::UnknownUser),
         (I::GetUserOrders, &["a/b"], Reason::BadUserName),
+        (I::SubscribeAssets, &["AAPL none"], Reason::BadSymbol),
+        (I::SubscribeAssets, &["AAPL  FB"], Reason::BadSymbol),
+        (I::SubscribeAssets, &["AAPL NONE"], Reason::UnknownAsset),
+        (I::SubscribeAssets, &[&many], Reason::BadArguments),
+        (I::UnsubscribeAssets, &["* AAPL"], Reason::BadSymbol),
+        (I::UnsubscribeAssets, &[&many], Reason::BadArguments),
+        (I::SubscribeOrders, &["1"], Reason::BadCursor),
+        (I::SubscribeOrders, &["1.-2.3"], Reason::BadCursor),
+        (I::SubscribeOrders, &["1.2.3.4"], Reason::BadCursor),
         (I::GetOrder, &["none"], Reason::OrderNotFound),
         (I::GetOrder, &["marked"], Reason::OrderCancelled),
         (I::GetOrder, &[&id_129], Reason::BadClientOrderId),

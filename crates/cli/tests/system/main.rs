@@ -14,3 +14,4 @@ mod idempotency;
 mod no_future;
 mod peer;
 mod scene;
+mod streams;

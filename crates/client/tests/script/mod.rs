@@ -218,6 +218,14 @@ impl Peer {
         self.raw(&bytes).await;
     }
 
+    /// What comes of a subscription.
+    pub(crate) async fn push(&mut self, to: &Asked, instruction: Instruction, data: &impl Wire) {
+        let mut bytes = Vec::new();
+        let header = Header::new(MessageType::Control, instruction as u16, to.number);
+        header.encode(&data.to_bytes(), &mut bytes);
+        self.raw(&bytes).await;
+    }
+
     pub(crate) async fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
         self.stream.flush().await.unwrap();

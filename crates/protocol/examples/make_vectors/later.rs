@@ -14,6 +14,53 @@ pub(super) fn later(v: &mut Vectors) {
     proof(v);
     pings(v);
     refusals(v);
+    streams(v);
+}
+
+fn streams(v: &mut Vectors) {
+    v.text("subscribeAssets", I::SubscribeAssets, &["AAPL BTC/USD"]);
+    v.text("subscribeAssets: all", I::SubscribeAssets, &["*"]);
+    v.text("unsubscribeAssets", I::UnsubscribeAssets, &["AAPL"]);
+    v.text("subscribed: assets", I::Subscribed, &["2"]);
+    v.text("subscribeOrders: from now on", I::SubscribeOrders, &["0"]);
+    v.text("subscribeOrders", I::SubscribeOrders, &["12.1330000000000000000.9"]);
+    v.text("subscribed: orders", I::Subscribed, &["12.1330000000000000000.9"]);
+    failure(v, I::SubscribeFail, Reason::BadCursor);
+    let value = AssetValue {
+        symbol: "AAPL".parse().expect("a symbol"),
+        price: "647.1".parse().expect("a price"),
+        time: MARKET,
+        previous_close: None,
+        snapshot: 77,
+        market: MARKET,
+    };
+    v.data("assetValues", I::AssetValues, false, &AssetValues { values: vec![value] });
+    v.data("assetValues: none", I::AssetValues, false, &AssetValues { values: vec![] });
+    let order = OrderLine {
+        order: 12,
+        client_order_id: "my-order".into(),
+        side: Side::Buy,
+        symbol: "AAPL".parse().expect("a symbol"),
+        quantity: "1.5".parse().expect("a quantity"),
+        hold: "680.19".parse().expect("an amount"),
+        status: OrderStatus::Queued,
+        reason: String::new(),
+        fill: None,
+        received: WALL,
+        received_market: MARKET,
+        decided: None,
+        decided_market: None,
+    };
+    let cursor = OrderCursor { order: 12, decided: WALL, open: 9 };
+    let event = OrderEvent { number: 1, cursor, order };
+    v.data("orderEvent", I::OrderEvent, false, &event);
+    v.text("streamEnded", I::StreamEnded, &[]);
+    let cursor = OrderCursor { order: u64::MAX, decided: WallTime(i64::MIN), open: 0 };
+    v.content("OrderCursor at the edges", &cursor);
+    v.refused_request("no symbol", I::SubscribeAssets, 1, b"", Reason::BadSymbol);
+    v.refused_request("a star among symbols", I::SubscribeAssets, 1, b"AAPL *", Reason::BadSymbol);
+    v.refused_request("a cursor with a sign", I::SubscribeOrders, 1, b"+1.2.3", Reason::BadCursor);
+    v.refused_request("a cursor of two", I::SubscribeOrders, 1, b"1.2", Reason::BadCursor);
 }
 
 fn accounts(v: &mut Vectors) {

@@ -205,6 +205,9 @@ json_structs! {
         decided_market "decidedMarket",
     }
     Orders { name "name", more "more", orders "orders", }
+    AssetValues { values "values", }
+    OrderCursor { order "order", decided "decided", open "open", }
+    OrderEvent { number "number", cursor "cursor", order "order", }
     WorkerLine {
         name "name", address "address", web "web", fingerprint "fingerprint", load "load",
     }
@@ -278,6 +281,7 @@ data_types! {
     AssetInfo AssetValue Bars AssetList Prediction UserInfo Portfolio History Orders OrderLine
     WorkerList LinkHello LinkWelcome SnapshotPush SessionPresence SessionEnded WorkerStatus
     LinkOpen LinkChallenge LinkProof LinkStatement LinkPing LinkPong
+    AssetValues OrderCursor OrderEvent
 }
 
 /// All frames of some bytes, which must be whole.

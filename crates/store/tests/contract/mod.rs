@@ -17,7 +17,7 @@ use papertrader_core::order::{OrderRecord, OrderState, Side};
 use papertrader_core::time::{MarketTime, SECOND, WallTime};
 use papertrader_store::{
     BarRow, Batch, Boot, Change, CommitError, Found, HistoryRow, NewAccount, Pace, PassHash,
-    Profile, SessionKey, Store, WorkerRow,
+    Profile, SessionKey, Since, Store, WorkerRow,
 };
 use std::sync::Arc;
 use trading::Trading;
@@ -52,6 +52,7 @@ macro_rules! contract_tests {
             a_refused_order_closes_no_other,
             a_reader_gives_histories_newest_first,
             a_reader_gives_open_orders_before_others,
+            a_reader_gives_what_was_placed_or_decided_since,
             a_reader_gives_bars_in_order_of_time,
             a_reader_sees_what_was_committed_before_the_call,
             a_new_connection_sees_the_same,
@@ -615,6 +616,43 @@ pub(crate) fn a_reader_gives_open_orders_before_others(backend: &dyn Backend) {
         }
     }
     assert!(with_open > 1);
+}
+
+pub(crate) fn a_reader_gives_what_was_placed_or_decided_since(backend: &dyn Backend) {
+    let mut store = backend.open("one");
+    let trading = trade(&mut *store, 19, 200);
+    let mut reader = store.reader().unwrap();
+    let records: Vec<&OrderRecord> = trading.records.values().collect();
+    let walls: Vec<WallTime> =
+        records.iter().filter_map(|it| it.decided.map(|at| at.wall)).collect();
+    let mut decided_later = 0;
+    for (account, _) in trading.books.accounts() {
+        let own = || records.iter().filter(|it| it.order.request.account == account);
+        for step in 0..12 {
+            let placed = OrderId(records.len() as u64 * step / 12);
+            let decided = walls[walls.len() * step as usize / 12];
+            // As it was then, and as it is if nothing of it is known.
+            let was_open = own().find(|it| it.decided.is_none_or(|at| at.wall > decided));
+            let open = was_open.map_or(OrderId(placed.0 + 1), |it| it.order.id);
+            for open in [OrderId(0), open] {
+                let since = Since { placed, decided, open };
+                let is_missed = |it: &&&OrderRecord| {
+                    let is_later = it.decided.is_some_and(|at| at.wall > decided);
+                    it.order.id > placed || (it.order.id >= open && is_later)
+                };
+                let expected: Vec<OrderRecord> =
+                    own().filter(is_missed).map(|it| (*it).clone()).collect();
+                let found = reader.orders_since(account, &since, usize::MAX).unwrap();
+                assert_eq!(found, expected, "{since:?}");
+                decided_later += expected.iter().filter(|it| it.order.id <= placed).count();
+                let few = expected.len() / 2;
+                let found = reader.orders_since(account, &since, few).unwrap();
+                assert_eq!(found.len(), few);
+                assert!(found.iter().all(|it| expected.contains(it)));
+            }
+        }
+    }
+    assert!(decided_later > 100, "{decided_later}");
 }
 
 pub(crate) fn a_reader_gives_bars_in_order_of_time(backend: &dyn Backend) {

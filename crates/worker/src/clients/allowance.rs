@@ -57,9 +57,14 @@ impl Allowance {
         self.left == 0 && self.cost > 0
     }
 
-    /// One request is made.
-    pub(super) fn spend(&mut self) {
-        self.left = self.left.saturating_sub(1);
+    /// How many requests may be made at once.
+    pub(super) fn left(&self) -> usize {
+        if self.cost == 0 { usize::MAX } else { self.left as usize }
+    }
+
+    /// Requests are made.
+    pub(super) fn spend(&mut self, requests: usize) {
+        self.left = self.left.saturating_sub(u32::try_from(requests).unwrap_or(u32::MAX));
     }
 
     /// When an empty one is worth looking at again.
@@ -81,7 +86,7 @@ mod tests {
             allowance.refill(at(millis));
             let mut spent = 0;
             while !allowance.is_empty() {
-                allowance.spend();
+                allowance.spend(1);
                 spent += 1;
             }
             (spent, allowance.next())
@@ -98,7 +103,7 @@ mod tests {
     fn less_than_one_is_not_lost() {
         let start = Instant::now();
         let mut allowance = Allowance::new(1, start);
-        allowance.spend();
+        allowance.spend(1);
         for millis in (100..1_000).step_by(100) {
             allowance.refill(start + Duration::from_millis(millis));
             assert!(allowance.is_empty());
@@ -112,7 +117,7 @@ mod tests {
     fn without_a_limit_it_is_never_empty() {
         let mut allowance = Allowance::new(0, Instant::now());
         for _ in 0..3 {
-            allowance.spend();
+            allowance.spend(1);
             allowance.refill(Instant::now());
             assert!(!allowance.is_empty());
         }

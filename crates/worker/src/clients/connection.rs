@@ -34,6 +34,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::allowance::Allowance;
 use super::outbox::Outbox;
+use super::subscription::{Subscription, Told};
 use super::writing::Writing;
 use super::{Hub, OwnMemory, serve};
 use crate::auth::Attachment;
@@ -49,6 +50,8 @@ const TURN: usize = 8 * 1024;
 /// After so many messages of one client the others get their turn: what one read brought may be five
 /// times as many.
 const MESSAGES: usize = 64;
+/// So many quotes are answered before it is looked at again how much waits to be written.
+const QUOTES: usize = 32;
 /// How long the client's end of a closed connection is awaited, so that the last words arrive.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
@@ -92,6 +95,8 @@ pub(super) struct Inner {
     /// The sessions that it uses, the last one used last.
     pub(super) sessions: Vec<Attachment>,
     pub(super) transfers: Transfers,
+    /// What it hears of prices, if it wants to.
+    pub(super) subscription: Option<Box<Subscription>>,
 }
 
 /// Data transfers under way, and the answers to `switchState` that wait for them.
@@ -145,6 +150,7 @@ impl Connection {
             outcomes: 0,
             sessions: Vec::new(),
             transfers: Transfers::default(),
+            subscription: None,
         };
         Connection {
             id,
@@ -276,6 +282,7 @@ where
         throttled: None,
         frame_deadline: None,
         client_closed: false,
+        is_telling: false,
         timer: None,
     };
     if line.serve().await.is_err() {
@@ -331,6 +338,8 @@ struct Line<'a, S> {
     throttled: Option<Instant>,
     frame_deadline: Option<Instant>,
     client_closed: bool,
+    /// There is more to tell of prices than there was room for.
+    is_telling: bool,
     /// Most connections never need one.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -360,16 +369,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
                     break;
                 }
                 if messages == MESSAGES && self.inbox.has_partial() {
+                    // A session may come to its end meanwhile.
+                    moment = None;
                     turn = hub.another_turn(turn).await;
-                    // A session may have come to its end meanwhile, and waiting for a turn takes
-                    // time, which is not the client's.
-                    (moment, messages, now) = (None, 0, Instant::now());
+                    // Waiting for a turn takes time, which is not the client's.
+                    (messages, now) = (0, Instant::now());
+                }
+                if !self.inbox.has_partial() {
+                    break;
+                }
+                let moment = moment.get_or_insert_with(|| serve::Moment::now(hub, now));
+                let most = self.allowance.left().min(MESSAGES - messages).min(QUOTES);
+                let (quotes, bytes) = serve::quotes(connection, self.inbox.bytes(), most, moment);
+                if quotes > 0 {
+                    self.frame_deadline = None;
+                    self.allowance.spend(quotes);
+                    self.inbox.consume(bytes);
+                    messages += quotes;
+                    continue;
                 }
                 match self.inbox.frame() {
                     Ok(Some(frame)) => {
                         self.frame_deadline = None;
-                        self.allowance.spend();
-                        let moment = moment.get_or_insert_with(|| serve::Moment::now(hub, now));
+                        self.allowance.spend(1);
                         serve::handle(hub, connection, &frame, moment);
                         messages += 1;
                     }
@@ -384,6 +406,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
                 self.frame_deadline = None;
             } else if self.frame_deadline.is_none() {
                 self.frame_deadline = Some(now + config.frame_timeout);
+            }
+            if connection.is_open() {
+                self.tell_prices();
             }
             self.writing.refill(&mut connection.inner.borrow_mut().out);
             if !self.writing.is_busy() && connection.is_finished() {
@@ -408,6 +433,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
         }
     }
 
+    /// Tells what the client wants to hear of prices, as far as there is room.
+    fn tell_prices(&mut self) {
+        let mut inner = self.connection.inner.borrow_mut();
+        let Inner { subscription, out, sessions, .. } = &mut *inner;
+        self.is_telling = false;
+        let Some(subscribed) = subscription else { return };
+        let shared = &self.hub.shared;
+        let left = self.writing.left();
+        let has_room = |out: &Outbox| left + out.bytes() < PAUSE;
+        let prices = shared.prices.load();
+        let Some(prices) = prices.as_ref() else { return };
+        let told = subscribed.tell(prices, sessions, shared.clock.now(), out, has_room);
+        self.is_telling = told == Told::Some;
+        if told == Told::Ended {
+            *subscription = None;
+            self.hub.subscribed.borrow_mut().remove(&self.connection.id);
+        }
+    }
+
     /// Writes what can be written and, if it `reads`, takes what has arrived; waits if that is nothing.
     fn poll(&mut self, context: &mut Context<'_>, reads: bool) -> Poll<Event> {
         let (connection, patience) = (self.connection, self.hub.shared.config.write_timeout);
@@ -420,6 +464,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
             }
             self.set_own();
             let is_quiet = reads
+                && !self.is_telling
                 && moved < TURN
                 && !self.writing.is_busy()
                 && connection.inner.borrow().out.bytes() == 0;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arc_swap::Guard;
 use papertrader_core::time::WallTime;
-use papertrader_protocol::frame::Header;
+use papertrader_protocol::frame::{Header, glance};
 use papertrader_protocol::instruction::{Instruction, MessageType, State};
+use papertrader_protocol::request::Symbols;
 use papertrader_protocol::returns::{Return, Welcome};
 use papertrader_protocol::{Failure, Frame, Reason, Request, SessionId, frame, transfer};
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::Hub;
 use super::connection::{Connection, Inner};
 use super::judge::judge;
+use super::subscription::Subscription;
 use crate::cache::Prices;
 use crate::cache::history::{Answer, Question};
 use crate::uplink::{Ask, Content, Delivery, Route, Step};
@@ -37,9 +39,6 @@ impl Moment {
 pub(super) fn handle(hub: &Hub, connection: &Connection, frame: &Frame<'_>, now: &Moment) {
     let mut inner = connection.inner.borrow_mut();
     let inner = &mut *inner;
-    if quote(connection, inner, frame, now).is_some() {
-        return;
-    }
     let request = frame.header.request;
     let state = inner.state;
     let judged = judge(frame, state, |session| use_session(hub, connection, inner, session, now));
@@ -56,31 +55,36 @@ pub(super) fn handle(hub: &Hub, connection: &Connection, frame: &Frame<'_>, now:
     }
 }
 
-/// Answers what is asked most often, the price of an asset under the session that the connection used
-/// last, if nothing is wrong with it. Everything else, and every refusal, is [`judge`]'s.
-fn quote(
+/// Answers what is asked most often, the prices of assets under the session that the connection used
+/// last, at most `most` of them at the start of `bytes`, while nothing is wrong. How many there were,
+/// and their bytes. Everything else, and every refusal, is [`handle`]'s.
+pub(super) fn quotes(
     connection: &Connection,
-    inner: &mut Inner,
-    frame: &Frame<'_>,
+    bytes: &[u8],
+    most: usize,
     now: &Moment,
-) -> Option<()> {
-    let header = &frame.header;
-    let is_quote = header.instruction == Instruction::GetAssetValueCurrent as u16
-        && header.message_type == MessageType::DataTransfer
-        && (header.argument_count, header.max) == (1, 1)
-        && header.link.is_none()
-        && inner.state == State::DataTransfer;
-    if !is_quote {
-        return None;
+) -> (usize, usize) {
+    let mut inner = connection.inner.borrow_mut();
+    let Inner { state: State::DataTransfer, out, sessions, .. } = &mut *inner else {
+        return (0, 0);
+    };
+    let (Some(used), Some(prices)) = (sessions.last(), now.prices.as_ref()) else { return (0, 0) };
+    let (session, instruction) = (used.session(), Instruction::GetAssetValueCurrent);
+    let (mut count, mut rest) = (0, bytes);
+    while count < most
+        && let Some(asked) = glance(rest, MessageType::DataTransfer, instruction as u16, 1)
+        && session.id() == asked.session
+        && session.check(now.wall).is_ok()
+        && let Some(answer) = prices.value_of(asked.data)
+    {
+        out.put(|out| answer.put(asked.request, out));
+        rest = rest.get(asked.used..).unwrap_or_default();
+        count += 1;
     }
-    let session = inner.sessions.last()?.session();
-    if session.id() != header.session || session.check(now.wall).is_err() {
-        return None;
+    if count > 0 {
+        connection.note_use(now.instant);
     }
-    let answer = now.prices.as_ref()?.value_of(frame.data)?;
-    connection.note_use(now.instant);
-    inner.out.put(|out| answer.put(header.request, out));
-    Some(())
+    (count, bytes.len() - rest.len())
 }
 
 /// Verifies a session, and notes that this connection uses it.
@@ -182,6 +186,17 @@ fn serve(
             }
             None => inner.fail(request, instruction.failure(), Reason::Unavailable.into()),
         },
+        Request::SubscribeAssets(symbols) => {
+            match shared.prices.load().as_ref() {
+                Some(prices) => inner.subscribe(prices, request, frame.header.session, symbols),
+                None => inner.fail(request, instruction.failure(), Reason::Unavailable.into()),
+            }
+            hub.note_subscribed(connection.id, inner.subscription.is_some());
+        }
+        Request::UnsubscribeAssets(symbols) => {
+            inner.unsubscribe(shared.prices.load().as_ref(), request, symbols);
+            hub.note_subscribed(connection.id, inner.subscription.is_some());
+        }
         Request::Bars(..) | Request::Predicted(..) => {
             let question = Question::of(&asked);
             match question.map_or(Ok(None), |question| from_history(hub, &question)) {
@@ -199,6 +214,7 @@ fn serve(
         | Request::PurchaseAsset(_)
         | Request::SellAsset(_)
         | Request::CancelOrder(_)
+        | Request::SubscribeOrders(_)
         | Request::UserInfo(_)
         | Request::Portfolio(_)
         | Request::History(_)
@@ -272,6 +288,7 @@ pub(super) fn deliver(hub: &Hub, connection: &Connection, delivery: Delivery) {
             inner.outcomes += 1;
         }
         Step::Outcome => inner.outcomes = inner.outcomes.saturating_sub(1),
+        Step::Push => {}
     }
     match content {
         Content::Return { instruction, arguments, data } => {
@@ -310,6 +327,32 @@ impl Inner {
     fn fail(&mut self, request: u64, instruction: Instruction, failure: Failure) {
         let refusal = Return::Failed(instruction, failure);
         self.out.put(|out| refusal.put(request, out));
+    }
+
+    /// Adds assets to those that the connection hears of, if all of them exist.
+    fn subscribe(&mut self, prices: &Prices, request: u64, session: SessionId, symbols: Symbols) {
+        if let Symbols::These(symbols) = &symbols
+            && symbols.iter().any(|symbol| !prices.knows(*symbol))
+        {
+            return self.fail(request, Instruction::SubscribeFail, Reason::UnknownAsset.into());
+        }
+        let subscription = self.subscription.get_or_insert_with(|| Box::new(Subscription::new()));
+        subscription.add(request, session, symbols);
+        let answer = Return::Subscribed(subscription.count(prices).to_string());
+        self.out.put(|out| answer.put(request, out));
+    }
+
+    fn unsubscribe(&mut self, prices: Option<&Arc<Prices>>, request: u64, symbols: Symbols) {
+        let mut left = 0;
+        if let Some(subscription) = &mut self.subscription {
+            subscription.remove(symbols);
+            left = prices.map_or(0, |prices| subscription.count(prices));
+            if subscription.is_empty() {
+                self.subscription = None;
+            }
+        }
+        let answer = Return::Subscribed(left.to_string());
+        self.out.put(|out| answer.put(request, out));
     }
 
     fn put_answer(&mut self, request: u64, answer: &Answer) {

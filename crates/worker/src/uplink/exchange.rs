@@ -22,6 +22,7 @@ use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Reason, SessionId, args, transfer};
 
 use super::orders::{Judged, Orders, Verdict};
+use super::streams::Streams;
 use super::{Ask, Content, Delivery, LinkError, Route, Step};
 use crate::cache::Prices;
 use crate::cache::history::{Answer, Question};
@@ -76,6 +77,7 @@ pub(super) struct Exchange {
     /// By question and by the snapshot at which it was asked.
     questions: HashMap<(Question, u64), u64>,
     orders: Orders,
+    streams: Streams,
     gave_up: bool,
     /// The master has refused this worker since the last link that was up.
     refused: bool,
@@ -99,6 +101,7 @@ impl Exchange {
             pending: HashMap::new(),
             questions: HashMap::new(),
             orders: Orders::default(),
+            streams: Streams::default(),
             gave_up: false,
             refused: false,
             clock_offset: 0,
@@ -165,6 +168,10 @@ impl Exchange {
         for (_, pending) in std::mem::take(&mut self.pending) {
             self.drop_pending(pending);
         }
+        for stream in self.streams.take_unaccepted() {
+            let ask = stream.ask;
+            self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
+        }
         self.expire(now);
     }
 
@@ -226,6 +233,8 @@ impl Exchange {
             self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
         } else if let Some(question) = ask.question {
             self.take_question(ask, question);
+        } else if ask.instruction == Instruction::SubscribeOrders {
+            self.take_stream(ask);
         } else {
             let number = self.number();
             self.send(number, &ask, WallTime(0));
@@ -257,6 +266,25 @@ impl Exchange {
         if self.up {
             self.send_order(sequence);
         }
+    }
+
+    fn take_stream(&mut self, ask: Ask) {
+        let number = self.number();
+        self.send(number, &ask, WallTime(0));
+        if let Some((older, stream)) = self.streams.begin(number, ask) {
+            self.end_stream(older);
+            if !stream.is_accepted() {
+                let ask = stream.ask;
+                self.refuse(ask.route, ask.instruction, Step::Only, Reason::TooManyRequests);
+            }
+        }
+    }
+
+    /// Tells the master that nobody listens to a stream.
+    fn end_stream(&mut self, number: u64) {
+        let mut header = self.own_header(Instruction::StreamEnded);
+        header.request = number;
+        header.encode(&[], &mut self.output);
     }
 
     fn take_question(&mut self, ask: Ask, question: Question) {
@@ -314,6 +342,9 @@ impl Exchange {
             }
         }
         if self.up {
+            for number in self.streams.take_dead() {
+                self.end_stream(number);
+            }
             self.report();
         }
     }
@@ -429,6 +460,17 @@ impl Exchange {
         for sequence in self.orders.take_up() {
             self.send_order(sequence);
         }
+        let next = &mut self.next_number;
+        let number = || {
+            *next += 1;
+            *next - 1
+        };
+        for number in self.streams.renumber(number) {
+            if let Some(stream) = self.streams.get_mut(number) {
+                let header = client_header(&self.shared, number, &stream.ask, WallTime(0));
+                header.encode(&stream.ask.data, &mut self.output);
+            }
+        }
         self.report();
         Ok(())
     }
@@ -462,6 +504,7 @@ impl Exchange {
         };
         self.synchronised = true;
         self.shared.prices.store(Some(Arc::new(prices)));
+        self.shared.priced.send_replace(());
         self.shared.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
         Ok(())
     }
@@ -478,6 +521,9 @@ impl Exchange {
     fn answered(&mut self, instruction: Instruction, frame: &Frame<'_>) {
         let number = frame.header.request;
         if number < FIRST && self.order_answered(number, instruction, frame) {
+            return;
+        }
+        if self.stream_told(number, instruction, frame) {
             return;
         }
         match self.pending.get_mut(&number) {
@@ -605,6 +651,42 @@ impl Exchange {
             Verdict::Instead(step, reason) => self.refuse(route, asked, step, reason),
             Verdict::Forget => self.deliver(route, Step::Outcome, Content::Nothing),
             Verdict::Silent => {}
+        }
+        true
+    }
+
+    /// False if there is no such stream.
+    fn stream_told(&mut self, number: u64, instruction: Instruction, frame: &Frame<'_>) -> bool {
+        let Some(stream) = self.streams.get_mut(number) else { return false };
+        let (route, session) = (stream.ask.route.clone(), stream.ask.session);
+        match instruction {
+            Instruction::Subscribed => {
+                let cursor = std::str::from_utf8(frame.data).ok().and_then(|it| it.parse().ok());
+                match cursor.map(|cursor| stream.accept(cursor)) {
+                    Some(true) => self.deliver(route, Step::Only, as_it_came(instruction, frame)),
+                    Some(false) => {}
+                    None => error!("the master's subscribed is not as the protocol says"),
+                }
+            }
+            Instruction::OrderEvent if route.is_dead() => {
+                self.streams.remove(number);
+                self.end_stream(number);
+            }
+            Instruction::OrderEvent => {
+                let mut data: Box<[u8]> = frame.data.into();
+                if stream.number(&mut data) {
+                    let content = Content::Return { instruction, arguments: 0, data };
+                    self.deliver(route, Step::Push, content);
+                } else {
+                    error!("the master's orderEvent is not as the protocol says");
+                }
+            }
+            _ => {
+                let step = if stream.is_accepted() { Step::Push } else { Step::Only };
+                self.streams.remove(number);
+                self.forget_if_unknown(session, refusal(instruction, frame));
+                self.deliver(route, step, as_it_came(instruction, frame));
+            }
         }
         true
     }

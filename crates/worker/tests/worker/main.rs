@@ -13,6 +13,7 @@ mod limits;
 mod master;
 mod orders;
 mod sessions;
+mod streams;
 
 use std::time::Duration;
 
