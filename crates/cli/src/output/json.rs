@@ -504,6 +504,7 @@ struct Worker {
     address: String,
     web: Option<String>,
     fingerprint: Option<String>,
+    region: Option<String>,
     load: u32,
 }
 
@@ -514,6 +515,7 @@ impl From<&data::WorkerList> for Workers {
             address: line.address.clone(),
             web: not_empty(&line.web),
             fingerprint: not_empty(&line.fingerprint),
+            region: not_empty(&line.region),
             load: line.load,
         };
         Workers { workers: list.workers.iter().map(worker).collect() }

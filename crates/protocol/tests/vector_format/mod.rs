@@ -206,7 +206,8 @@ json_structs! {
     }
     Orders { name "name", more "more", orders "orders", }
     WorkerLine {
-        name "name", address "address", web "web", fingerprint "fingerprint", load "load",
+        name "name", address "address", web "web", fingerprint "fingerprint",
+        region "region", load "load",
     }
     WorkerList { workers "workers", }
     LinkOpen { worker "worker", nonce "nonce", }
@@ -221,7 +222,7 @@ json_structs! {
     LinkPong { sent "sent", clock "clock", }
     LinkHello {
         worker "worker", version "version", address "address", web "web",
-        fingerprint "fingerprint", clock "clock",
+        fingerprint "fingerprint", region "region", clock "clock",
     }
     LinkWelcome {
         deployment "deployment", name "name", clock "clock", interval "interval",
@@ -239,8 +240,8 @@ json_structs! {
     SessionPresence { session "session", present "present", }
     SessionEnded { session "session", }
     WorkerStatus {
-        started "started", clients "clients", sessions "sessions", orders "orders",
-        cache_bytes "cacheBytes", cache_limit "cacheLimit", cache_hits "cacheHits",
+        started "started", clients "clients", load "load", sessions "sessions",
+        orders "orders", cache_bytes "cacheBytes", cache_limit "cacheLimit", cache_hits "cacheHits",
         cache_misses "cacheMisses", outgoing_bytes "outgoingBytes",
         refused_connections "refusedConnections", cut_connections "cutConnections",
         throttled_requests "throttledRequests", round_trip "roundTrip",
