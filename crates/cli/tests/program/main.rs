@@ -12,6 +12,8 @@ mod capture;
 mod cli;
 mod crash;
 mod kill_loop;
+mod life;
+mod life_and_death;
 mod logs;
 mod place;
 #[path = "../../../store/tests/postgres/server.rs"]
