@@ -1,12 +1,13 @@
 //! `watch`: the prices of some assets, as they change.
 //!
 //! Every interval of the server all symbols are asked at once. An update is a price that is new:
-//! another value, or another time.
+//! another value, or another time. A worker whose master is away goes on giving the latest prices that
+//! it has: when none are new for some intervals, that is said, once.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use papertrader_client::Client;
 use papertrader_core::names::Symbol;
@@ -22,6 +23,8 @@ use crate::output::time::Nanos;
 
 /// Never more often than this, whatever the server's interval is.
 const SHORTEST: Duration = Duration::from_millis(200);
+/// When no new prices are worth a word: after so many intervals, and this long at least.
+const STILL: (u32, Duration) = (3, Duration::from_secs(3));
 
 pub(super) async fn watch(
     context: &Context<'_>,
@@ -47,10 +50,12 @@ async fn follow(
 ) -> Result<(), CliError> {
     let output = context.output;
     let nanos = u64::try_from(client.welcome().interval).unwrap_or(0);
-    let mut ticks = interval(Duration::from_nanos(nanos).max(SHORTEST));
+    let every = Duration::from_nanos(nanos).max(SHORTEST);
+    let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let in_place = output.terminal && !output.json;
     let mut seen = Seen::default();
+    let mut pulse = Pulse::new((every * STILL.0).max(STILL.1), Instant::now());
     let mut left = count.unwrap_or(u64::MAX);
     let mut drawn = false;
     while left > 0 {
@@ -66,17 +71,56 @@ async fn follow(
             let up = if drawn { format!("\x1b[{}A", values.len()) } else { String::new() };
             output.write(&(up + &lines))?;
             drawn = true;
-            continue;
-        }
-        for value in news {
-            if output.json {
-                output.object(&json::Watched::from(value))?;
-            } else {
-                output.text(&line(value, output.colour))?;
+        } else {
+            for value in news {
+                if output.json {
+                    output.object(&json::Watched::from(value))?;
+                } else {
+                    output.text(&line(value, output.colour))?;
+                }
             }
+        }
+        let snapshot = values.iter().map(|value| value.snapshot).max().unwrap_or(0);
+        if let Some(still) = pulse.beats(snapshot, Instant::now()) {
+            let text = match still {
+                true => {
+                    "no new prices come: the servers' master may be away, or the prices have ended; \
+                     these are the latest, and watching goes on"
+                }
+                false => "new prices come again",
+            };
+            if output.json {
+                output.object(&json::Still { still, snapshot, text })?;
+            }
+            output.notice(text);
+            // It stands below what was drawn: that is drawn anew below it.
+            drawn = false;
         }
     }
     Ok(())
+}
+
+/// Whether new snapshots come.
+struct Pulse {
+    patience: Duration,
+    snapshot: u64,
+    since: Instant,
+    still: bool,
+}
+
+impl Pulse {
+    fn new(patience: Duration, now: Instant) -> Pulse {
+        Pulse { patience, snapshot: 0, since: now, still: false }
+    }
+
+    /// Takes the number of the latest snapshot; whether they stand still, when that has changed.
+    fn beats(&mut self, snapshot: u64, now: Instant) -> Option<bool> {
+        if snapshot != self.snapshot {
+            (self.snapshot, self.since) = (snapshot, now);
+        }
+        let still = now.duration_since(self.since) >= self.patience;
+        (std::mem::replace(&mut self.still, still) != still).then_some(still)
+    }
 }
 
 /// The last price of each symbol.
@@ -124,6 +168,16 @@ mod tests {
             snapshot: 1,
             market: MarketTime(time),
         }
+    }
+
+    #[test]
+    fn what_stands_still_is_said_once_and_what_goes_on_too() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(Duration::from_secs(3), start);
+        let heard: Vec<Option<bool>> = [(7, 0), (7, 2), (7, 3), (7, 9), (8, 10), (8, 12), (9, 13)]
+            .map(|(snapshot, at)| pulse.beats(snapshot, start + Duration::from_secs(at)))
+            .into();
+        assert_eq!(heard, [None, None, Some(true), None, Some(false), None, None]);
     }
 
     #[test]

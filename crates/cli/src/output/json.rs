@@ -492,6 +492,14 @@ impl From<&data::Prediction> for Forecast {
     }
 }
 
+/// `watch`, when new prices stop coming, and when they come again.
+#[derive(Debug, Serialize)]
+pub(crate) struct Still<'a> {
+    pub(crate) still: bool,
+    pub(crate) snapshot: u64,
+    pub(crate) text: &'a str,
+}
+
 /// `workers`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Workers {

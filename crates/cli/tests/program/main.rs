@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apart;
+mod away;
 mod books;
 mod boot;
 mod capture;
