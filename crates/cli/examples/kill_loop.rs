@@ -7,6 +7,7 @@
 //! It builds the program first. `--program FILE` names another one. `--store postgres` keeps the books in
 //! a PostgreSQL server of its own, and kills that too.
 
+mod built;
 #[path = "../tests/program/kill_loop/mod.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod kill_loop;
@@ -18,7 +19,7 @@ mod postgres_server;
 mod process;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use kill_loop::servers::Books;
 use kill_loop::{Plan, run};
@@ -60,26 +61,5 @@ fn arguments() -> Result<(PathBuf, Books, u64, u32), String> {
             _ => return Err(USAGE.to_owned()),
         }
     }
-    Ok((program.map_or_else(built, Ok)?, books, seed, rounds))
-}
-
-/// The program of the same build as this one, made anew if Cargo runs this.
-fn built() -> Result<PathBuf, String> {
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "papertrader-cli", "--bin", "papertrader"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        if !build.status().map_err(|error| error.to_string())?.success() {
-            return Err("the program cannot be built".to_owned());
-        }
-    }
-    let here = std::env::current_exe().map_err(|error| error.to_string())?;
-    // Examples stand in a directory of their own beside the program.
-    let program =
-        here.parent().and_then(|examples| examples.parent()).map(|d| d.join("papertrader"));
-    program
-        .filter(|program| program.exists())
-        .ok_or_else(|| "there is no program: name it with --program FILE".to_owned())
+    Ok((program.map_or_else(built::program, Ok)?, books, seed, rounds))
 }

@@ -36,6 +36,9 @@ pub(crate) struct Global {
         value_delimiter = ','
     )]
     pub(crate) server: Vec<String>,
+    /// Prefer servers of this region [default: $PAPERTRADER_REGION]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Client options")]
+    pub(crate) region: Option<String>,
     /// Print JSON for programs
     #[arg(long, global = true, help_heading = "Client options")]
     pub(crate) json: bool,
@@ -54,6 +57,12 @@ impl Global {
         };
         // A variable that is set to nothing names no server.
         servers.into_iter().filter(|server| !server.is_empty()).collect()
+    }
+
+    /// The region that was typed, else that of the environment.
+    pub(crate) fn region(&self) -> Option<String> {
+        let set = || std::env::var("PAPERTRADER_REGION").ok();
+        self.region.clone().or_else(set).filter(|region| !region.is_empty())
     }
 
     /// The directory that was typed, else that of the environment.

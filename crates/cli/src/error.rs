@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use papertrader_client::{ClientError, Fingerprint, Undecided};
+use papertrader_client::{ClientError, Fingerprint, Tried, Undecided};
 use papertrader_master::admin;
 use papertrader_node::openpgp::CertificateError;
 use papertrader_protocol::fingerprint::NotAFingerprint;
@@ -293,6 +293,16 @@ impl CliError {
     pub(crate) fn text(&self, hints: &Hints) -> String {
         match self {
             CliError::NotLoggedIn => format!("{self}: {}", hints.command("login NAME")),
+            CliError::Client(ClientError::NoServer { tried }) => {
+                let is_here = |tried: &Tried| {
+                    tried.server.contains("127.0.0.1:") || tried.server.contains("[::1]:")
+                };
+                let start = match tried.iter().all(is_here) {
+                    true => "start one on this machine with `papertrader up`",
+                    false => "see that it runs and that nothing is in the way",
+                };
+                format!("{self}: {start}, or name another with --server HOST:PORT")
+            }
             CliError::SessionEnded { user } => {
                 format!("{self}: {}", hints.command(&format!("login {user}")))
             }
@@ -376,6 +386,12 @@ mod tests {
         assert_eq!(CliError::input(Reason::BadQuantity).code(), "badQuantity");
         let none = CliError::from(ClientError::NoServer { tried: Vec::new() });
         assert_eq!(none.exit_code(), 3);
+        let tried = |server: &str| Tried { server: server.into(), problem: "refused".into() };
+        for (server, next) in [("127.0.0.1:2049", "papertrader up"), ("a.example:1", "see that")] {
+            let none = CliError::from(ClientError::NoServer { tried: vec![tried(server)] });
+            let line = none.line(&Hints::default());
+            assert!(line.contains(next) && line.contains("--server HOST:PORT"), "{line}");
+        }
         assert_eq!(CliError::NotLoggedIn.exit_code(), 4);
         assert_eq!(CliError::NoConfigDir.exit_code(), 5);
         let closed = CliError::Output(io::ErrorKind::BrokenPipe.into());

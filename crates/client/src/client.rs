@@ -26,6 +26,7 @@ use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Fingerprint, Reason, Request, SessionId};
 
 use crate::address::Address;
+use crate::choice::Choice;
 use crate::connection::{Connection, Event};
 use crate::error::{ClientError, ProtocolError, Tried, Undecided};
 use crate::failover::{Answer, Delay, Known, is_passing, next, resume, tcp};
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) listed: Arc<Mutex<Listed>>,
     pub(crate) known: Mutex<Known>,
     pub(crate) connecting: tokio::sync::Mutex<()>,
+    choice: Mutex<Choice>,
     in_flight: Semaphore,
 }
 
@@ -59,6 +61,11 @@ impl Inner {
     /// Connections lock it too: where both are needed, [`Inner::known`] is locked first.
     pub(crate) fn listed(&self) -> MutexGuard<'_, Listed> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing else is locked while it is.
+    pub(crate) fn choice(&self) -> MutexGuard<'_, Choice> {
+        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,6 +110,7 @@ impl Client {
         let given = servers.iter().map(|server| address(server)).collect::<Result<_, _>>()?;
         let inner = Inner {
             in_flight: Semaphore::new(options.in_flight.max(1)),
+            choice: Mutex::new(Choice::new(options.seed)),
             options,
             given,
             listed: Arc::default(),
@@ -163,10 +171,10 @@ impl Client {
         known.connection.as_ref().map(|c| c.server().to_owned()).unwrap_or_default()
     }
 
-    /// Every known server, in the order in which they are tried after the present one: the last
-    /// list of workers, then those given to [`Client::connect`].
+    /// Every known server: the last list of workers, then those given to [`Client::connect`]. Which
+    /// of the list is tried first is decided when one is lost: by region, nearness, room and chance.
     pub fn servers(&self) -> Vec<String> {
-        self.inner.candidates().iter().map(Address::to_string).collect()
+        self.inner.servers().iter().map(Address::to_string).collect()
     }
 
     /// The servers of the last list of workers that may be used; empty before the first list. A
@@ -226,7 +234,11 @@ impl Client {
         let pass = self.hashed(name, password).await;
         let request = Request::Login { name: name.clone(), pass, expirable: !remember };
         match self.ask(&request, Again::Unsent).await? {
-            Return::Session(grant) if is_name(&grant.name, Some(name)) => Ok(self.adopt(grant)),
+            Return::Session(grant) if is_name(&grant.name, Some(name)) => {
+                let grant = self.adopt(grant);
+                self.inner.go_home().await;
+                Ok(grant)
+            }
             _ => Err(self.unexpected(&request)),
         }
     }
@@ -237,7 +249,11 @@ impl Client {
         let request = Request::LoginSession;
         // It comes before everything else: a master that is being started again is waited for.
         match self.ask(&request, Again::Unsettled).await {
-            Ok(Return::Session(grant)) if is_name(&grant.name, None) => Ok(self.adopt(grant)),
+            Ok(Return::Session(grant)) if is_name(&grant.name, None) => {
+                let grant = self.adopt(grant);
+                self.inner.go_home().await;
+                Ok(grant)
+            }
             Ok(_) => Err(self.unexpected(&request)),
             Err(error) => {
                 self.inner.known().session = before;
@@ -468,8 +484,8 @@ impl Client {
                                 }
                             }
                             let is_ending = failure.reason == Reason::ShuttingDown;
-                            let is_unavailable = failure.reason == Reason::Unavailable
-                                && inner.candidates().len() > 1;
+                            let is_unavailable =
+                                failure.reason == Reason::Unavailable && inner.servers().len() > 1;
                             unavailable += u32::from(is_unavailable);
                             // What is sent only once is for the next one to do elsewhere.
                             if is_ending || is_unavailable && again == Again::Unsent {

@@ -1,8 +1,8 @@
 //! Finding a server that works: which ones, in which order, with which delay, and taking the
 //! session along.
 //!
-//! The servers of the last list of workers come first, then those given at connect; the one that
-//! was just lost comes last. A server whose certificate is refused is passed over; it is told only
+//! The servers of the last list of workers come first, in the order that [`crate::choice`] gives them,
+//! then those given at connect; the one that was just lost comes last. A server whose certificate is refused is passed over; it is told only
 //! if no other works.
 
 use std::sync::Arc;
@@ -17,11 +17,12 @@ use papertrader_protocol::returns::{Return, SessionGrant, Welcome};
 use papertrader_protocol::{Failure, Fingerprint, Instruction, Reason, Request, SessionId};
 
 use crate::address::Address;
+use crate::choice::Candidate;
 use crate::client::Inner;
 use crate::connection::{Connection, Event};
 use crate::error::{ClientError, ProtocolError, Tried};
 use crate::tls::{NoTls, Policy, Verdict, handshake};
-use crate::trust::{How, Learnt, Pins, Worth};
+use crate::trust::{How, Learnt, Pins, Worker, Worth};
 
 /// A delay that doubles, from 50 ms to 2 s.
 #[derive(Debug)]
@@ -100,19 +101,68 @@ impl Inner {
         known.connection.as_ref().filter(|connection| connection.is_open()).cloned()
     }
 
-    /// The servers to try, in order.
-    pub(crate) fn candidates(&self) -> Vec<Address> {
-        let mut servers: Vec<Address> = Vec::new();
-        for server in self.listed().addresses().chain(&self.given) {
+    /// Every known server.
+    pub(crate) fn servers(&self) -> Vec<Address> {
+        let mut servers: Vec<Address> = self.listed().addresses().cloned().collect();
+        self.add_given(&mut servers);
+        servers
+    }
+
+    fn add_given(&self, servers: &mut Vec<Address>) {
+        for server in &self.given {
             if !servers.contains(server) {
                 servers.push(server.clone());
             }
         }
+    }
+
+    /// What the last list says, as far as it matters for a choice.
+    fn listed_candidates(&self) -> Vec<Candidate> {
+        let listed = self.listed();
+        let candidate = |worker: &Worker| Candidate {
+            address: worker.address.clone(),
+            is_home: self.options.region.as_ref().is_some_and(|region| worker.is_in(region)),
+            load: worker.load,
+        };
+        listed.workers().iter().map(candidate).collect()
+    }
+
+    /// The servers to try, in order.
+    fn candidates(&self) -> Vec<Address> {
+        let listed = self.listed_candidates();
+        let mut servers = self.choice().ordered(listed);
+        self.add_given(&mut servers);
         let known = self.known();
         if let Some(lost) = known.connection.as_ref().map(|connection| connection.address()) {
             servers.sort_by_key(|server| server == lost);
         }
         servers
+    }
+
+    /// With a region of its own: goes to a worker of it, unless it is at one already or none takes it.
+    /// What is under way is still answered by the other.
+    pub(crate) async fn go_home(&self) {
+        let Some(present) = self.current().filter(|_| self.options.region.is_some()) else {
+            return;
+        };
+        // The list follows the session on its heels: when this is answered it has been read.
+        let asked = exchange(&present, &Request::GetWorkerList, SessionId::NONE);
+        if timeout(self.options.answer_timeout, asked).await.is_err() {
+            return;
+        }
+        let _guard = self.connecting.lock().await;
+        let mut home = self.listed_candidates();
+        home.retain(|candidate| candidate.is_home);
+        if home.iter().any(|candidate| candidate.address == *present.address()) {
+            return;
+        }
+        let home = self.choice().ordered(home);
+        for address in home {
+            if let Ok(connection) = self.open(&address).await {
+                self.known().connection = Some(Arc::new(connection));
+                return;
+            }
+        }
     }
 
     /// A connection on which nothing was sent yet, and what its certificate has taught.
@@ -122,10 +172,12 @@ impl Inner {
         by: Instant,
     ) -> Result<(Connection, Option<Learnt>), Problem> {
         let late = |what: &str| Problem::ThisServer(what.to_owned());
+        let begun = Instant::now();
         let stream = timeout_at(by, tcp(address))
             .await
             .map_err(|_| late("no answer in time"))?
             .map_err(Problem::ThisServer)?;
+        self.choice().reached(address, begun.elapsed());
         if address.is_plain() {
             return Ok((self.start(stream, address, Worth::Plain), None));
         }

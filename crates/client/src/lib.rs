@@ -26,6 +26,7 @@
 //! ```
 
 mod address;
+mod choice;
 mod client;
 mod connection;
 mod error;

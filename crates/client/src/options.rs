@@ -9,6 +9,12 @@ use crate::trust::Trust;
 pub struct Options {
     /// The deployment that every server must belong to. `None` takes that of the first server.
     pub deployment: Option<String>,
+    /// The client's own region: the workers that say they are in it are tried first, and after a login
+    /// or a resume it goes to one of them if it is at another worker.
+    pub region: Option<String>,
+    /// By what chance decides among servers that are equally good. `None`: it is another for each
+    /// client, so that many clients spread.
+    pub seed: Option<u64>,
     /// Which certificates are taken from servers that are spoken to with TLS.
     pub trust: Trust,
     /// For how long [`crate::Client::connect`] tries its servers, round after round. Each server
@@ -35,6 +41,8 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             deployment: None,
+            region: None,
+            seed: None,
             trust: Trust::default(),
             connect_patience: Duration::from_secs(2),
             patience: Duration::from_secs(10),

@@ -133,15 +133,31 @@ pub(crate) enum Worth {
 /// The last list of workers, as far as it may be used.
 #[derive(Debug, Default)]
 pub(crate) struct Listed {
-    /// Plain addresses have no fingerprint, the others have one.
-    workers: Vec<(Address, Option<Fingerprint>)>,
+    workers: Vec<Worker>,
     worth: Worth,
+}
+
+/// A worker of the list.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) address: Address,
+    /// Plain addresses have none, the others have one.
+    fingerprint: Option<Fingerprint>,
+    region: String,
+    pub(crate) load: u32,
+}
+
+impl Worker {
+    /// Whether it says that it is in this region.
+    pub(crate) fn is_in(&self, region: &str) -> bool {
+        self.region.eq_ignore_ascii_case(region)
+    }
 }
 
 impl Listed {
     /// Takes a new list. One without usable workers is no reason to forget the last.
     pub(crate) fn take(&mut self, list: &WorkerList, worth: Worth) {
-        let mut workers: Vec<(Address, Option<Fingerprint>)> = Vec::new();
+        let mut workers: Vec<Worker> = Vec::new();
         for line in &list.workers {
             if workers.len() == MAX_LISTED {
                 break;
@@ -158,8 +174,9 @@ impl Listed {
                 let Ok(fingerprint) = line.fingerprint.parse() else { continue };
                 Some(fingerprint)
             };
-            if workers.iter().all(|(other, _)| *other != address) {
-                workers.push((address, fingerprint));
+            if workers.iter().all(|other| other.address != address) {
+                let (region, load) = (line.region.clone(), line.load);
+                workers.push(Worker { address, fingerprint, region, load });
             }
         }
         if !workers.is_empty() {
@@ -172,22 +189,25 @@ impl Listed {
         self.worth == Worth::Vouched
     }
 
+    pub(crate) fn workers(&self) -> &[Worker] {
+        &self.workers
+    }
+
     pub(crate) fn addresses(&self) -> impl Iterator<Item = &Address> {
-        self.workers.iter().map(|(address, _)| address)
+        self.workers.iter().map(|worker| &worker.address)
     }
 
     /// The fingerprints, by `host:port`; none if they are not believed.
     pub(crate) fn certificates(&self) -> HashMap<String, Fingerprint> {
         let believed = self.workers.iter().filter(|_| self.is_vouched());
-        let named = |(address, print): &(Address, Option<Fingerprint>)| {
-            print.map(|print| (address.place(), print))
-        };
+        let named =
+            |worker: &Worker| worker.fingerprint.map(|print| (worker.address.place(), print));
         believed.filter_map(named).collect()
     }
 
     pub(crate) fn fingerprint(&self, address: &Address) -> Option<Fingerprint> {
-        let line = self.workers.iter().find(|(listed, _)| listed == address);
-        line.and_then(|(_, fingerprint)| *fingerprint)
+        let line = self.workers.iter().find(|worker| worker.address == *address);
+        line.and_then(|worker| worker.fingerprint)
     }
 }
 
@@ -202,6 +222,7 @@ mod tests {
             address: (*address).into(),
             web: String::new(),
             fingerprint: (*fingerprint).into(),
+            region: String::new(),
             load: 0,
         };
         WorkerList { workers: lines.iter().map(line).collect() }

@@ -20,7 +20,8 @@ use script::{Peer, SESSION, Worker, data_frames};
 
 fn options() -> Options {
     let patience = Duration::from_secs(60);
-    Options { connect_patience: patience, patience, ..Options::default() }
+    // By this chance the first of two is tried first.
+    Options { connect_patience: patience, patience, seed: Some(1), ..Options::default() }
 }
 
 /// A client on the first worker that has been told of the second.
@@ -103,6 +104,47 @@ async fn a_read_goes_on_at_the_next_worker_with_the_same_session() {
     });
     assert_eq!(list, Ok(asset_list()));
     assert_eq!(client.server(), second.address);
+}
+
+#[tokio::test]
+async fn whoever_names_a_region_goes_to_a_worker_of_it_if_it_takes_them() {
+    let (first, second) = (Worker::start().await, Worker::start().await);
+    for takes in [true, false] {
+        let home = Options { region: Some("EU-west".into()), ..options() };
+        let servers = [first.address.clone()];
+        let (client, mut peer) = tokio::join!(Client::connect(&servers, home), first.greet());
+        let client = client.unwrap();
+        let mut list = script::list(&[first.address.as_str(), second.address.as_str()]);
+        list.workers[1].region = "eu-west".into();
+        // It says that it is full, and is preferred all the same.
+        list.workers[1].load = 1_000;
+        let (resumed, home) = tokio::join!(client.resume(SESSION), async {
+            peer.take_session().await;
+            let asked = peer.expect(Request::GetWorkerList).await;
+            peer.raw(&script::list_frames(asked.number, &list)).await;
+            match takes {
+                true => Some(second.greet_resumed().await),
+                false => {
+                    drop(second.accept().await);
+                    None
+                }
+            }
+        });
+        resumed.unwrap();
+        let (at, peer) = match home {
+            Some(home) => (&second, home),
+            None => (&first, peer),
+        };
+        assert_eq!(client.server(), at.address);
+        let mut peer = peer;
+        let (pong, ()) = tokio::join!(client.ping(), async {
+            let asked = peer.expect(Request::Ping("ping".into())).await;
+            peer.answer(&asked, Return::Pong("ping".into())).await;
+        });
+        pong.unwrap();
+    }
+    first.expect_no_more();
+    second.expect_no_more();
 }
 
 #[tokio::test]

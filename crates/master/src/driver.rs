@@ -606,10 +606,7 @@ impl Driver {
     }
 
     fn announce_workers(&mut self) {
-        self.workers.publish();
-        let mut frames = Vec::new();
-        self.workers.list_frames(0, &mut frames);
-        self.workers.say_to_all(&frames);
+        self.workers.announce(self.clock.now());
     }
 
     /// Routes what a worker says.
@@ -652,7 +649,11 @@ impl Driver {
             }
             Instruction::WorkerStatus => {
                 match WorkerStatus::from_bytes(&frame.data) {
-                    Ok(status) => self.workers.set_status(id, status),
+                    Ok(status) => {
+                        if self.workers.set_status(id, status, now) {
+                            self.announce_workers();
+                        }
+                    }
                     Err(_) => self.malformed(id, instruction),
                 }
                 return;

@@ -11,6 +11,7 @@ use std::net::Ipv6Addr;
 
 use papertrader_core::ids::WorkerId;
 use papertrader_protocol::Fingerprint;
+use papertrader_protocol::data::is_region;
 use papertrader_protocol::link::LinkHello;
 
 /// Longest version, in bytes.
@@ -27,6 +28,7 @@ pub(crate) struct Hello {
     address: String,
     web: String,
     fingerprint: String,
+    region: String,
 }
 
 /// Why it is not taken, in words for the operators of both. None repeats what the worker said.
@@ -46,12 +48,16 @@ pub(crate) enum BadHello {
     Web,
     #[error("the fingerprint of its certificate is not a SHA-256 in hexadecimal digits")]
     Fingerprint,
+    #[error(
+        "its region is not 1 to 32 letters, digits, '-', '_' and '.': set `region` in its worker.toml"
+    )]
+    Region,
 }
 
 impl Hello {
     /// Checks what the worker says that has proved to be `proven`.
     pub(crate) fn check(said: LinkHello, proven: WorkerId) -> Result<Hello, BadHello> {
-        let LinkHello { worker, version, address, web, fingerprint, clock: _ } = said;
+        let LinkHello { worker, version, address, web, fingerprint, region, clock: _ } = said;
         if worker != proven {
             return Err(BadHello::OtherWorker);
         }
@@ -69,7 +75,10 @@ impl Hello {
             "" => fingerprint,
             text => text.parse::<Fingerprint>().map_err(|_| BadHello::Fingerprint)?.to_string(),
         };
-        Ok(Hello { version, address, web, fingerprint })
+        if !region.is_empty() && !is_region(&region) {
+            return Err(BadHello::Region);
+        }
+        Ok(Hello { version, address, web, fingerprint, region })
     }
 
     /// Its software version.
@@ -90,6 +99,11 @@ impl Hello {
     /// The fingerprint of the certificate that it shows to clients, or empty.
     pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The region that it is in, or empty.
+    pub(crate) fn region(&self) -> &str {
+        &self.region
     }
 }
 
@@ -130,6 +144,7 @@ mod tests {
             address: "trade.example.org:2049".into(),
             web: "https://trade.example.org/".into(),
             fingerprint: "0A".repeat(32),
+            region: "eu-west".into(),
             clock: WallTime(i64::MIN),
         }
     }
@@ -153,6 +168,7 @@ mod tests {
             assert_eq!(problem(|hello| hello.web = good.into()), None, "{good}");
         }
         assert_eq!(problem(|hello| hello.fingerprint.clear()), None);
+        assert_eq!(problem(|hello| hello.region.clear()), None);
         assert_eq!(problem(|hello| hello.version.clear()), None);
     }
 
@@ -219,6 +235,9 @@ mod tests {
         for bad in ["0a", " ", &"0a".repeat(33), &format!("{} ", "0a".repeat(31)), &long] {
             let found = problem(|hello| hello.fingerprint = bad.into());
             assert_eq!(found, Some(BadHello::Fingerprint), "{bad}");
+        }
+        for bad in ["eu west", "eu\x1b[2J", "é", &long] {
+            assert_eq!(problem(|hello| hello.region = bad.into()), Some(BadHello::Region), "{bad}");
         }
     }
 

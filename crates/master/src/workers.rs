@@ -16,7 +16,7 @@ use papertrader_core::time::{MarketTime, WallTime};
 use papertrader_node::link::{Denied, Proven, admissible};
 use papertrader_node::openpgp::Certificate;
 use papertrader_node::{info, warn};
-use papertrader_protocol::data::{WorkerLine, WorkerList};
+use papertrader_protocol::data::{FULL, WorkerLine, WorkerList};
 use papertrader_protocol::link::{LinkHello, WorkerStatus};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, Reason, transfer};
@@ -25,6 +25,12 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::hello::{BadHello, Hello};
 use crate::registry::{Registry, is_booted};
+
+/// A change of load that workers are told: at least so many thousandths, and a part of the larger.
+const NOTICEABLE: (u32, u32) = (5, 4);
+/// The shortest time between two lists that are told because of a load, in nanoseconds: whatever
+/// workers say of theirs, the others hear no more often.
+const LOADS_EVERY: i64 = 1_000_000_000;
 
 /// When so many bytes wait to be written to one link, no more are added.
 const MAX_UNSENT: usize = 64 * 1024 * 1024;
@@ -65,6 +71,8 @@ pub(crate) struct Workers {
     links: BTreeMap<LinkId, Link>,
     conduct: BTreeMap<WorkerId, Conduct>,
     view: watch::Sender<PublicView>,
+    /// When all workers were told the list last.
+    told: WallTime,
 }
 
 pub(crate) struct Link {
@@ -78,6 +86,8 @@ pub(crate) struct Link {
     pub(crate) hello: Hello,
     /// What it said of itself last.
     pub(crate) status: Option<WorkerStatus>,
+    /// Its load in the list that all workers were told last.
+    told_load: u32,
     /// The key that it proved, as it was registered then.
     key: Arc<Certificate>,
     /// When a key expires that its proof rests on.
@@ -161,6 +171,7 @@ impl Workers {
             links: BTreeMap::new(),
             conduct: BTreeMap::new(),
             view: watch::Sender::new(view),
+            told: WallTime(0),
         };
         workers.publish();
         workers
@@ -267,6 +278,7 @@ impl Workers {
             since: now,
             hello,
             status: None,
+            told_load: 0,
             key: proven.key,
             valid_until: proven.valid_until,
             queue,
@@ -310,15 +322,16 @@ impl Workers {
         link.map(|(id, link)| (*id, link))
     }
 
-    pub(crate) fn set_status(&mut self, id: LinkId, status: WorkerStatus) {
-        if let Some(link) = self.links.get_mut(&id) {
-            let clients = link.status.as_ref().map_or(0, |before| before.clients);
-            let load_changed = clients != status.clients;
-            link.status = Some(status);
-            if load_changed {
-                self.publish();
-            }
+    /// Takes what a worker says of itself; whether its load has changed so much that all must hear.
+    pub(crate) fn set_status(&mut self, id: LinkId, status: WorkerStatus, now: WallTime) -> bool {
+        let Some(link) = self.links.get_mut(&id) else { return false };
+        let before = link.load();
+        link.status = Some(status);
+        let (told, load) = (link.told_load, link.load());
+        if load != before {
+            self.publish();
         }
+        is_noticeable(told, load) && self.told.plus_nanos(LOADS_EVERY) <= now
     }
 
     /// Whether a worker is booted because it is in wrong hands.
@@ -390,13 +403,20 @@ impl Workers {
         deaf
     }
 
-    /// The frames that carry the list of workers, under request number `request`.
-    pub(crate) fn list_frames(&self, request: u64, out: &mut Vec<u8>) {
-        worker_list_frames(&self.view.borrow().list, request, out);
+    /// Makes the list anew and tells it to all workers.
+    pub(crate) fn announce(&mut self, now: WallTime) {
+        self.publish();
+        let mut frames = Vec::new();
+        worker_list_frames(&self.view.borrow().list, 0, &mut frames);
+        self.say_to_all(&frames);
+        self.told = now;
+        for link in self.links.values_mut() {
+            link.told_load = link.load();
+        }
     }
 
     /// Makes the list anew for everybody who asks.
-    pub(crate) fn publish(&self) {
+    fn publish(&self) {
         let mut taken = BTreeSet::new();
         let mut workers: Vec<WorkerLine> = self
             .links
@@ -409,13 +429,29 @@ impl Workers {
                 address: link.hello.address().to_owned(),
                 web: link.hello.web().to_owned(),
                 fingerprint: link.hello.fingerprint().to_owned(),
-                load: link.status.as_ref().map_or(0, |status| status.clients),
+                region: link.hello.region().to_owned(),
+                load: link.load(),
             })
             .collect();
         workers.sort_by(|a, b| a.name.cmp(&b.name));
         let list = Arc::new(WorkerList { workers }.to_bytes());
         self.view.send_modify(|view| view.list = list);
     }
+}
+
+impl Link {
+    /// Its load as it says, but never more than all.
+    pub(crate) fn load(&self) -> u32 {
+        self.status.as_ref().map_or(0, |status| status.load.min(FULL))
+    }
+}
+
+/// Whether workers must hear of a load that was `told` and is another `now`.
+fn is_noticeable(told: u32, now: u32) -> bool {
+    let (least, part) = NOTICEABLE;
+    let change = told.abs_diff(now);
+    let is_part = change.saturating_mul(part) >= told.max(now);
+    change >= least && is_part || (told == FULL) != (now == FULL)
 }
 
 /// Appends the frames of a list of workers.
@@ -436,6 +472,16 @@ pub(crate) struct Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_change_of_load_is_not_told() {
+        for (told, now) in [(0, 5), (22, 33), (33, 0), (1_000, 999), (990, 1_000)] {
+            assert!(is_noticeable(told, now) && is_noticeable(now, told), "{told} {now}");
+        }
+        for (told, now) in [(0, 0), (0, 4), (1, 2), (100, 120), (800, 999)] {
+            assert!(!is_noticeable(told, now) && !is_noticeable(now, told), "{told} {now}");
+        }
+    }
 
     #[test]
     fn bytes_that_wait_for_a_link_are_bounded() {

@@ -128,6 +128,7 @@ fn converse(session: &mut Session) -> Option<()> {
         address: "127.0.0.1:2049".to_owned(),
         web: String::new(),
         fingerprint: String::new(),
+        region: String::new(),
         load: 1,
     };
     session.data(3, Instruction::WorkerList, &WorkerList { workers: vec![line] });

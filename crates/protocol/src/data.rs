@@ -426,6 +426,16 @@ wire_struct! {
     }
 }
 
+/// A load in [`WorkerLine`] that leaves nothing; more counts as this.
+pub const FULL: u32 = 1_000;
+
+/// Whether a text can name a region: 1 to 32 letters, digits, `-`, `_` and `.`. Names that differ in
+/// case only are the same.
+pub fn is_region(text: &str) -> bool {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=32).contains(&text.len()) && text.bytes().all(is_of_name)
+}
+
 wire_struct! {
     /// `assetValues`: the newest values of assets that a client has subscribed to, those that have
     /// changed since it was told.
@@ -502,7 +512,9 @@ wire_struct! {
         web: String,
         /// The SHA-256 fingerprint of its certificate in hexadecimal, or empty without TLS.
         fingerprint: String,
-        /// How many clients it serves.
+        /// The region that its operator says it is in, or empty.
+        region: String,
+        /// How much is taken of what it can take, in thousandths: 0 nothing, 1000 all.
         load: u32,
     }
 }
@@ -528,6 +540,7 @@ mod tests {
                 address: "127.0.0.1:2049".into(),
                 web: String::new(),
                 fingerprint: String::new(),
+                region: "eu".into(),
                 load: 3,
             }],
         };
@@ -540,6 +553,12 @@ mod tests {
         assert_eq!(WorkerList::from_bytes(&bytes), Err(DecodeError::Trailing));
         let huge_count = u32::MAX.to_be_bytes();
         assert_eq!(WorkerList::from_bytes(&huge_count), Err(DecodeError::Short));
+    }
+
+    #[test]
+    fn a_region_is_a_short_word() {
+        assert!(["eu", "eu-west.2_b", &"x".repeat(32)].into_iter().all(is_region));
+        assert!(!["", "e u", "é", "eu\n", &"x".repeat(33)].into_iter().any(is_region));
     }
 
     proptest! {

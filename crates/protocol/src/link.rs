@@ -129,6 +129,8 @@ wire_struct! {
         web: String,
         /// The fingerprint of its certificate, or empty.
         fingerprint: String,
+        /// The region that it is in, or empty.
+        region: String,
         /// Its clock, for the operator.
         clock: WallTime,
     }
@@ -229,6 +231,9 @@ wire_struct! {
         started: WallTime,
         /// Connected clients.
         clients: u32,
+        /// How much is taken of what it can take, in thousandths: of its places for clients, of those
+        /// for orders, or of its memory for answers, whichever is nearest to its end.
+        load: u32,
         /// Sessions that it holds as verified.
         sessions: u32,
         /// Orders that wait for an answer of the master.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use papertrader_core::ids::WorkerId;
 use papertrader_node::link::WorkerSide;
 use papertrader_node::tls::Certificate;
+use papertrader_protocol::data::is_region;
 
 /// The configuration of a worker. `link` and `masters` have no default.
 #[derive(Debug, Clone)]
@@ -24,6 +25,9 @@ pub struct Config {
     pub advertise: Option<String>,
     /// The web address as the list of workers says; empty without one.
     pub web: String,
+    /// The region that this worker is in, as the list of workers says (see
+    /// [`papertrader_protocol::data::is_region`]). Clients prefer their own. Default: none.
+    pub region: Option<String>,
     /// With which certificate clients are met over TLS 1.3. `None` is plain TCP: everybody on the
     /// way can read along and take sessions, so it is a choice of the operator. Default: `None`.
     pub tls: Option<Certificate>,
@@ -93,6 +97,7 @@ impl Config {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 2049)),
             advertise: None,
             web: String::new(),
+            region: None,
             tls: None,
             threads: 0,
             request_timeout: Duration::from_secs(30),
@@ -134,6 +139,9 @@ pub enum ConfigError {
     /// There is nobody to connect to.
     #[error("the worker needs the address of a master")]
     NoMaster,
+    /// Something that no master would take.
+    #[error("the worker's region must be 1 to 32 letters, digits, '-', '_' and '.'")]
+    Region,
     /// Every link would count as lost before the master could answer a ping.
     #[error("the worker's link_timeout must be longer than its ping_interval")]
     LinkTimeout,
@@ -184,6 +192,9 @@ impl Config {
         if self.masters.is_empty() {
             return Err(ConfigError::NoMaster);
         }
+        if self.region.as_deref().is_some_and(|region| !is_region(region)) {
+            return Err(ConfigError::Region);
+        }
         if self.link_timeout <= self.ping_interval {
             return Err(ConfigError::LinkTimeout);
         }
@@ -224,6 +235,8 @@ mod tests {
         assert_eq!(good.check(), Ok(()));
         let lonely = Config { masters: vec![], ..good.clone() };
         assert_eq!(lonely.check(), Err(ConfigError::NoMaster));
+        let nowhere = Config { region: Some("no where".into()), ..good.clone() };
+        assert_eq!(nowhere.check(), Err(ConfigError::Region));
         let mut following = good.clone();
         following.follow(vec!["a:1".into(), "b:1".into()]);
         assert_eq!(following.check(), Ok(()));

@@ -17,7 +17,7 @@ use papertrader_node::clock::Clock;
 use papertrader_node::shutdown::{self, Shutdown, Trigger};
 use papertrader_node::{debug, error, info, warn};
 use papertrader_protocol::Reason;
-use papertrader_protocol::data::WorkerList;
+use papertrader_protocol::data::{FULL, WorkerList};
 use papertrader_protocol::link::LinkWelcome;
 use papertrader_protocol::wire::Wire;
 use tokio::net::TcpListener;
@@ -108,6 +108,22 @@ impl Shared {
     pub(crate) fn is_full(&self) -> bool {
         let most = self.config.max_outgoing_total;
         self.outgoing.bytes() > most && self.outgoing_bytes() > most
+    }
+
+    /// How much is taken of what this worker can take, in thousandths.
+    pub(crate) fn load(&self, orders: usize) -> u32 {
+        let config = &self.config;
+        let parts = [
+            (self.clients() as u64, config.max_connections as u64),
+            (orders as u64, config.max_orders as u64),
+            (self.outgoing_bytes(), config.max_outgoing_total),
+        ];
+        // What has no room at all is full.
+        let of = |(taken, most): (u64, u64)| {
+            let part = u128::from(taken) * u128::from(FULL);
+            part.div_ceil(u128::from(most).max(1)).min(u128::from(FULL)) as u32
+        };
+        parts.into_iter().map(of).max().unwrap_or(0)
     }
 }
 

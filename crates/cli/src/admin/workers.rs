@@ -14,6 +14,7 @@ use super::text::{Fields, count, millis, signed_millis, size, span};
 use super::{Master, WorkersCommand, not_understood};
 use crate::error::CliError;
 use crate::output::table::{Align, Table};
+use crate::output::thousandths;
 use crate::output::time::{Nanos, zone_line};
 use crate::server::{back_from_compromise, dir_of_worker};
 
@@ -74,7 +75,9 @@ fn list_text(list: &WorkerLines, option: &str) -> String {
         ("name", Align::Left),
         ("UUID", Align::Left),
         ("state", Align::Left),
+        ("region", Align::Left),
         ("clients", Align::Right),
+        ("load", Align::Right),
         ("round trip", Align::Right),
         ("clock", Align::Right),
         ("address", Align::Left),
@@ -88,7 +91,9 @@ fn list_text(list: &WorkerLines, option: &str) -> String {
             worker.name.as_str().into(),
             worker.uuid.chars().take(8).collect::<String>().into(),
             state.into(),
+            worker.region.as_deref().unwrap_or_default().into(),
             worker.clients.map(|clients| clients.to_string()).unwrap_or_default().into(),
+            worker.load.map(thousandths).unwrap_or_default().into(),
             worker.round_trip_us.map(millis).unwrap_or_default().into(),
             worker.clock_offset_us.map(ahead).unwrap_or_default().into(),
             worker.address.as_deref().unwrap_or_default().into(),
@@ -138,6 +143,9 @@ fn show_text(worker: &WorkerDetail, dir: Option<&Path>) -> String {
         if !live.web.is_empty() {
             fields.put("web", &live.web);
         }
+        if !live.region.is_empty() {
+            fields.put("region", &live.region);
+        }
         if !live.certificate.is_empty() {
             fields.put("certificate", &live.certificate);
         }
@@ -165,6 +173,7 @@ fn put_report(fields: &mut Fields, report: &WorkerReport) {
     let started = report.started.local();
     fields.put("started", format!("{started} ({})", span(report.uptime_seconds)));
     fields.put("clients", report.clients);
+    fields.put("load", thousandths(report.load));
     fields.put("sessions", report.sessions);
     fields.put("orders waiting", report.orders);
     let asked = report.cache_hits.saturating_add(report.cache_misses);

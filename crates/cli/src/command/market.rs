@@ -6,13 +6,16 @@ use papertrader_client::{Client, ClientError};
 use papertrader_core::money::Price;
 use papertrader_core::names::Symbol;
 use papertrader_protocol::Failure;
-use papertrader_protocol::data::{AssetInfo, AssetList, PredictedValue, Prediction, WorkerList};
+use papertrader_protocol::data::{
+    AssetInfo, AssetList, FULL, PredictedValue, Prediction, WorkerList,
+};
 
 use super::{Context, PLAIN, symbol};
 use crate::error::CliError;
 use crate::output::json;
 use crate::output::money::{change, percent, price, rounded};
 use crate::output::table::{Align, Cell, Table, Tone};
+use crate::output::thousandths;
 use crate::output::time::{Nanos, zone_line};
 
 /// The most rows of a forecast that people are shown.
@@ -208,7 +211,8 @@ fn workers_text(list: &WorkerList) -> String {
     let mut table = Table::new(&[
         ("name", Align::Left),
         ("address", Align::Left),
-        ("clients", Align::Right),
+        ("region", Align::Left),
+        ("load", Align::Right),
         ("web", Align::Left),
     ]);
     for worker in &list.workers {
@@ -217,7 +221,8 @@ fn workers_text(list: &WorkerList) -> String {
             // As `--server` takes it: whoever speaks plain TCP has no certificate.
             format!("{}{}", if worker.fingerprint.is_empty() { PLAIN } else { "" }, worker.address)
                 .into(),
-            worker.load.to_string().into(),
+            worker.region.as_str().into(),
+            thousandths(worker.load.min(FULL)).into(),
             worker.web.as_str().into(),
         ]);
     }

@@ -48,6 +48,7 @@ pub(crate) fn run(
         file: SessionFile::of(&config),
         known: KnownServers::of(&config),
         given: global.servers(),
+        region: global.region(),
         hints,
         output: *output,
         client: OnceCell::new(),
@@ -98,6 +99,8 @@ struct Context<'a> {
     known: KnownServers,
     /// The servers of the command line or the environment.
     given: Vec<String>,
+    /// The user's own region.
+    region: Option<String>,
     hints: &'a Hints,
     output: Output,
     /// The one that was connected.
@@ -146,7 +149,8 @@ impl Context<'_> {
         let kept = saved.into_iter().flat_map(|saved| &saved.certificates);
         let listed = kept.filter_map(|(at, print)| Some((at.clone(), print.parse().ok()?)));
         let trust = Trust { known, listed: listed.collect(), ..Trust::default() };
-        let options = Options { deployment, trust, ..Options::default() };
+        let region = self.region.clone();
+        let options = Options { deployment, region, trust, ..Options::default() };
         let client = Client::connect(&self.servers(saved), options).await?;
         self.remember(&client)?;
         let server = client.server();

@@ -492,6 +492,14 @@ impl From<&data::Prediction> for Forecast {
     }
 }
 
+/// `watch`, when new prices stop coming, and when they come again.
+#[derive(Debug, Serialize)]
+pub(crate) struct Still<'a> {
+    pub(crate) still: bool,
+    pub(crate) snapshot: u64,
+    pub(crate) text: &'a str,
+}
+
 /// `workers`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Workers {
@@ -504,6 +512,7 @@ struct Worker {
     address: String,
     web: Option<String>,
     fingerprint: Option<String>,
+    region: Option<String>,
     load: u32,
 }
 
@@ -514,6 +523,7 @@ impl From<&data::WorkerList> for Workers {
             address: line.address.clone(),
             web: not_empty(&line.web),
             fingerprint: not_empty(&line.fingerprint),
+            region: not_empty(&line.region),
             load: line.load,
         };
         Workers { workers: list.workers.iter().map(worker).collect() }

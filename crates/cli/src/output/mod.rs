@@ -20,6 +20,11 @@ use crate::error::CliError;
 use crate::hint::Hints;
 use json::ErrorObject;
 
+/// A load of thousandths, as people read it: `6.6%`.
+pub(crate) fn thousandths(load: u32) -> String {
+    format!("{}.{}%", load / 10, load % 10)
+}
+
 /// Where and how to print.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {

@@ -458,6 +458,8 @@ pub(super) struct WorkerSettings {
     #[serde(default)]
     advertise: Option<String>,
     #[serde(default)]
+    region: Option<String>,
+    #[serde(default)]
     threads: usize,
     #[serde(default = "default_order_wait")]
     order_wait: HumanDuration,
@@ -605,6 +607,8 @@ impl WorkerSettings {
         config.follow(self.master.0.clone());
         config.listen = self.listen;
         config.advertise.clone_from(&self.advertise);
+        // A variable that is set to nothing names none.
+        config.region = self.region.clone().filter(|region| !region.is_empty());
         config.threads = self.threads;
         config.order_wait = self.order_wait.duration();
         config.cache_bytes = self.cache.bytes();

@@ -6,12 +6,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apart;
+mod away;
 mod books;
 mod boot;
 mod capture;
 mod cli;
 mod crash;
 mod kill_loop;
+mod life;
+mod life_and_death;
 mod logs;
 mod place;
 #[path = "../../../store/tests/postgres/server.rs"]

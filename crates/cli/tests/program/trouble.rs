@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::kill_loop::knowledge::Event;
 use crate::kill_loop::servers::{Books, Setup};
-use crate::kill_loop::{Counts, Scene};
+use crate::kill_loop::{Counts, MARKET, Scene};
 use crate::postgres_server::Server;
 
 /// The data directory's size, in MiB: the log grows to about 40 before it is begun anew.
@@ -111,6 +111,8 @@ impl Trouble {
         let setup = Setup {
             program: Path::new(env!("CARGO_BIN_EXE_papertrader")),
             books,
+            workers: 2,
+            market: MARKET,
             patience: Duration::from_millis(200),
             worker_keys: "order_wait = \"2s\"",
             hears: true,

@@ -9,7 +9,7 @@ use papertrader_protocol::returns::Return;
 use papertrader_protocol::{Instruction, Reason};
 
 use crate::peer::Peer;
-use crate::scene::{Scene, Setup};
+use crate::scene::{Scene, Setup, region};
 
 use Instruction as I;
 
@@ -151,6 +151,28 @@ async fn a_refusal_that_binds_the_id_stays_and_a_cancelled_order_never_happens()
     let order: OrderLine = first.data(I::GetOrder, &["gone"]).await;
     assert_eq!(order.status, OrderStatus::Cancelled);
     first.refused(I::GetOrder, &["early"], Reason::OrderCancelled).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_client_goes_to_the_worker_of_its_region_and_elsewhere_when_that_is_lost() {
+    let mut scene = two_workers().await;
+    let name = "alice".parse().unwrap();
+    let email = "alice@example.org".parse().unwrap();
+    let password = Password::new("secret-pw");
+    let options = Options { region: Some(region(2)), ..Options::default() };
+    let client = Client::connect(&[scene.server(0)], options).await.unwrap();
+    client.register(&name, &email, &password).await.unwrap();
+    assert_eq!(client.server(), scene.server(0));
+    client.login(&name, &password, true).await.unwrap();
+    assert_eq!(client.server(), scene.server(1));
+    let list = client.worker_list().await.unwrap();
+    let regions: Vec<&str> = list.workers.iter().map(|line| line.region.as_str()).collect();
+    assert_eq!(regions, ["region-1", "region-2"]);
+    scene.stop_worker(1).await;
+    client.orders(&name).await.unwrap();
+    assert_eq!(client.server(), scene.server(0));
+    client.close().await;
     scene.end().await;
 }
 

@@ -116,6 +116,7 @@ impl Scene {
             let mut config = papertrader_worker::Config::new(link, master.address().to_string());
             config.listen = "127.0.0.1:0".parse().unwrap();
             config.threads = 2;
+            config.region = Some(region(number));
             config.drain = Duration::from_millis(200);
             let (trigger, stop) = shutdown::channel();
             let worker = Worker::start(config, Clock::system(WallTime(0)), stop).unwrap();
@@ -246,6 +247,11 @@ impl Scene {
         assert_eq!(store.verify().unwrap(), []);
         store.load().unwrap().books.check().unwrap();
     }
+}
+
+/// Each worker is in a region of its own, numbered from 1.
+pub(crate) fn region(number: u8) -> String {
+    format!("region-{number}")
 }
 
 fn worker_name(number: u8) -> String {

@@ -282,6 +282,7 @@ pub(crate) fn listed(lines: &[(&str, &str)]) -> WorkerList {
         address: address.strip_prefix("tcp://").unwrap_or(address).to_owned(),
         web: String::new(),
         fingerprint: (*fingerprint).to_owned(),
+        region: String::new(),
         load: 1,
     };
     WorkerList { workers: lines.iter().enumerate().map(line).collect() }

@@ -342,8 +342,12 @@ pub struct WorkerLine {
     pub state: WorkerState,
     /// Until when it is booted; `None` as well if that has no end.
     pub booted_until: Option<Stamp>,
+    /// The region that it is in, as it says.
+    pub region: Option<String>,
     /// How many clients it has, as it says.
     pub clients: Option<u32>,
+    /// How much is taken of what it can take, in thousandths, as it says.
+    pub load: Option<u32>,
     /// How long its last ping took, in microseconds.
     pub round_trip_us: Option<i64>,
     /// The master's clock minus the worker's, in microseconds.
@@ -410,6 +414,8 @@ pub struct LiveWorker {
     pub web: String,
     /// The fingerprint of the certificate that it shows to clients, as it says; may be empty.
     pub certificate: String,
+    /// The region that it is in, as it says; may be empty.
+    pub region: String,
     /// What it said of itself last.
     pub report: Option<WorkerReport>,
 }
@@ -423,6 +429,8 @@ pub struct WorkerReport {
     pub uptime_seconds: i64,
     /// Connected clients.
     pub clients: u32,
+    /// How much is taken of what it can take, in thousandths.
+    pub load: u32,
     /// Sessions that it holds as verified.
     pub sessions: u32,
     /// Orders that wait for an answer of the master.

@@ -80,7 +80,12 @@ impl Driver {
                     uuid: row.id.to_string(),
                     state: self.worker_state(row, link, now),
                     booted_until: booted.and_then(|boot| boot.until).map(Stamp::from),
+                    region: link
+                        .map(|link| link.hello.region())
+                        .filter(|region| !region.is_empty())
+                        .map(shown),
                     clients: status.map(|status| status.clients),
+                    load: link.filter(|_| status.is_some()).map(Link::load),
                     round_trip_us: status.and_then(|s| measured(s.round_trip, s.round_trip)),
                     clock_offset_us: status.and_then(|s| measured(s.clock_offset, s.round_trip)),
                     address: link.map(|link| shown(link.hello.address())),
@@ -232,10 +237,12 @@ fn live(link: &Link, now: WallTime) -> LiveWorker {
         address: shown(link.hello.address()),
         web: shown(link.hello.web()),
         certificate: shown(link.hello.fingerprint()),
+        region: shown(link.hello.region()),
         report: link.status.as_ref().map(|status| WorkerReport {
             started: status.started.into(),
             uptime_seconds: seconds_since(status.started, now),
             clients: status.clients,
+            load: link.load(),
             sessions: status.sessions,
             orders: status.orders,
             cache_bytes: status.cache_bytes,

@@ -544,6 +544,7 @@ pub(crate) fn hello(id: WorkerId) -> LinkHello {
         address,
         web: String::new(),
         fingerprint: String::new(),
+        region: "here".into(),
         clock: WallTime(0),
     }
 }

@@ -13,7 +13,7 @@ use papertrader_master::admin::message::{
     Status, UserDetail, WorkerConduct, WorkerDetail, WorkerState,
 };
 use papertrader_master::admin::{AdminReply, AdminRequest};
-use papertrader_protocol::data::{History, Orders, Portfolio, UserInfo, WorkerList};
+use papertrader_protocol::data::{FULL, History, Orders, Portfolio, UserInfo, WorkerList};
 use papertrader_protocol::frame::LinkHeader;
 use papertrader_protocol::instruction::MessageType;
 use papertrader_protocol::link::{
@@ -377,6 +377,7 @@ fn nonsense() -> WorkerStatus {
     WorkerStatus {
         started: WallTime(i64::MIN),
         clients: u32::MAX,
+        load: u32::MAX,
         sessions: u32::MAX,
         orders: u32::MAX,
         cache_bytes: u64::MAX,
@@ -475,8 +476,9 @@ async fn messages_that_mean_nothing_or_are_the_masters_change_nothing() {
 
     // The honest worker heard of nothing but the nonsensical load.
     settled(&mut honest).await;
-    let heard: Vec<u16> = honest.aside.iter().map(|received| received.header.instruction).collect();
-    assert_eq!(heard, Vec::<u16>::new());
+    let heard = honest.aside.iter().map(|received| received.header.instruction);
+    let list = Instruction::WorkerList as u16;
+    assert_eq!(heard.filter(|it| *it != list).collect::<Vec<_>>(), Vec::<u16>::new());
     let queued = honest.ask(alice, &buy("AAPL", "1", "a")).await;
     assert!(matches!(queued, Return::OrderQueued(_)), "{queued:?}");
 
@@ -503,8 +505,33 @@ async fn nonsense_of_its_state_is_shown_as_it_is() {
     let lines = operator(&dir, AdminRequest::ListWorkers {}).await.unwrap();
     assert!(matches!(&lines, AdminReply::Workers(lines) if lines.workers.len() == 2));
     let loads: Vec<u32> = listed(&master).await.workers.iter().map(|line| line.load).collect();
-    assert_eq!(loads, [0, u32::MAX]);
+    assert_eq!(loads, [0, FULL]);
     settled(&mut honest).await;
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_load_is_told_to_all_when_it_has_changed_noticeably_and_not_more_often() {
+    let (master, dir, mut honest, mut busy) = started(Setup::default()).await;
+    // The lists that tell of the workers themselves.
+    for _ in 0..2 {
+        honest.worker_list().await;
+    }
+    let loads = |list: WorkerList| list.workers.iter().map(|it| it.load).collect::<Vec<_>>();
+    let said = |load| WorkerStatus { load, ..nonsense() }.to_bytes();
+    master.pass_time(2);
+    busy.send_control(Instruction::WorkerStatus, &said(500)).await;
+    assert_eq!(loads(honest.worker_list().await), [0, 500]);
+    // At once again, then too little: whoever asks is told, the workers are not.
+    for load in [900, 510] {
+        busy.send_control(Instruction::WorkerStatus, &said(load)).await;
+        settled(&mut busy).await;
+        assert_eq!(loads(listed(&master).await), [0, load]);
+        master.pass_time(2);
+    }
+    busy.send_control(Instruction::WorkerStatus, &said(0)).await;
+    assert_eq!(loads(honest.worker_list().await), [0, 0]);
+    assert_eq!(shown(&dir).await.live.unwrap().region, "here");
     master.end().await.1.unwrap();
 }
 
@@ -516,11 +543,12 @@ async fn what_it_says_of_itself_is_checked_before_anybody_sees_it() {
     assert_eq!(honest.worker_list().await.workers.len(), 1);
     let long = "x".repeat(5_000);
     type Change = fn(&mut LinkHello, &str);
-    let set: [(Change, &str); 4] = [
+    let set: [(Change, &str); 5] = [
         (|hello, text| hello.version = text.into(), "its version"),
         (|hello, text| hello.address = text.into(), "its address"),
         (|hello, text| hello.web = text.into(), "its web address"),
         (|hello, text| hello.fingerprint = text.into(), "the fingerprint"),
+        (|hello, text| hello.region = text.into(), "its region"),
     ];
     let mut bad = 0;
     for (change, what) in set {

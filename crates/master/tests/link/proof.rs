@@ -107,6 +107,7 @@ async fn keys_that_gpg_made_are_taken_on_either_side() {
             address: "127.0.0.1:4021".into(),
             web: String::new(),
             fingerprint: String::new(),
+            region: String::new(),
             clock: WallTime(0),
         };
         worker.send_control(Instruction::LinkHello, &hello.to_bytes()).await;
@@ -555,6 +556,7 @@ async fn a_key_that_expires_cuts_its_link() {
         address: "127.0.0.1:4028".into(),
         web: String::new(),
         fingerprint: String::new(),
+        region: String::new(),
         clock: WallTime(0),
     };
     worker.send_control(Instruction::LinkHello, &hello.to_bytes()).await;

@@ -30,6 +30,7 @@ async fn only_registered_workers_are_let_in() {
         address: String::new(),
         web: String::new(),
         fingerprint: String::new(),
+        region: String::new(),
         clock: WallTime(0),
     };
     worker.send_control(Instruction::LinkHello, &hello.to_bytes()).await;

@@ -157,6 +157,7 @@ fn pings(v: &mut Vectors) {
     let edges = WorkerStatus {
         started: WallTime(i64::MIN),
         clients: u32::MAX,
+        load: u32::MAX,
         sessions: 0,
         orders: u32::MAX,
         cache_bytes: u64::MAX,

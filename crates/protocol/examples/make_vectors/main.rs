@@ -554,6 +554,7 @@ fn user_data(v: &mut Vectors) {
         address: "eu.papertrader.example:2049".into(),
         web: "https://eu.papertrader.example".into(),
         fingerprint: HASH.into(),
+        region: "eu-west".into(),
         load: u32::MAX,
     };
     let plain = WorkerLine {
@@ -561,6 +562,7 @@ fn user_data(v: &mut Vectors) {
         address: "[2001:db8::1]:2049".into(),
         web: String::new(),
         fingerprint: String::new(),
+        region: String::new(),
         load: 0,
     };
     v.data("workerList", I::WorkerList, false, &WorkerList { workers: vec![line, plain] });
@@ -603,6 +605,7 @@ fn link(v: &mut Vectors) {
         address: "eu.papertrader.example:2049".into(),
         web: "https://eu.papertrader.example".into(),
         fingerprint: HASH.into(),
+        region: "eu-west".into(),
         clock: WALL,
     };
     v.data("linkHello", I::LinkHello, false, &hello);
@@ -653,6 +656,7 @@ fn link(v: &mut Vectors) {
     let status = WorkerStatus {
         started: WallTime(WALL.0 - 3_600 * SECOND),
         clients: 1_000,
+        load: 66,
         sessions: 900,
         orders: 3,
         cache_bytes: 12_345_678,

@@ -209,7 +209,8 @@ json_structs! {
     OrderCursor { order "order", decided "decided", open "open", }
     OrderEvent { number "number", cursor "cursor", order "order", }
     WorkerLine {
-        name "name", address "address", web "web", fingerprint "fingerprint", load "load",
+        name "name", address "address", web "web", fingerprint "fingerprint",
+        region "region", load "load",
     }
     WorkerList { workers "workers", }
     LinkOpen { worker "worker", nonce "nonce", }
@@ -224,7 +225,7 @@ json_structs! {
     LinkPong { sent "sent", clock "clock", }
     LinkHello {
         worker "worker", version "version", address "address", web "web",
-        fingerprint "fingerprint", clock "clock",
+        fingerprint "fingerprint", region "region", clock "clock",
     }
     LinkWelcome {
         deployment "deployment", name "name", clock "clock", interval "interval",
@@ -242,8 +243,8 @@ json_structs! {
     SessionPresence { session "session", present "present", }
     SessionEnded { session "session", }
     WorkerStatus {
-        started "started", clients "clients", sessions "sessions", orders "orders",
-        cache_bytes "cacheBytes", cache_limit "cacheLimit", cache_hits "cacheHits",
+        started "started", clients "clients", load "load", sessions "sessions",
+        orders "orders", cache_bytes "cacheBytes", cache_limit "cacheLimit", cache_hits "cacheHits",
         cache_misses "cacheMisses", outgoing_bytes "outgoingBytes",
         refused_connections "refusedConnections", cut_connections "cutConnections",
         throttled_requests "throttledRequests", round_trip "roundTrip",

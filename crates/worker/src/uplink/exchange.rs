@@ -151,6 +151,7 @@ impl Exchange {
             address: self.shared.advertised.clone(),
             web: config.web.clone(),
             fingerprint: config.fingerprint(),
+            region: config.region.clone().unwrap_or_default(),
             clock: self.shared.clock.now(),
         };
         // The one message without a link header: it says who the worker is.
@@ -362,6 +363,7 @@ impl Exchange {
         WorkerStatus {
             started: shared.started,
             clients: small(shared.clients()),
+            load: shared.load(self.orders.len()),
             sessions: small(shared.sessions.len()),
             orders: small(self.orders.unanswered()),
             cache_bytes: shared.history.bytes(),

@@ -388,6 +388,7 @@ pub(crate) fn worker_list() -> WorkerList {
             address: "127.0.0.1:2049".into(),
             web: String::new(),
             fingerprint: String::new(),
+            region: String::new(),
             load: 1,
         }],
     }

@@ -32,6 +32,12 @@ const TASKS: usize = 3;
 /// Prices change and orders are settled so often.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// A split comes after the first market day, which lasts 14 intervals. The traders never rest, and in
+/// the end ask for all orders again.
+pub(crate) const MARKET: &str = "interval = \"1h\"\nstarting_cash = \"20000.00\"\n\
+     [prices]\nstart = \"2005-02-25\"\n\
+     [limits]\norders_account = { burst = 1, every = \"0s\" }\n";
+
 /// What to do.
 pub(crate) struct Plan<'a> {
     /// The `papertrader` to kill.
@@ -130,6 +136,8 @@ fn run_in(plan: &Plan<'_>, dir: &Path) -> Result<Counts, String> {
     let setup = Setup {
         program: plan.program,
         books: plan.books,
+        workers: 2,
+        market: MARKET,
         patience: trader::PATIENCE,
         worker_keys: "",
         hears: false,
@@ -294,7 +302,7 @@ impl Random {
         Random(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -303,7 +311,7 @@ impl Random {
     }
 
     /// From 0, less than `end`.
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 

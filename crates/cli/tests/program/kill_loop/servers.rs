@@ -1,7 +1,7 @@
-//! The servers of the kill loop: a master, two workers, and where the master keeps its books. Each has
-//! a port or a socket that it comes back to.
+//! Servers that are killed: a master, some workers, and where the master keeps its books. Each has a
+//! port or a socket that it comes back to.
 //!
-//! What is killed and when is the loop's matter (`mod.rs`).
+//! What is killed and when is decided elsewhere (`mod.rs`).
 //!
 //! Invariant: nothing that is killed here was started elsewhere.
 
@@ -67,6 +67,10 @@ impl Database {
 pub(crate) struct Setup<'a> {
     pub(crate) program: &'a Path,
     pub(crate) books: Books,
+    /// How many workers.
+    pub(crate) workers: usize,
+    /// The master's configuration, but for its addresses.
+    pub(crate) market: &'a str,
     /// How long clients try again before they are told that nothing is known.
     pub(crate) patience: Duration,
     /// More keys of the workers' configuration.
@@ -85,17 +89,27 @@ pub(crate) struct Servers {
     running: Vec<Running>,
 }
 
+fn role(n: usize) -> &'static str {
+    if n == 0 { "master" } else { "worker" }
+}
+
 fn uuid(n: usize) -> String {
     format!("00000000-0000-4000-8000-00000000000{n}")
 }
 
-const ROLES: [&str; 3] = ["master", "worker", "worker"];
-
 impl Servers {
+    /// All of them, in a directory.
     pub(crate) fn start(setup: &Setup<'_>, dir: &Path) -> Servers {
+        let mut servers = Servers::prepare(setup, dir);
+        servers.run();
+        servers
+    }
+
+    /// Writes down how they are set up: nothing runs yet.
+    pub(crate) fn prepare(setup: &Setup<'_>, dir: &Path) -> Servers {
         let program = setup.program;
         let database = (setup.books == Books::Postgres).then(Database::start);
-        let addresses: Vec<String> = ROLES.iter().map(|_| free_address()).collect();
+        let addresses: Vec<String> = (0..=setup.workers).map(|_| free_address()).collect();
         let init = |role: &str, more: &[&str]| {
             let output = command(program).args(["init", role]).arg(dir).args(more).output();
             let output = output.expect("init runs");
@@ -106,20 +120,16 @@ impl Servers {
         let fingerprint =
             said.split("--fingerprint ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let fingerprint = fingerprint.expect("a fingerprint");
-        // A split comes after the first market day, which lasts 14 intervals. The traders never rest,
-        // and in the end ask for all orders again.
         let text = format!(
-            "listen = \"{}\"\ndata = \"{}\"\ndatabase = \"{}\"\ninterval = \"1h\"\n\
-             starting_cash = \"20000.00\"\n\
-             [prices]\nstart = \"2005-02-25\"\n\
-             [limits]\norders_account = {{ burst = 1, every = \"0s\" }}\n",
+            "listen = \"{}\"\ndata = \"{}\"\ndatabase = \"{}\"\n{}",
             addresses[0],
             dir.join("data").display(),
             // Nothing stands for a file in the data directory.
             database.as_ref().map(Database::url).unwrap_or_default(),
+            setup.market,
         );
         std::fs::write(dir.join("0.toml"), text).expect("it can be written");
-        for n in 1..ROLES.len() {
+        for n in 1..=setup.workers {
             let text = format!(
                 "master = \"{}\"\nmaster_certificate = \"{fingerprint}\"\nuuid = \"{}\"\n\
                  listen = \"{}\"\n{}\n[openpgp]\nkey = \"{n}.asc\"\n[log]\nfile = \"{}\"\n",
@@ -131,22 +141,25 @@ impl Servers {
             );
             std::fs::write(dir.join(format!("{n}.toml")), text).expect("it can be written");
         }
-        let mut servers = Servers {
+        Servers {
             program: program.into(),
             dir: dir.into(),
             hears: setup.hears,
             database,
             addresses,
             running: Vec::new(),
-        };
-        for n in 0..ROLES.len() {
-            if n > 0 {
-                servers.register(n);
-            }
-            let running = servers.serve(n);
-            servers.running.push(running);
         }
-        servers
+    }
+
+    /// Starts the master, then the workers that it gets to know.
+    pub(crate) fn run(&mut self) {
+        for n in 0..self.addresses.len() {
+            if n > 0 {
+                self.register(n);
+            }
+            let running = self.serve(n);
+            self.running.push(running);
+        }
     }
 
     /// Makes a worker's key and has the master know it.
@@ -169,7 +182,7 @@ impl Servers {
     fn serve(&self, n: usize) -> Running {
         let config = self.dir.join(format!("{n}.toml"));
         let mut command = command(&self.program);
-        command.arg(ROLES[n]).arg("--config").arg(config);
+        command.arg(role(n)).arg("--config").arg(config);
         if self.hears && n == 0 {
             command.env("PAPERTRADER_MASTER_LOG__STDERR", "true");
         }
@@ -191,10 +204,19 @@ impl Servers {
         Ok(())
     }
 
-    /// As clients name them: the second client prefers the other worker.
-    pub(crate) fn workers(&self) -> [Vec<String>; 2] {
-        let workers = self.addresses[1..].to_vec();
-        [workers.clone(), workers.into_iter().rev().collect()]
+    /// As clients name them: each client prefers another worker.
+    pub(crate) fn workers(&self) -> Vec<Vec<String>> {
+        let from = |first: usize| {
+            let mut workers = self.addresses[1..].to_vec();
+            workers.rotate_left(first);
+            workers
+        };
+        (0..self.addresses.len() - 1).map(from).collect()
+    }
+
+    /// Where the master keeps what is its own.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     /// The master's process.
@@ -204,9 +226,9 @@ impl Servers {
 
     /// An error if one has ended that nobody has ended.
     pub(crate) fn all_alive(&self) -> Result<(), String> {
-        for (role, running) in ROLES.iter().zip(&self.running) {
+        for (n, running) in self.running.iter().enumerate() {
             if !is_alive(running.id()) {
-                return Err(format!("a {role} has ended by itself: {running:?}"));
+                return Err(format!("a {} has ended by itself: {running:?}", role(n)));
             }
         }
         Ok(())
@@ -215,16 +237,26 @@ impl Servers {
     /// Kills these, in order, and starts them again.
     pub(crate) fn kill(&mut self, victims: &[Victim]) {
         for victim in victims {
-            match victim {
-                Victim::Database => self.server().kill(),
-                Victim::Master => self.running[0].kill(),
-                Victim::Worker(n) => self.running[*n].kill(),
-            }
+            self.kill_one(*victim);
         }
         // A master that begins needs its database, and waits for none.
         if victims.contains(&Victim::Database) {
             self.server().run();
         }
+        self.serve_again(victims);
+    }
+
+    /// Kills one, which stays away.
+    pub(crate) fn kill_one(&mut self, victim: Victim) {
+        match victim {
+            Victim::Database => self.server().kill(),
+            Victim::Master => self.running[0].kill(),
+            Victim::Worker(n) => self.running[n].kill(),
+        }
+    }
+
+    /// Starts those again that are away, and waits until they are ready.
+    pub(crate) fn serve_again(&mut self, victims: &[Victim]) {
         for victim in victims {
             let n = match victim {
                 Victim::Database => continue,
@@ -265,7 +297,7 @@ impl Servers {
 
     /// Where SQLite has them.
     pub(crate) fn file(&self) -> PathBuf {
-        self.dir.join("data/papertrader.db")
+        self.data().join("papertrader.db")
     }
 
     /// Ends all, as an operator does.

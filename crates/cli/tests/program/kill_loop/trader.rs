@@ -196,7 +196,7 @@ impl Trader {
 }
 
 /// Sends an order and writes down what is heard; `true` if a server has answered for it.
-async fn place(
+pub(crate) async fn place(
     client: &Client,
     known: &Known,
     id: &ClientOrderId,
