@@ -1,4 +1,4 @@
-//! The servers that `bench orders` and `bench start` measure: `papertrader up` of this same program,
+//! The servers that `bench orders`, `quotes`, `mix` and `start` measure: `papertrader up` of this same program,
 //! with a data directory of its own, on free ports of this machine.
 //!
 //! Accounts and sessions are put into the books before the master starts, so that nothing waits for
@@ -30,18 +30,23 @@ const CHUNK: usize = 10_000;
 /// What each account has, in units: nobody runs out of it.
 const GRANT: i64 = 10_000_000_000;
 
+/// Passwords that may wait to be hashed unless more is said.
+const QUEUE: usize = 64;
+
 /// What is started.
 pub(super) struct Size {
     pub(super) connections: usize,
     pub(super) symbols: u32,
-    /// Orders that may be open at a time.
-    pub(super) open: usize,
+    /// Orders that may be open at a time, far more than the defaults allow.
+    pub(super) open: Option<usize>,
     pub(super) interval: Duration,
     pub(super) plain: bool,
     /// Threads of the worker that serve clients; 0 for its default.
     pub(super) threads: usize,
     /// Whether a client may ask as fast as it likes.
     pub(super) eager: bool,
+    /// Whether all registrations come from one address.
+    pub(super) registers: bool,
 }
 
 /// The market that the servers have.
@@ -72,13 +77,23 @@ pub(super) struct Deployment {
 
 /// The settings that are not the defaults, by the environment variables that set them.
 pub(super) fn raised(size: &Size) -> BTreeMap<&'static str, String> {
-    let mut all = BTreeMap::from([
+    let mut all = BTreeMap::new();
+    let unlimited = "{burst=1,every=\"0s\"}".to_owned();
+    if let Some(open) = size.open {
         // A few accounts bring the orders of many people.
-        ("PAPERTRADER_MASTER_LIMITS__ORDERS_ACCOUNT", "{burst=1,every=\"0s\"}".to_owned()),
-        ("PAPERTRADER_MASTER_TRADING__MAX_OPEN_ORDERS", u32::MAX.to_string()),
-        ("PAPERTRADER_WORKER_LIMITS__ORDERS", size.open.to_string()),
-        ("PAPERTRADER_WORKER_LIMITS__OUTCOMES_PER_CLIENT", size.open.to_string()),
-    ]);
+        all.insert("PAPERTRADER_MASTER_LIMITS__ORDERS_ACCOUNT", unlimited.clone());
+        all.insert("PAPERTRADER_MASTER_TRADING__MAX_OPEN_ORDERS", u32::MAX.to_string());
+        all.insert("PAPERTRADER_WORKER_LIMITS__ORDERS", open.to_string());
+        all.insert("PAPERTRADER_WORKER_LIMITS__OUTCOMES_PER_CLIENT", open.to_string());
+    }
+    if size.registers {
+        all.insert("PAPERTRADER_MASTER_LIMITS__REGISTER_ADDRESS", unlimited.clone());
+        all.insert("PAPERTRADER_MASTER_LIMITS__REGISTER_WORKER", unlimited);
+        if size.connections > QUEUE {
+            let queue = size.connections.to_string();
+            all.insert("PAPERTRADER_MASTER_LIMITS__PASSWORD_QUEUE", queue);
+        }
+    }
     if size.connections > 200 {
         let clients = (size.connections + 50).to_string();
         all.insert("PAPERTRADER_WORKER_LIMITS__CLIENTS_PER_ADDRESS", clients);
@@ -200,11 +215,35 @@ pub(super) fn books(data: &Path) -> Result<SqliteStore, BenchError> {
     Ok(SqliteStore::open(&directory.join("papertrader.db"), &deployment)?)
 }
 
+/// Opens so many sessions of each account in the books in `data`, the accounts in turn.
+pub(super) fn open_sessions(
+    store: &mut SqliteStore,
+    accounts: u32,
+    each: usize,
+) -> Result<Vec<(AccountId, SessionId)>, BenchError> {
+    let mut number = store.last_batch()?.0;
+    let mut wall = now();
+    let (mut sessions, mut changes) = (Vec::new(), Vec::new());
+    let all = accounts as usize * each;
+    for account in (0..each).flat_map(|_| (1..=accounts).map(AccountId)) {
+        let session = SessionId::from_bytes(uuid::Uuid::new_v4().into_bytes());
+        changes.push(start_session(account, session, WallTime(wall)));
+        sessions.push((account, session));
+        if changes.len() >= CHUNK || sessions.len() == all {
+            number += 1;
+            wall += 1;
+            let changes = std::mem::take(&mut changes);
+            let batch = Batch { number: BatchNumber(number), wall: WallTime(wall), changes };
+            store.commit(&batch)?;
+        }
+    }
+    Ok(sessions)
+}
+
 /// Opens accounts in new books in `data`, each with a session.
 pub(super) fn seed(data: &Path, accounts: usize) -> Result<Vec<SessionId>, BenchError> {
     let mut store = books(data)?;
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut wall = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+    let mut wall = now();
     let grant = Cash::from_units(GRANT).ok_or_else(|| wrong("a grant that is too large"))?;
     let (mut sessions, mut changes, mut number) = (Vec::new(), Vec::new(), 0);
     for n in 1..=accounts {
@@ -221,16 +260,7 @@ pub(super) fn seed(data: &Path, accounts: usize) -> Result<Vec<SessionId>, Bench
         let moment = Moment { wall: since, market: MarketTime(0) };
         changes.push(Change::OpenAccount(NewAccount { id, profile, grant, moment }));
         let session = SessionId::from_bytes(uuid::Uuid::new_v4().into_bytes());
-        changes.push(Change::StartSession(StoredSession {
-            // As the master looks it up.
-            key: SessionKey(Sha256::digest(session.bytes()).into()),
-            account: id,
-            expires: since.plus_nanos(DAY),
-            expirable: false,
-            client: [127, 0, 0, 1].into(),
-            started: since,
-            used: since,
-        }));
+        changes.push(start_session(id, session, since));
         sessions.push(session);
         if changes.len() >= CHUNK || n == accounts {
             number += 1;
@@ -241,4 +271,24 @@ pub(super) fn seed(data: &Path, accounts: usize) -> Result<Vec<SessionId>, Bench
         }
     }
     Ok(sessions)
+}
+
+/// A session that lasts for a day, as the master stores it.
+fn start_session(account: AccountId, session: SessionId, since: WallTime) -> Change {
+    Change::StartSession(StoredSession {
+        // As the master looks it up.
+        key: SessionKey(Sha256::digest(session.bytes()).into()),
+        account,
+        expires: since.plus_nanos(DAY),
+        expirable: false,
+        client: [127, 0, 0, 1].into(),
+        started: since,
+        used: since,
+    })
+}
+
+/// Wall time, in nanoseconds.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -37,6 +37,12 @@ pub(super) enum Ids {
     Random,
 }
 
+/// One of the instruments that an account trades, which are not those of its neighbours.
+pub(super) fn owned_by(account: AccountId, nth: u64, symbols: u32) -> InstrumentId {
+    let n = u64::from(account.0) * 7 + nth * 101;
+    InstrumentId((n % u64::from(symbols)) as u32 + 1)
+}
+
 /// What it is made of.
 #[derive(Debug, Clone)]
 pub(super) struct Size {
@@ -127,7 +133,7 @@ impl Market {
             for chunk in chunks.chunks(CHUNK) {
                 let mut changes = Vec::new();
                 for account in chunk {
-                    let instrument = self.instrument_of(*account, owned);
+                    let instrument = owned_by(*account, owned, self.size.symbols);
                     changes.push(self.order(*account, Side::Buy, instrument, 100)?);
                 }
                 self.commit(store, changes)?;
@@ -146,7 +152,7 @@ impl Market {
             for _ in 0..left.min(CHUNK as u64) {
                 let random = self.next_random();
                 let account = AccountId((random % u64::from(self.size.accounts)) as u32 + 1);
-                let instrument = self.instrument_of(account, (random >> 40) % OWNED);
+                let instrument = owned_by(account, (random >> 40) % OWNED, self.size.symbols);
                 let owned = self.books.account(account).and_then(|a| a.position(instrument));
                 let can_sell = owned.is_some_and(|p| {
                     let most = Quantity::from_units(10).unwrap_or_default();
@@ -267,12 +273,6 @@ impl Market {
             }
         };
         text.parse().map_err(wrong)
-    }
-
-    /// The instruments of an account are not those of its neighbours.
-    fn instrument_of(&self, account: AccountId, nth: u64) -> InstrumentId {
-        let n = u64::from(account.0) * 7 + nth * 101;
-        InstrumentId((n % u64::from(self.size.symbols)) as u32 + 1)
     }
 
     fn moment(&mut self) -> Moment {

@@ -2,19 +2,23 @@
 //! they measure is checked for being right, never for being fast.
 
 mod bare;
+mod cpu;
 mod deployment;
 mod market;
+mod mix;
+mod order_id;
 mod orders;
+mod prices;
 mod quotes;
 mod settle;
 mod start;
+mod stream;
+mod times;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use papertrader_core::books::BrokenBooks;
 use papertrader_store::postgres::PostgresStore;
@@ -23,6 +27,7 @@ use papertrader_store::{CommitError, Store, StoreError};
 
 use crate::error::CliError;
 use crate::output::Output;
+use times::Times;
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -38,6 +43,8 @@ enum BenchCommand {
     Orders(orders::OrdersArgs),
     /// Measure quotes of a worker, beside a Redis and a server that only echoes
     Quotes(quotes::QuotesArgs),
+    /// Measure the operations of the DayTrader benchmark, and log-ins beside the bare password hash
+    Mix(mix::MixArgs),
     /// Measure how long a master takes to be ready on books that are full
     Start(start::StartArgs),
 }
@@ -78,6 +85,7 @@ pub(crate) fn run(args: BenchArgs, output: &Output) -> Result<(), CliError> {
         BenchCommand::Settle(args) => settle::run(&args, output),
         BenchCommand::Orders(args) => orders::run(&args, output),
         BenchCommand::Quotes(args) => quotes::run(&args, output),
+        BenchCommand::Mix(args) => mix::run(&args, output),
         BenchCommand::Start(args) => start::run(&args, output),
     }
 }
@@ -158,30 +166,6 @@ impl Drop for Scratch {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             eprintln!("papertrader: {} could not be removed: {error}", self.0.display());
         }
-    }
-}
-
-/// Durations, in microseconds.
-struct Times(Histogram<u64>);
-
-impl Times {
-    fn new() -> Times {
-        // Three digits, up to an hour: these bounds are valid.
-        let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
-        Times(histogram.unwrap_or_else(|_| unreachable!("the bounds are constants")))
-    }
-
-    fn add(&mut self, time: Duration) {
-        self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1));
-    }
-
-    fn count(&self) -> u64 {
-        self.0.len()
-    }
-
-    /// The time that this part of all does not exceed, in milliseconds.
-    fn quantile(&self, part: f64) -> f64 {
-        self.0.value_at_quantile(part) as f64 / 1_000.0
     }
 }
 

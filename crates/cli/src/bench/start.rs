@@ -100,12 +100,13 @@ fn measure(args: &StartArgs, output: &Output) -> Result<Report, BenchError> {
     let size = Size {
         connections: 1,
         symbols: args.symbols,
-        open: 1,
+        open: None,
         // No settlement comes while it is measured.
         interval: Duration::from_secs(3_600),
         plain: false,
         threads: 0,
         eager: false,
+        registers: false,
     };
     let mut times = Vec::new();
     // The first time it makes keys, and is not counted.

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use crate::bench::order_id::put_id;
 use crate::bench::{BenchError, wrong};
 
 /// The request number of a connection's first order.
@@ -398,23 +399,6 @@ impl Client {
     }
 }
 
-/// A client order ID as the SDK makes them, a UUID that ascends with time: of the order `index` of the
-/// client `number`, sent at `at` microseconds after `start`.
-fn put_id(start: i64, at: u32, number: usize, index: usize, out: &mut Vec<u8>) {
-    let time = start as u64 / 1_000_000 + u64::from(at) / 1_000;
-    let unique = (number as u64) << 40 | index as u64;
-    let high = time << 16 | 0x7000 | unique >> 52;
-    let low = 0x8000_0000_0000_0000 | unique & 0x000f_ffff_ffff_ffff;
-    let digits = u128::from(high) << 64 | u128::from(low);
-    for place in 0..32 {
-        if matches!(place, 8 | 12 | 16 | 20) {
-            out.push(b'-');
-        }
-        let digit = (digits >> (124 - 4 * place)) as usize & 15;
-        out.push(b"0123456789abcdef"[digit]);
-    }
-}
-
 /// Writes some of `rest`, and says how much; without a rest, sees that all of it is on its way.
 async fn write_or_flush<W: AsyncWrite + Unpin>(
     writer: &mut W,
@@ -436,26 +420,5 @@ fn words(frame: &Frame<'_>) -> String {
     match args::split(frame.data, frame.header.argument_count) {
         Ok(arguments) if !arguments.is_empty() => arguments.join(" "),
         _ => name.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn client_order_ids_are_uuids_that_differ_and_ascend() {
-        let id = |at, number, index| {
-            let mut id = Vec::new();
-            put_id(1_700_000_000_123_456_789, at, number, index, &mut id);
-            let id = String::from_utf8(id).unwrap();
-            let uuid = uuid::Uuid::parse_str(&id).unwrap();
-            assert_eq!((uuid.get_version_num(), uuid.to_string()), (7, id.clone()));
-            id
-        };
-        assert!(id(0, 9_999, 5) < id(1_000, 0, 6));
-        let all = [id(0, 0, 0), id(0, 0, 1), id(0, 1, 0), id(0, 4_096, 0), id(0, 9_999, 1)];
-        let different: std::collections::BTreeSet<_> = all.iter().collect();
-        assert_eq!(different.len(), all.len());
     }
 }

@@ -8,7 +8,6 @@
 //! that was acknowledged is looked up in the books, or the command fails.
 
 mod client;
-mod cpu;
 mod report;
 
 use std::path::PathBuf;
@@ -25,13 +24,14 @@ use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{Found, Store};
 use tokio::task::{JoinSet, LocalSet};
 
+use super::cpu::Processors;
 use super::deployment::{self, Deployment, Size};
-use super::{BenchError, Scratch, Times, wrong};
+use super::times::{Latencies, Times};
+use super::{BenchError, Scratch, wrong};
 use crate::error::CliError;
 use crate::output::Output;
 use client::{Client, Known, Load, Manner};
-use cpu::Used;
-use report::{Latencies, LatencyReport, Processors, Report, SettlementReport, ThroughputReport};
+use report::{LatencyReport, Report, SettlementReport, ThroughputReport};
 
 /// Sessions that one connection may use.
 const SESSIONS: usize = 8;
@@ -175,11 +175,12 @@ impl Bench<'_> {
         Size {
             connections,
             symbols: args.symbols,
-            open: usize::try_from(ROOM.max(args.orders).max(args.queued * 2)).unwrap_or(usize::MAX),
+            open: usize::try_from(ROOM.max(args.orders).max(args.queued * 2)).ok(),
             interval: interval.duration(),
             plain: args.plain,
             threads: 0,
             eager: false,
+            registers: false,
         }
     }
 
@@ -212,12 +213,13 @@ impl Bench<'_> {
                 clients.push(client.await?);
             }
             self.output.note(&format!("{name}: measuring"));
-            let before = used(&deployment);
+            let before = Processors::used(&deployment);
             let begun = Instant::now();
             let clients = LocalSet::new().run_until(drive(Rc::clone(&load), clients)).await?;
             let time = begun.elapsed();
-            let processors =
-                before.zip(used(&deployment)).map(|(before, after)| after.since(&before));
+            let processors = before
+                .zip(Processors::used(&deployment))
+                .map(|(before, after)| after.since(&before));
             Ok::<Ended, BenchError>(Ended { load, clients, processors, time })
         })?;
         self.output.note(&format!("{name}: looking every order up"));
@@ -350,14 +352,6 @@ impl Bench<'_> {
 
 fn micros(micros: u32) -> Duration {
     Duration::from_micros(micros.into())
-}
-
-fn used(deployment: &Deployment) -> Option<Processors> {
-    Some(Processors {
-        master: Used::by(deployment.master_process)?,
-        worker: Used::by(deployment.worker_process)?,
-        load: Used::by(std::process::id())?,
-    })
 }
 
 /// Lets all clients trade until the load is over and everything is decided.

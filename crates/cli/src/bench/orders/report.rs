@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::OrdersArgs;
-use super::cpu::Used;
-use crate::bench::Times;
+use crate::bench::cpu::Processors;
+use crate::bench::times::Latencies;
 use crate::output::table::{Align, Table};
 
 /// All of it. What was not wanted is `null`.
@@ -25,16 +25,6 @@ pub(super) struct Report {
     pub(super) settlement: Option<SettlementReport>,
     /// That every acknowledged order was found in the books, and these are right.
     verified: bool,
-}
-
-/// Milliseconds.
-#[derive(Debug, Serialize)]
-pub(super) struct Latencies {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,62 +63,6 @@ pub(super) struct SettlementReport {
     pub(super) acknowledged_ms: Latencies,
     pub(super) refused: BTreeMap<String, u64>,
     pub(super) processors: Option<Processors>,
-}
-
-/// Seconds of processor time.
-#[derive(Debug, Serialize)]
-pub(super) struct Processors {
-    pub(super) master: Used,
-    pub(super) worker: Used,
-    pub(super) load: Used,
-}
-
-impl Processors {
-    pub(super) fn since(self, before: &Processors) -> Processors {
-        Processors {
-            master: self.master.since(&before.master),
-            worker: self.worker.since(&before.worker),
-            load: self.load.since(&before.load),
-        }
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for (name, used) in
-            [("master", &self.master), ("worker", &self.worker), ("load", &self.load)]
-        {
-            text += &format!("  processor, {name}: {:.2} s", used.seconds);
-            let mut threads: Vec<_> = used.threads.iter().collect();
-            threads.sort_by(|a, b| b.1.total_cmp(a.1));
-            let threads = threads.iter().map(|(name, time)| format!("{name} {time:.2}"));
-            text += &format!(" ({})\n", threads.collect::<Vec<_>>().join(", "));
-        }
-        text
-    }
-}
-
-impl Latencies {
-    pub(super) fn of(times: &Times) -> Latencies {
-        Latencies {
-            p50: times.quantile(0.5),
-            p90: times.quantile(0.9),
-            p99: times.quantile(0.99),
-            p999: times.quantile(0.999),
-            max: times.quantile(1.0),
-        }
-    }
-
-    fn row(&self, table: &mut Table, name: String) {
-        let cell = |ms: f64| format!("{ms:.2}").into();
-        table.row([
-            name.into(),
-            cell(self.p50),
-            cell(self.p90),
-            cell(self.p99),
-            cell(self.p999),
-            cell(self.max),
-        ]);
-    }
 }
 
 impl Report {

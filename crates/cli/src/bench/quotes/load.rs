@@ -4,106 +4,20 @@
 //! It waits for the system's word that a connection can be read; nothing is allocated for a message.
 //! Invariant: when [`Load::run`] returns no question is open, so that servers can be asked in turn.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream as StdStream;
+use std::io;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use papertrader_node::tls::BlockingStream;
 
 use super::talk::Talk;
+use crate::bench::stream::{Opened, Stream};
 use crate::bench::{BenchError, wrong};
 
 /// What one read may bring.
 const READ: usize = 256 * 1024;
 /// How long a server may say nothing at all.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A connection to a server.
-#[expect(clippy::large_enum_variant, reason = "there are few, and each is one or the other")]
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(BlockingStream<TcpStream>),
-}
-
-/// A connection on which what comes first was said.
-#[expect(clippy::large_enum_variant, reason = "there are few, and each is one or the other")]
-pub(super) enum Opened {
-    Plain(StdStream),
-    Tls(BlockingStream<StdStream>),
-}
-
-impl Read for Opened {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Opened::Plain(stream) => stream.read(into),
-            Opened::Tls(stream) => stream.read(into),
-        }
-    }
-}
-
-impl Write for Opened {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Opened::Plain(stream) => stream.write(bytes),
-            Opened::Tls(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Opened::Plain(stream) => stream.flush(),
-            Opened::Tls(stream) => stream.flush(),
-        }
-    }
-}
-
-impl Stream {
-    fn new(opened: Opened) -> io::Result<Stream> {
-        let ready = |stream: StdStream| {
-            stream.set_nonblocking(true)?;
-            io::Result::Ok(TcpStream::from_std(stream))
-        };
-        Ok(match opened {
-            Opened::Plain(stream) => Stream::Plain(ready(stream)?),
-            Opened::Tls(BlockingStream { conn, sock }) => {
-                Stream::Tls(BlockingStream::new(conn, ready(sock)?))
-            }
-        })
-    }
-
-    fn socket(&mut self) -> &mut TcpStream {
-        match self {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => &mut stream.sock,
-        }
-    }
-
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(stream) => stream.read(into),
-            Stream::Tls(stream) => stream.read(into),
-        }
-    }
-
-    /// Whether a read that brought so much less than it might has brought all there is.
-    fn is_drained(&self, count: usize, most: usize) -> bool {
-        matches!(self, Stream::Plain(_)) && count < most
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Plain(stream) => stream.write(bytes),
-            Stream::Tls(stream) => {
-                let count = stream.write(bytes)?;
-                stream.flush()?;
-                Ok(count)
-            }
-        }
-    }
-}
 
 struct Connection<T> {
     stream: Stream,

@@ -31,13 +31,14 @@ use papertrader_protocol::frame::HEADER;
 use papertrader_protocol::wire::Wire;
 
 use super::deployment::{self, Deployment, Size};
+use super::prices::Expected;
+use super::stream::{Opened, Worker, plain};
 use super::{BenchError, Scratch, wrong};
 use crate::error::CliError;
 use crate::output::Output;
-use load::{Load, Opened, Seen};
-use opening::Worker;
+use load::{Load, Seen};
 use report::{Report, Server};
-use talk::{Echoes, Expected, Quotes, Sizes, Talk, Values};
+use talk::{Echoes, Quotes, Sizes, Talk, Values};
 
 #[derive(Debug, Args)]
 pub(super) struct QuotesArgs {
@@ -120,11 +121,12 @@ fn measure(args: &QuotesArgs, output: &Output) -> Result<Report, BenchError> {
     let size = Size {
         connections: args.connections,
         symbols: args.symbols,
-        open: 1,
+        open: None,
         interval: args.interval.duration(),
         plain: !args.tls,
         threads: args.threads,
         eager: true,
+        registers: false,
     };
     output.note("starting a master and a worker");
     let sessions = deployment::seed(&data, args.connections + 1)?;
@@ -195,7 +197,7 @@ fn sizes(worker: Worker, sessions: &[SessionId], symbols: &[Symbol]) -> Result<S
 
 /// Puts the values into a Redis.
 fn fill(redis: SocketAddr, keys: usize) -> Result<(), BenchError> {
-    let mut stream = opening::plain(redis)?;
+    let mut stream = plain(redis)?;
     stream.write_all(&talk::fill_redis(keys))?;
     let mut said = vec![0; 5 * keys];
     stream.read_exact(&mut said)?;
@@ -325,7 +327,7 @@ impl Plan<'_> {
         address: SocketAddr,
         talk: impl Fn(usize) -> T,
     ) -> Result<Load<T>, BenchError> {
-        let open = |number| Ok((Opened::Plain(opening::plain(address)?), talk(number)));
+        let open = |number| Ok((Opened::Plain(plain(address)?), talk(number)));
         Load::new(self.share(thread).map(open).collect::<Result<_, BenchError>>()?)
     }
 }

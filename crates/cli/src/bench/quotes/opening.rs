@@ -1,34 +1,12 @@
 //! How a connection of the load begins, and what a session that has ended gets.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
-use papertrader_node::tls;
 use papertrader_protocol::instruction::State;
-use papertrader_protocol::{Fingerprint, Frame, Header, Instruction, Reason, SessionId};
+use papertrader_protocol::{Frame, Header, Instruction, Reason, SessionId};
 
-use super::load::Opened;
+use crate::bench::stream::{Opened, Worker};
 use crate::bench::{BenchError, wrong};
-
-/// How long a server may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Where quotes are to be had.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Worker {
-    pub(super) address: SocketAddr,
-    /// `None` for plain TCP.
-    pub(super) certificate: Option<Fingerprint>,
-}
-
-/// A connection without TLS to any server.
-pub(super) fn plain(address: SocketAddr) -> Result<TcpStream, BenchError> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
 
 /// A connection to the worker that shows a session and may ask for quotes.
 pub(super) fn quoting(worker: Worker, session: SessionId) -> Result<Opened, BenchError> {
@@ -73,14 +51,7 @@ struct Conversation {
 
 impl Conversation {
     fn with(worker: Worker, session: SessionId) -> Result<Conversation, BenchError> {
-        let stream = plain(worker.address)?;
-        let stream = match worker.certificate {
-            None => Opened::Plain(stream),
-            Some(certificate) => {
-                Opened::Tls(tls::connect_blocking(stream, certificate, tls::CLIENT_PROTOCOL)?)
-            }
-        };
-        Ok(Conversation { stream, session, asked: 0, input: Vec::new() })
+        Ok(Conversation { stream: worker.connect()?, session, asked: 0, input: Vec::new() })
     }
 
     fn quoting(worker: Worker, session: SessionId) -> Result<Conversation, BenchError> {

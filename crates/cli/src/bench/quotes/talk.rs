@@ -5,17 +5,14 @@
 //! error. What a quote says is looked up at every hundredth, and computed a second time.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
-use papertrader_core::money::Price;
 use papertrader_core::names::Symbol;
-use papertrader_core::time::MarketTime;
-use papertrader_market::{PriceSource, Synthetic};
 use papertrader_protocol::data::AssetValue;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Frame, Header, Instruction, SessionId};
 
+use crate::bench::prices::Expected;
 use crate::bench::{BenchError, wrong};
 
 /// How many answers there are for each one that is looked at closely.
@@ -32,31 +29,6 @@ pub(super) trait Talk {
 
     /// Takes the answer at the start of `input`, and says how long it is; `None` if it is not whole.
     fn hear(&mut self, input: &[u8]) -> Result<Option<usize>, BenchError>;
-}
-
-/// What prices there are at a time, computed by the source that the master has too.
-pub(super) struct Expected {
-    source: Synthetic,
-    known: HashMap<MarketTime, Vec<Price>>,
-}
-
-impl Expected {
-    pub(super) fn new(source: Synthetic) -> Expected {
-        Expected { source, known: HashMap::new() }
-    }
-
-    fn price(&mut self, index: usize, time: MarketTime) -> Result<Option<Price>, BenchError> {
-        if let Some(prices) = self.known.get(&time) {
-            return Ok(prices.get(index).copied());
-        }
-        let step = self.source.next(time.plus_nanos(-1)).map_err(wrong)?;
-        let step = step.filter(|step| step.time == time);
-        let prices = step
-            .map_or(Vec::new(), |step| step.prices.iter().map(|price| price.mark.price).collect());
-        let price = prices.get(index).copied();
-        self.known.insert(time, prices);
-        Ok(price)
-    }
 }
 
 /// Which of `count` things a connection asks for in its question `number`.
@@ -264,6 +236,10 @@ impl Talk for Echoes {
 
 #[cfg(test)]
 mod tests {
+    use papertrader_core::money::Price;
+    use papertrader_core::time::MarketTime;
+    use papertrader_market::PriceSource;
+
     use super::*;
     use crate::bench::deployment;
 

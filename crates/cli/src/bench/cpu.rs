@@ -7,6 +7,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::deployment::Deployment;
+
 /// Ticks in a second, as Linux says them to programs on all machines that this runs on.
 const TICKS: f64 = 100.0;
 
@@ -39,6 +41,47 @@ impl Used {
         }
         self.threads.retain(|_, seconds| *seconds >= 0.05);
         self
+    }
+}
+
+/// Seconds of processor time.
+#[derive(Debug, Serialize)]
+pub(super) struct Processors {
+    pub(super) master: Used,
+    pub(super) worker: Used,
+    pub(super) load: Used,
+}
+
+impl Processors {
+    /// By the servers, and by this program, which is the load.
+    pub(super) fn used(deployment: &Deployment) -> Option<Processors> {
+        Some(Processors {
+            master: Used::by(deployment.master_process)?,
+            worker: Used::by(deployment.worker_process)?,
+            load: Used::by(std::process::id())?,
+        })
+    }
+
+    pub(super) fn since(self, before: &Processors) -> Processors {
+        Processors {
+            master: self.master.since(&before.master),
+            worker: self.worker.since(&before.worker),
+            load: self.load.since(&before.load),
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, used) in
+            [("master", &self.master), ("worker", &self.worker), ("load", &self.load)]
+        {
+            text += &format!("  processor, {name}: {:.2} s", used.seconds);
+            let mut threads: Vec<_> = used.threads.iter().collect();
+            threads.sort_by(|a, b| b.1.total_cmp(a.1));
+            let threads = threads.iter().map(|(name, time)| format!("{name} {time:.2}"));
+            text += &format!(" ({})\n", threads.collect::<Vec<_>>().join(", "));
+        }
+        text
     }
 }
 
