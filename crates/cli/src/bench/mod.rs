@@ -41,6 +41,8 @@ enum BenchCommand {
     Settle(settle::SettleArgs),
     /// Measure orders of many clients through a worker and a master, and back
     Orders(orders::OrdersArgs),
+    /// Measure what idle connections cost a worker, and do to a quote
+    Idle(quotes::idle::IdleArgs),
     /// Measure quotes of a worker, beside a Redis and a server that only echoes
     Quotes(quotes::QuotesArgs),
     /// Measure the operations of the DayTrader benchmark, and log-ins beside the bare password hash
@@ -84,6 +86,7 @@ pub(crate) fn run(args: BenchArgs, output: &Output) -> Result<(), CliError> {
     match args.command {
         BenchCommand::Settle(args) => settle::run(&args, output),
         BenchCommand::Orders(args) => orders::run(&args, output),
+        BenchCommand::Idle(args) => quotes::idle::run(&args, output),
         BenchCommand::Quotes(args) => quotes::run(&args, output),
         BenchCommand::Mix(args) => mix::run(&args, output),
         BenchCommand::Start(args) => start::run(&args, output),

@@ -6,6 +6,7 @@
 //! a session that has ended fails the command.
 
 mod echo;
+pub(super) mod idle;
 mod load;
 mod opening;
 mod report;

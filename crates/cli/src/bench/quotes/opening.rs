@@ -41,7 +41,7 @@ pub(super) fn revoke(worker: Worker, session: SessionId, symbol: &str) -> Result
 }
 
 /// Questions that are asked one by one.
-struct Conversation {
+pub(super) struct Conversation {
     stream: Opened,
     session: SessionId,
     asked: u64,
@@ -54,13 +54,20 @@ impl Conversation {
         Ok(Conversation { stream: worker.connect()?, session, asked: 0, input: Vec::new() })
     }
 
-    fn quoting(worker: Worker, session: SessionId) -> Result<Conversation, BenchError> {
+    /// Shows a session; quotes may be asked for.
+    pub(super) fn quoting(worker: Worker, session: SessionId) -> Result<Conversation, BenchError> {
         let mut opened = Conversation::with(worker, session)?;
         opened.ask(Instruction::LoginSession, &[], Instruction::SessionId)?;
         let state = State::DataTransfer.name().as_bytes();
         // Its answer comes after the list of workers.
         opened.ask(Instruction::SwitchState, state, Instruction::StateSwitchSuccess)?;
         Ok(opened)
+    }
+
+    /// A quote must come.
+    pub(super) fn quote(&mut self, symbol: &str) -> Result<(), BenchError> {
+        let quote = Instruction::GetAssetValueCurrent;
+        self.ask(quote, symbol.as_bytes(), Instruction::Data).map(drop)
     }
 
     /// Asks, and waits for the answer, which must be `wanted`; its data.
