@@ -20,6 +20,7 @@ use papertrader_protocol::link::{
     LinkHello, SessionEnded, SessionPresence, SnapshotPush, WorkerStatus,
 };
 use papertrader_protocol::request::HashedPass;
+use papertrader_protocol::request::Symbols;
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, Reason, Request, SessionId};
@@ -405,7 +406,12 @@ async fn messages_that_mean_nothing_or_are_the_masters_change_nothing() {
         use Instruction as I;
         matches!(
             instruction,
-            I::SessionPresence | I::WorkerStatus | I::LinkPing | I::Pong | I::Goodbye
+            I::SessionPresence
+                | I::WorkerStatus
+                | I::LinkPing
+                | I::Pong
+                | I::Goodbye
+                | I::StreamEnded
         )
     };
     let ended = SessionEnded { session: alice }.to_bytes();
@@ -434,7 +440,10 @@ async fn messages_that_mean_nothing_or_are_the_masters_change_nothing() {
         malformed += 1;
     }
     // Requests that each worker answers itself.
-    for request in [Request::GetWorkerList, Request::AssetList, Request::Hello] {
+    let streams =
+        [Request::SubscribeAssets(Symbols::All), Request::UnsubscribeAssets(Symbols::All)];
+    let others = [Request::GetWorkerList, Request::AssetList, Request::Hello];
+    for request in streams.into_iter().chain(others) {
         let number = hostile.send(SessionId::NONE, &request).await;
         assert_eq!(hostile.refusal(number).await, Reason::NotAuthorized, "{request:?}");
         malformed += 1;
