@@ -11,6 +11,7 @@
 mod attempts;
 pub(crate) mod exchange;
 mod orders;
+mod snapshots;
 
 use std::io;
 use std::net::SocketAddr;

@@ -14,6 +14,7 @@ pub(super) fn later(v: &mut Vectors) {
     proof(v);
     pings(v);
     refusals(v);
+    super::prices::prices(v);
 }
 
 fn accounts(v: &mut Vectors) {

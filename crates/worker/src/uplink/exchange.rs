@@ -13,8 +13,7 @@ use papertrader_node::{debug, error, info, warn};
 use papertrader_protocol::frame::{Frame, Header, LinkHeader};
 use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
-    LinkHello, LinkPing, LinkPong, LinkWelcome, SessionEnded, SessionPresence, SnapshotPush,
-    WorkerStatus,
+    LinkHello, LinkPing, LinkPong, LinkWelcome, SessionEnded, SessionPresence, WorkerStatus,
 };
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::transfer::Assembly;
@@ -22,8 +21,8 @@ use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Reason, SessionId, args, transfer};
 
 use super::orders::{Judged, Orders, Verdict};
+use super::snapshots::Snapshots;
 use super::{Ask, Content, Delivery, LinkError, Route, Step};
-use crate::cache::Prices;
 use crate::cache::history::{Answer, Question};
 use crate::driver::Shared;
 
@@ -69,8 +68,6 @@ pub(super) struct Exchange {
     deliveries: Vec<Delivery>,
     /// The master has said welcome on the present link.
     up: bool,
-    /// A full snapshot has come on the present link.
-    synchronised: bool,
     next_number: u64,
     pending: HashMap<u64, Pending>,
     /// By question and by the snapshot at which it was asked.
@@ -83,7 +80,7 @@ pub(super) struct Exchange {
     clock_offset: i64,
     /// How long the last ping took, in nanoseconds.
     round_trip: i64,
-    snapshot: Assembly,
+    snapshots: Snapshots,
     worker_list: Assembly,
 }
 
@@ -94,7 +91,6 @@ impl Exchange {
             output: Vec::new(),
             deliveries: Vec::new(),
             up: false,
-            synchronised: false,
             next_number: FIRST,
             pending: HashMap::new(),
             questions: HashMap::new(),
@@ -103,7 +99,7 @@ impl Exchange {
             refused: false,
             clock_offset: 0,
             round_trip: 0,
-            snapshot: Assembly::default(),
+            snapshots: Snapshots::default(),
             worker_list: Assembly::default(),
         }
     }
@@ -157,9 +153,8 @@ impl Exchange {
     /// The link was lost: everything in flight is answered, but the orders wait.
     pub(super) fn lost(&mut self, now: WallTime) {
         self.up = false;
-        self.synchronised = false;
         self.output = Vec::new();
-        self.snapshot = Assembly::default();
+        self.snapshots = Snapshots::default();
         self.worker_list = Assembly::default();
         self.questions.clear();
         for (_, pending) in std::mem::take(&mut self.pending) {
@@ -364,7 +359,9 @@ impl Exchange {
             Some(I::LinkRefused) => Err(LinkError::Refused(words(frame))),
             Some(I::Goodbye) => Err(LinkError::Goodbye(words(frame))),
             _ if !self.up => Err(LinkError::Malformed("first message")),
-            Some(I::Snapshot) => self.snapshot(frame),
+            Some(instruction @ (I::Snapshot | I::SnapshotStep)) => {
+                self.snapshot(instruction, frame)
+            }
             Some(I::WorkerList) => self.worker_list(frame),
             Some(I::SessionEnded) => {
                 let ended = SessionEnded::from_bytes(frame.data);
@@ -415,6 +412,7 @@ impl Exchange {
         self.up = true;
         self.refused = false;
         self.shared.refused.send_replace(false);
+        self.ask_prices();
         for (session, client) in self.shared.sessions.resume(now) {
             let number = self.number();
             let mut header = self.own_header(Instruction::LoginSession);
@@ -441,29 +439,21 @@ impl Exchange {
         self.clock_offset = pong.clock.0.saturating_sub(half_way);
     }
 
-    fn snapshot(&mut self, frame: &Frame<'_>) -> Result<(), LinkError> {
-        let malformed = LinkError::Malformed("snapshot");
-        let Some(data) = assemble(&mut self.snapshot, frame).map_err(|_| malformed)? else {
-            return Ok(());
+    /// What the master says of prices.
+    fn snapshot(&mut self, instruction: Instruction, frame: &Frame<'_>) -> Result<(), LinkError> {
+        let must_ask = match instruction {
+            Instruction::SnapshotStep => self.snapshots.stepped(frame, &self.shared)?,
+            _ => self.snapshots.pushed(frame, &self.shared)?,
         };
-        let push = SnapshotPush::from_bytes(&data);
-        let push = push.map_err(|_| LinkError::Malformed("snapshot"))?;
-        let generation = self.generation() + 1;
-        let before = self.shared.prices.load_full();
-        let prices = match before {
-            Some(before) if self.synchronised && push.instruments.is_empty() => {
-                before.merged(push, generation)?
-            }
-            _ => {
-                let source = self.shared.welcome.load();
-                let source = source.as_ref().map_or("", |welcome| welcome.source.as_str());
-                Prices::full(push, source, generation)?
-            }
-        };
-        self.synchronised = true;
-        self.shared.prices.store(Some(Arc::new(prices)));
-        self.shared.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+        if must_ask {
+            self.ask_prices();
+        }
         Ok(())
+    }
+
+    fn ask_prices(&mut self) {
+        let have = self.snapshots.ask(&self.shared);
+        self.control(Instruction::SnapshotDifference, &have);
     }
 
     fn worker_list(&mut self, frame: &Frame<'_>) -> Result<(), LinkError> {
@@ -716,7 +706,7 @@ fn as_it_came(instruction: Instruction, frame: &Frame<'_>) -> Content {
 }
 
 /// Takes a packet of a push; the whole push after its last packet.
-fn assemble(
+pub(super) fn assemble(
     assembly: &mut Assembly,
     frame: &Frame<'_>,
 ) -> Result<Option<Vec<u8>>, transfer::TransferError> {
