@@ -3,8 +3,10 @@
 
 mod bare;
 mod deployment;
+mod forwarder;
 mod market;
 mod orders;
+mod push;
 mod quotes;
 mod settle;
 mod start;
@@ -38,6 +40,8 @@ enum BenchCommand {
     Orders(orders::OrdersArgs),
     /// Measure quotes of a worker, beside a Redis and a server that only echoes
     Quotes(quotes::QuotesArgs),
+    /// Measure how long a snapshot of many prices takes to the clients of many workers
+    Push(push::PushArgs),
     /// Measure how long a master takes to be ready on books that are full
     Start(start::StartArgs),
 }
@@ -78,6 +82,7 @@ pub(crate) fn run(args: BenchArgs, output: &Output) -> Result<(), CliError> {
         BenchCommand::Settle(args) => settle::run(&args, output),
         BenchCommand::Orders(args) => orders::run(&args, output),
         BenchCommand::Quotes(args) => quotes::run(&args, output),
+        BenchCommand::Push(args) => push::run(&args, output),
         BenchCommand::Start(args) => start::run(&args, output),
     }
 }

@@ -35,7 +35,7 @@ use super::{BenchError, Scratch, wrong};
 use crate::error::CliError;
 use crate::output::Output;
 use load::{Load, Opened, Seen};
-use opening::Worker;
+pub(super) use opening::{Conversation, Worker};
 use report::{Report, Server};
 use talk::{Echoes, Expected, Quotes, Sizes, Talk, Values};
 

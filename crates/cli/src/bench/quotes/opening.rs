@@ -16,10 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where quotes are to be had.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Worker {
-    pub(super) address: SocketAddr,
+pub(in crate::bench) struct Worker {
+    pub(in crate::bench) address: SocketAddr,
     /// `None` for plain TCP.
-    pub(super) certificate: Option<Fingerprint>,
+    pub(in crate::bench) certificate: Option<Fingerprint>,
 }
 
 /// A connection without TLS to any server.
@@ -63,7 +63,7 @@ pub(super) fn revoke(worker: Worker, session: SessionId, symbol: &str) -> Result
 }
 
 /// Questions that are asked one by one.
-struct Conversation {
+pub(in crate::bench) struct Conversation {
     stream: Opened,
     session: SessionId,
     asked: u64,
@@ -83,7 +83,11 @@ impl Conversation {
         Ok(Conversation { stream, session, asked: 0, input: Vec::new() })
     }
 
-    fn quoting(worker: Worker, session: SessionId) -> Result<Conversation, BenchError> {
+    /// That may ask for quotes under a session.
+    pub(in crate::bench) fn quoting(
+        worker: Worker,
+        session: SessionId,
+    ) -> Result<Conversation, BenchError> {
         let mut opened = Conversation::with(worker, session)?;
         opened.ask(Instruction::LoginSession, &[], Instruction::SessionId)?;
         let state = State::DataTransfer.name().as_bytes();
@@ -93,7 +97,7 @@ impl Conversation {
     }
 
     /// Asks, and waits for the answer, which must be `wanted`; its data.
-    fn ask(
+    pub(in crate::bench) fn ask(
         &mut self,
         instruction: Instruction,
         data: &[u8],
