@@ -202,6 +202,8 @@ wire_struct! {
         cache_hits: u64,
         /// Questions that the master had to answer.
         cache_misses: u64,
+        /// Answers that had to make room for others.
+        cache_evictions: u64,
         /// Bytes that wait for clients to read them.
         outgoing_bytes: u64,
         /// Connections refused because there were too many, of one address or of all.

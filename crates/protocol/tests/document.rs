@@ -416,7 +416,9 @@ impl Tables {
                 let bits = bytes.sevens();
                 let folded = (bits >> 1) as i128;
                 let number = if folded % 2 == 0 { folded / 2 } else { -(folded + 1) / 2 };
-                json!((if bits.is_multiple_of(2) { number * 1_000_000 } else { number }).to_string())
+                json!(
+                    (if bits.is_multiple_of(2) { number * 1_000_000 } else { number }).to_string()
+                )
             }
             "u8" => json!(bytes.number(1)),
             "u16" => json!(bytes.number(2)),

@@ -6,10 +6,12 @@
 //! they are asked for.
 
 pub(crate) mod history;
+mod past;
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use papertrader_core::bar::Bar;
 use papertrader_core::names::Symbol;
 use papertrader_core::time::MarketTime;
 use papertrader_protocol::Reason;
@@ -21,6 +23,7 @@ use papertrader_protocol::{Header, Instruction, frame};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::counters::Outgoing;
+use past::Past;
 
 /// A snapshot that does not fit to what was before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,9 +81,6 @@ struct Which {
 /// All prices of one snapshot.
 #[derive(Debug)]
 pub(crate) struct Prices {
-    /// Counts the snapshots that this worker took, over all links: what is true only until the
-    /// next snapshot is known by it.
-    pub(crate) generation: u64,
     /// The market's time.
     pub(crate) market: MarketTime,
     which: Which,
@@ -89,7 +89,17 @@ pub(crate) struct Prices {
     /// In the order of the list.
     ticks: Vec<Option<Tick>>,
     values: Pieces,
+    past: Past,
     list: OnceLock<Bytes>,
+}
+
+/// What is as it is for all snapshots of a worker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    /// Where prices come from.
+    pub(crate) source: &'a str,
+    /// Bytes for the bars that the last snapshots brought.
+    pub(crate) room: usize,
 }
 
 /// An answer as a whole frame that lacks its request number.
@@ -152,12 +162,11 @@ impl Pieces {
 }
 
 impl Prices {
-    /// From whole values. `before` is what was here, and `source` says where prices come from.
+    /// From whole values. `before` is what was here.
     pub(crate) fn pushed(
         push: SnapshotPush,
         before: Option<&Prices>,
-        source: &str,
-        generation: u64,
+        setting: Setting<'_>,
     ) -> Result<Prices, SnapshotFault> {
         let SnapshotPush { sequence, number, base, market, ended, .. } = push;
         let which = Which { sequence, number, market, ended };
@@ -187,34 +196,46 @@ impl Prices {
                 *is_new = true;
             }
         }
+        // What happened since is not known, unless nothing did.
+        let past = match before.filter(|before| before.instruments.number == push.list) {
+            Some(before) if base == number => before.past.clone(),
+            Some(before) => before.past.cut(market),
+            None => Past::from(market, setting.room),
+        };
         let unchanged = old.map(|old| (old, changed.as_slice()));
-        Ok(Prices::build(instruments, ticks, unchanged, which, source.into(), generation))
+        Ok(Prices::build(instruments, ticks, unchanged, which, setting.source.into(), past))
     }
 
-    /// These prices, and what happened since.
+    /// These prices, and what happened since. The past of `watch` is asked for.
     pub(crate) fn stepped(
         &self,
         step: &SnapshotStep,
-        generation: u64,
+        watch: &[Symbol],
     ) -> Result<Prices, SnapshotFault> {
         let SnapshotStep { sequence, number, market, ended, .. } = *step;
         let which = Which { sequence, number, market, ended };
         self.check_next(&which)?;
         let times = (self.market, market);
+        let watch: Vec<usize> =
+            watch.iter().filter_map(|symbol| self.index(*symbol).ok()).collect();
+        let past = self.past.watching(&watch, self.market);
         let mut ticks = self.ticks.clone();
         let mut changed = vec![false; ticks.len()];
+        let mut bars: Vec<(usize, Bar)> = Vec::new();
         for entry in step.entries() {
             let (id, packed) = entry?;
             let index = self.instruments.index(id)?;
             if let (Some(place), Some(is_new)) = (ticks.get_mut(index), changed.get_mut(index)) {
-                let (tick, _) = packed.onto(id, place.as_ref(), times)?;
+                let (tick, bar) = packed.onto(id, place.as_ref(), times)?;
                 *place = Some(tick);
                 *is_new = true;
+                bars.extend(bar.filter(|_| past.watches(index)).map(|bar| (index, bar)));
             }
         }
         let (instruments, source) = (Arc::clone(&self.instruments), Arc::clone(&self.source));
         let unchanged = Some((&self.values, changed.as_slice()));
-        Ok(Prices::build(instruments, ticks, unchanged, which, source, generation))
+        let past = past.with(market, bars);
+        Ok(Prices::build(instruments, ticks, unchanged, which, source, past))
     }
 
     fn check_next(&self, which: &Which) -> Result<(), SnapshotFault> {
@@ -232,7 +253,7 @@ impl Prices {
         old: Option<(&Pieces, &[bool])>,
         which: Which,
         source: Arc<str>,
-        generation: u64,
+        past: Past,
     ) -> Prices {
         let mut values = Pieces::default();
         if let Some((old, _)) = old {
@@ -263,13 +284,22 @@ impl Prices {
             values.close();
         }
         let (market, list) = (which.market, OnceLock::new());
-        Prices { generation, market, which, source, instruments, ticks, values, list }
+        Prices { market, which, source, instruments, ticks, values, past, list }
     }
 
     /// What it is, as the master knows it.
     pub(crate) fn have(&self) -> SnapshotDifference {
         let Which { sequence, number, .. } = self.which;
         SnapshotDifference { sequence, number, list: self.instruments.number }
+    }
+
+    /// The bars that came to an asset after a market time; `None` if that is not known.
+    pub(crate) fn since(
+        &self,
+        symbol: Symbol,
+        market: MarketTime,
+    ) -> Option<impl Iterator<Item = &Bar>> {
+        self.past.since(self.index(symbol).ok()?, market)
     }
 
     /// The answer to `getAssetValueCurrent`.
@@ -341,6 +371,8 @@ mod tests {
 
     use super::*;
 
+    const SETTING: Setting<'_> = Setting { source: "test", room: 1 << 20 };
+
     fn tick(instrument: u32, raw: i64) -> Tick {
         let price = Price::from_raw(raw).unwrap();
         Tick {
@@ -376,7 +408,7 @@ mod tests {
     fn first() -> Prices {
         let instruments = instruments();
         let full = SnapshotPush { instruments, ..push(5, 0, &[tick(3, 300), tick(7, 700)]) };
-        Prices::pushed(full, None, "test", 1).unwrap()
+        Prices::pushed(full, None, SETTING).unwrap()
     }
 
     /// A bar that ends at this price.
@@ -422,8 +454,8 @@ mod tests {
     #[test]
     fn a_change_merges_and_every_answer_is_of_the_new_snapshot() {
         let old = first();
-        let stepped = old.stepped(&step(6, &old, 3, 333), 2).unwrap();
-        let pushed = Prices::pushed(push(6, 5, &[tick(3, 333)]), Some(&old), "test", 2).unwrap();
+        let stepped = old.stepped(&step(6, &old, 3, 333), &[]).unwrap();
+        let pushed = Prices::pushed(push(6, 5, &[tick(3, 333)]), Some(&old), SETTING).unwrap();
         assert_eq!(value(&old, "AAPL").unwrap().price.raw(), 300);
         for new in [stepped, pushed] {
             let (aapl, msft) = (value(&new, "AAPL").unwrap(), value(&new, "MSFT").unwrap());
@@ -445,7 +477,7 @@ mod tests {
     #[test]
     fn a_first_price_makes_room_for_itself() {
         let old = first();
-        let new = old.stepped(&step(6, &old, 4, 444), 2).unwrap();
+        let new = old.stepped(&step(6, &old, 4, 444), &[]).unwrap();
         assert_eq!(value(&new, "NONE").unwrap().price.raw(), 444);
         assert_eq!(value(&new, "AAPL").unwrap().price.raw(), 300);
         assert_eq!(value(&new, "MSFT").unwrap().price.raw(), 700);
@@ -454,7 +486,7 @@ mod tests {
     #[test]
     fn what_is_told_whole_replaces_everything_but_the_names() {
         let old = first();
-        let new = Prices::pushed(push(6, 0, &[tick(4, 4)]), Some(&old), "test", 2).unwrap();
+        let new = Prices::pushed(push(6, 0, &[tick(4, 4)]), Some(&old), SETTING).unwrap();
         assert_eq!(value(&new, "AAPL"), Err(Reason::NoPrice));
         assert_eq!(value(&new, "NONE").unwrap().price.raw(), 4);
         assert_eq!(info(&new, "NONE").name, "NONE Inc.");
@@ -463,13 +495,13 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let old = first();
-        let fault = |push| Prices::pushed(push, Some(&old), "test", 2).unwrap_err();
+        let fault = |push| Prices::pushed(push, Some(&old), SETTING).unwrap_err();
         let expected = SnapshotFault::NotAscending { have: 5, got: 4 };
         assert_eq!(fault(push(4, 5, &[])), expected);
-        assert_eq!(old.stepped(&step(4, &old, 3, 1), 2).unwrap_err(), expected);
+        assert_eq!(old.stepped(&step(4, &old, 3, 1), &[]).unwrap_err(), expected);
         let unknown = SnapshotFault::UnknownInstrument(9);
         assert_eq!(fault(push(6, 5, &[tick(9, 1)])), unknown);
-        assert_eq!(old.stepped(&step(6, &old, 9, 1), 2).unwrap_err(), unknown);
+        assert_eq!(old.stepped(&step(6, &old, 9, 1), &[]).unwrap_err(), unknown);
         let other_list = SnapshotPush { list: 8, ..push(6, 0, &[]) };
         assert_eq!(fault(other_list), SnapshotFault::NoInstruments);
         let mut instruments = instruments();

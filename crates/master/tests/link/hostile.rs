@@ -382,6 +382,7 @@ fn nonsense() -> WorkerStatus {
         cache_limit: 0,
         cache_hits: u64::MAX,
         cache_misses: u64::MAX,
+        cache_evictions: u64::MAX,
         outgoing_bytes: u64::MAX,
         refused_connections: u64::MAX,
         cut_connections: u64::MAX,

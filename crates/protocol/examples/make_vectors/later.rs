@@ -117,6 +117,7 @@ fn pings(v: &mut Vectors) {
         cache_limit: 0,
         cache_hits: u64::MAX,
         cache_misses: 0,
+        cache_evictions: u64::MAX,
         outgoing_bytes: u64::MAX,
         refused_connections: 0,
         cut_connections: u64::MAX,

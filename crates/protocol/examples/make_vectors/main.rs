@@ -633,6 +633,7 @@ fn link(v: &mut Vectors) {
         cache_limit: 67_108_864,
         cache_hits: 5_000_000_000,
         cache_misses: 1_234,
+        cache_evictions: 321,
         outgoing_bytes: 65_536,
         refused_connections: 12,
         cut_connections: 34,

@@ -244,7 +244,7 @@ json_structs! {
     WorkerStatus {
         started "started", clients "clients", sessions "sessions", orders "orders",
         cache_bytes "cacheBytes", cache_limit "cacheLimit", cache_hits "cacheHits",
-        cache_misses "cacheMisses", outgoing_bytes "outgoingBytes",
+        cache_misses "cacheMisses", cache_evictions "cacheEvictions", outgoing_bytes "outgoingBytes",
         refused_connections "refusedConnections", cut_connections "cutConnections",
         throttled_requests "throttledRequests", round_trip "roundTrip",
         clock_offset "clockOffset",

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use papertrader_core::time::WallTime;
+use papertrader_core::time::{MarketTime, WallTime};
 use papertrader_node::{debug, error, info, warn};
 use papertrader_protocol::frame::{Frame, Header, LinkHeader};
 use papertrader_protocol::instruction::Instruction;
@@ -42,7 +42,7 @@ enum Pending {
     /// A client's own.
     Plain { ask: Ask, answer: Coming },
     /// One question for those who asked it.
-    Shared { question: Question, generation: u64, waiting: Vec<Waiting>, answer: Coming },
+    Shared { question: Question, waiting: Vec<Waiting>, answer: Coming, ask: Box<Ask> },
     /// The worker's own: a session on a new link.
     Resume { session: SessionId },
 }
@@ -59,6 +59,8 @@ struct Coming {
 struct Waiting {
     route: Route,
     instruction: Instruction,
+    /// The market's time that its client may have seen: the answer must not be older.
+    seen: MarketTime,
 }
 
 /// The state of the conversation with the master, over all links.
@@ -70,8 +72,8 @@ pub(super) struct Exchange {
     up: bool,
     next_number: u64,
     pending: HashMap<u64, Pending>,
-    /// By question and by the snapshot at which it was asked.
-    questions: HashMap<(Question, u64), u64>,
+    /// Those that the master was asked and has not answered.
+    questions: HashMap<Question, u64>,
     orders: Orders,
     gave_up: bool,
     /// The master has refused this worker since the last link that was up.
@@ -174,8 +176,8 @@ impl Exchange {
                 };
                 self.refuse(ask.route, ask.instruction, Step::Only, reason);
             }
-            Pending::Shared { question, generation, waiting, .. } => {
-                self.questions.remove(&(question, generation));
+            Pending::Shared { question, waiting, .. } => {
+                self.questions.remove(&question);
                 for one in waiting {
                     self.refuse(one.route, one.instruction, Step::Only, Reason::Unavailable);
                 }
@@ -255,25 +257,35 @@ impl Exchange {
     }
 
     fn take_question(&mut self, ask: Ask, question: Question) {
-        let generation = self.generation();
+        let prices = self.shared.prices.load_full();
         // The answer may have come while this request was on its way here.
-        if let Some(answer) = self.shared.history.get(&question, generation) {
+        let kept = prices
+            .as_ref()
+            .and_then(|prices| self.shared.history.get(&question, prices, &self.shared.outgoing));
+        if let Some(answer) = kept {
             return self.deliver(ask.route, Step::Only, Content::Data(answer));
         }
-        let waiting = Waiting { route: ask.route.clone(), instruction: ask.instruction };
-        if let Some(number) = self.questions.get(&(question, generation))
+        let seen = prices.map_or(MarketTime(i64::MIN), |prices| prices.market);
+        let waiting = Waiting { route: ask.route.clone(), instruction: ask.instruction, seen };
+        if let Some(number) = self.questions.get(&question)
             && let Some(Pending::Shared { waiting: all, .. }) = self.pending.get_mut(number)
         {
             all.push(waiting);
             return;
         }
-        self.shared.history.misses.add_one();
-        let number = self.number();
         // The answer is for whoever asks: no session stands in the question.
-        self.send(number, &Ask { session: SessionId::NONE, ..ask }, WallTime(0));
-        let (waiting, answer) = (vec![waiting], self.coming());
-        self.questions.insert((question, generation), number);
-        self.pending.insert(number, Pending::Shared { question, generation, waiting, answer });
+        let ask = Box::new(Ask { session: SessionId::NONE, ..ask });
+        self.ask_for(question, ask, vec![waiting]);
+    }
+
+    fn ask_for(&mut self, question: Question, ask: Box<Ask>, waiting: Vec<Waiting>) {
+        self.shared.history.misses.add_one();
+        self.snapshots.watch(question.symbol());
+        let number = self.number();
+        self.send(number, &ask, WallTime(0));
+        let answer = self.coming();
+        self.questions.insert(question, number);
+        self.pending.insert(number, Pending::Shared { question, waiting, answer, ask });
     }
 
     /// Tells the master which sessions have got or lost their clients here.
@@ -332,6 +344,7 @@ impl Exchange {
             cache_limit: shared.config.cache_bytes,
             cache_hits: shared.history.hits.get(),
             cache_misses: shared.history.misses.get(),
+            cache_evictions: shared.history.evictions.get(),
             outgoing_bytes: shared.outgoing_bytes(),
             refused_connections: shared.counters.refused.get(),
             cut_connections: shared.counters.cut.get(),
@@ -518,30 +531,55 @@ impl Exchange {
     }
 
     fn data_answered(&mut self, number: u64, answer: Result<Answer, Reason>) {
-        let now = self.generation();
         match self.pending.remove(&number) {
             Some(Pending::Plain { ask, .. }) => match answer {
                 Ok(answer) => self.deliver(ask.route, Step::Only, Content::Data(answer)),
                 Err(reason) => self.refuse(ask.route, ask.instruction, Step::Only, reason),
             },
-            Some(Pending::Shared { question, generation, waiting, .. }) => {
-                self.questions.remove(&(question, generation));
-                if let Ok(answer) = &answer {
-                    self.shared.history.keep(question, answer.clone(), generation, now);
-                }
-                for one in waiting {
-                    match &answer {
-                        Ok(answer) => {
-                            let content = Content::Data(answer.clone());
-                            self.deliver(one.route, Step::Only, content);
-                        }
-                        Err(reason) => {
-                            self.refuse(one.route, one.instruction, Step::Only, *reason);
+            Some(Pending::Shared { question, waiting, ask, .. }) => {
+                self.questions.remove(&question);
+                match answer {
+                    Ok(answer) => self.question_answered(question, answer, waiting, ask),
+                    Err(reason) => {
+                        for one in waiting {
+                            self.refuse(one.route, one.instruction, Step::Only, reason);
                         }
                     }
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Gives an answer to all who wait for it, unless it is older than what they have seen: for them
+    /// it is asked for once more.
+    fn question_answered(
+        &mut self,
+        question: Question,
+        answer: Answer,
+        waiting: Vec<Waiting>,
+        ask: Box<Ask>,
+    ) {
+        // What is here may be of another start of the master, until the difference has come.
+        let prices = self.shared.prices.load_full().filter(|_| !self.snapshots.is_asked());
+        let (answer, market) = match prices {
+            Some(prices) => {
+                self.shared.history.take(&question, answer, &prices, &self.shared.outgoing)
+            }
+            None => (answer, MarketTime(i64::MAX)),
+        };
+        let mut again = Vec::new();
+        for mut one in waiting {
+            if one.seen <= market {
+                self.deliver(one.route, Step::Only, Content::Data(answer.clone()));
+            } else {
+                // Whatever comes then is as new as can be had.
+                one.seen = MarketTime(i64::MIN);
+                again.push(one);
+            }
+        }
+        if !again.is_empty() {
+            self.ask_for(question, ask, again);
         }
     }
 
@@ -569,8 +607,8 @@ impl Exchange {
                 };
                 self.deliver(ask.route, Step::Only, content);
             }
-            Some(Pending::Shared { question, generation, waiting, .. }) => {
-                self.questions.remove(&(question, generation));
+            Some(Pending::Shared { question, waiting, .. }) => {
+                self.questions.remove(&question);
                 for one in waiting {
                     self.deliver(one.route, Step::Only, as_it_came(instruction, frame));
                 }
@@ -645,10 +683,6 @@ impl Exchange {
         let number = self.next_number;
         self.next_number += 1;
         number
-    }
-
-    fn generation(&self) -> u64 {
-        self.shared.prices.load().as_ref().map_or(0, |prices| prices.generation)
     }
 
     fn refuse(&mut self, route: Route, instruction: Instruction, step: Step, reason: Reason) {

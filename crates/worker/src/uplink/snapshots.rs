@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use papertrader_core::names::Symbol;
 use papertrader_protocol::frame::Frame;
 use papertrader_protocol::push::{SnapshotDifference, SnapshotPush, SnapshotStep};
 use papertrader_protocol::transfer::Assembly;
@@ -12,8 +13,11 @@ use papertrader_protocol::wire::Wire;
 
 use super::LinkError;
 use super::exchange::assemble;
-use crate::cache::Prices;
+use crate::cache::{Prices, Setting};
 use crate::driver::Shared;
+
+/// The part of the cache's bytes that the bars of the last snapshots may take beside it.
+const PAST: u64 = 4;
 
 /// What of a link's prices is on its way.
 #[derive(Debug, Default)]
@@ -22,6 +26,8 @@ pub(super) struct Snapshots {
     step: Assembly,
     /// The difference was asked for, and has not come.
     is_asked: bool,
+    /// Assets whose past was asked for since the last step.
+    watch: Vec<Symbol>,
 }
 
 impl Snapshots {
@@ -30,6 +36,18 @@ impl Snapshots {
         self.is_asked = true;
         let nothing = SnapshotDifference { sequence: 0, number: 0, list: 0 };
         shared.prices.load().as_ref().map_or(nothing, |prices| prices.have())
+    }
+
+    /// Whether a difference was asked for and has not come.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+
+    /// The past of an asset is asked for: what comes to it is kept from now on.
+    pub(super) fn watch(&mut self, symbol: Symbol) {
+        if !self.watch.contains(&symbol) {
+            self.watch.push(symbol);
+        }
     }
 
     /// Takes a packet of a `snapshot`. True if the difference must be asked for.
@@ -47,8 +65,9 @@ impl Snapshots {
         }
         let source = shared.welcome.load();
         let source = source.as_ref().map_or("", |welcome| welcome.source.as_str());
-        let generation = next_generation(before.as_deref());
-        take(shared, Prices::pushed(push, before.as_deref(), source, generation)?);
+        let room = usize::try_from(shared.config.cache_bytes / PAST).unwrap_or(usize::MAX);
+        let setting = Setting { source, room };
+        take(shared, Prices::pushed(push, before.as_deref(), setting)?);
         Ok(false)
     }
 
@@ -68,7 +87,7 @@ impl Snapshots {
         match before.filter(|before| follows(Some(before), step.sequence, step.base)) {
             Some(before) => {
                 self.is_asked = false;
-                take(shared, before.stepped(&step, next_generation(Some(&before)))?);
+                take(shared, before.stepped(&step, &std::mem::take(&mut self.watch))?);
                 Ok(false)
             }
             None => Ok(!self.is_asked),
@@ -79,10 +98,6 @@ impl Snapshots {
 fn follows(before: Option<&Prices>, sequence: u64, base: u64) -> bool {
     let have = before.map(Prices::have);
     have.is_some_and(|have| (have.sequence, have.number) == (sequence, base))
-}
-
-fn next_generation(before: Option<&Prices>) -> u64 {
-    before.map_or(0, |before| before.generation) + 1
 }
 
 fn take(shared: &Shared, prices: Prices) {

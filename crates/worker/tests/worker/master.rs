@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
+use papertrader_core::bar::Bar;
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{MarketTime, WallTime};
 use papertrader_node::clock::Clock;
@@ -18,7 +19,9 @@ use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
     LinkHello, LinkInstrument, LinkPing, LinkPong, LinkWelcome, SessionEnded, WorkerStatus,
 };
-use papertrader_protocol::push::{Gaps, PackedStep, PackedTick, SnapshotPush, SnapshotStep, Tick};
+use papertrader_protocol::push::{
+    Gaps, PackedStep, PackedTick, SnapshotPush, SnapshotStep, Tick, predicted,
+};
 use papertrader_protocol::returns::{self, QueuedOrder, Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Reason, SessionId, transfer};
@@ -347,6 +350,19 @@ impl Link {
     /// The step to snapshot `number` from the one before, with these values.
     pub(crate) async fn push_change(&mut self, number: u64, ticks: Vec<Tick>) {
         self.push_step(number - 1, number, ticks).await;
+    }
+
+    /// The step to snapshot `number` in which AAPL, which showed `before`, got a new price by this
+    /// bar; what it shows now.
+    pub(crate) async fn push_bar(&mut self, number: u64, before: &Tick, bar: &Bar) -> Tick {
+        let (base, market) = (MarketTime(75 + number as i64), MarketTime(76 + number as i64));
+        let now = predicted(1, Some(before), bar, market);
+        let gap = Gaps::default().before(1);
+        let steps = vec![PackedStep::of(gap, Some(before), &now, Some(bar), (base, market))];
+        let (sequence, ended) = (SEQUENCE, false);
+        let step = SnapshotStep { sequence, number, base: number - 1, market, ended, steps };
+        self.push(Instruction::SnapshotStep, &step).await;
+        now
     }
 
     pub(crate) async fn push_step(&mut self, base: u64, number: u64, ticks: Vec<Tick>) {
