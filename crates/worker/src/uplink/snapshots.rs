@@ -10,6 +10,7 @@ use papertrader_protocol::frame::Frame;
 use papertrader_protocol::push::{SnapshotDifference, SnapshotPush, SnapshotStep};
 use papertrader_protocol::transfer::Assembly;
 use papertrader_protocol::wire::Wire;
+use rustc_hash::FxHashSet;
 
 use super::LinkError;
 use super::exchange::assemble;
@@ -27,7 +28,7 @@ pub(super) struct Snapshots {
     /// The difference was asked for, and has not come.
     is_asked: bool,
     /// Assets whose past was asked for since the last step.
-    watch: Vec<Symbol>,
+    watch: FxHashSet<Symbol>,
 }
 
 impl Snapshots {
@@ -45,9 +46,7 @@ impl Snapshots {
 
     /// The past of an asset is asked for: what comes to it is kept from now on.
     pub(super) fn watch(&mut self, symbol: Symbol) {
-        if !self.watch.contains(&symbol) {
-            self.watch.push(symbol);
-        }
+        self.watch.insert(symbol);
     }
 
     /// Takes a packet of a `snapshot`. True if the difference must be asked for.
@@ -87,7 +86,8 @@ impl Snapshots {
         match before.filter(|before| follows(Some(before), step.sequence, step.base)) {
             Some(before) => {
                 self.is_asked = false;
-                take(shared, before.stepped(&step, &std::mem::take(&mut self.watch))?);
+                let watch: Vec<Symbol> = self.watch.drain().collect();
+                take(shared, before.stepped(&step, &watch)?);
                 Ok(false)
             }
             None => Ok(!self.is_asked),
