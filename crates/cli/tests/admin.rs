@@ -309,6 +309,7 @@ fn east() -> WorkerDetail {
                 cache_limit: 67_108_864,
                 cache_hits: 900,
                 cache_misses: 100,
+                cache_evictions: 7,
                 outgoing_bytes: 2_048,
                 refused_connections: 1,
                 cut_connections: 0,

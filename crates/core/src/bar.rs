@@ -50,7 +50,7 @@ impl Resolution {
     pub fn start_of(self, time: MarketTime) -> MarketTime {
         match self {
             Resolution::Interval => time,
-            Resolution::Hour => MarketTime(time.0 - time.0.rem_euclid(3_600 * SECOND)),
+            Resolution::Hour => time.plus_nanos(-time.0.rem_euclid(3_600 * SECOND)),
             Resolution::Day => time.day_start(),
             Resolution::Month => Date::of(time).first_of_month().start(),
         }

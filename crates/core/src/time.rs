@@ -29,7 +29,7 @@ pub struct Moment {
 impl MarketTime {
     /// The first nanosecond of this time's UTC day.
     pub const fn day_start(self) -> MarketTime {
-        MarketTime(self.0 - self.0.rem_euclid(DAY))
+        MarketTime(self.0.saturating_sub(self.0.rem_euclid(DAY)))
     }
 
     /// The number of the UTC day, days since 1970-01-01.

@@ -1,5 +1,5 @@
-//! Assets data retrieval (specification 3.1.6): asks the price source at each interval, keeps the
-//! newest prices and bars, and makes the snapshots that workers are told.
+//! Assets data retrieval (specification 3.1.6): asks the price source at each interval, and keeps the
+//! newest prices and bars. How workers are told is `pushes`'.
 //!
 //! The source is asked on a thread of its own; its answer comes back as an event. What a snapshot
 //! changes here is applied only after its settlement is committed.
@@ -8,22 +8,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
-use papertrader_core::bar::Resolution;
+use papertrader_core::bar::{Bar, Resolution};
 use papertrader_core::books::Books;
 use papertrader_core::ids::{InstrumentId, SnapshotNumber};
 use papertrader_core::names::Symbol;
 use papertrader_core::snapshot::{PricePoint, Snapshot, Split};
 use papertrader_core::time::MarketTime;
-use papertrader_market::{InstrumentKind, PriceSource, Step};
+use papertrader_market::{self as market, InstrumentKind, PriceSource};
 use papertrader_protocol::data::AssetKind;
-use papertrader_protocol::link::{LinkInstrument, SnapshotPush, Tick};
-use papertrader_protocol::wire::Wire;
-use papertrader_protocol::{Header, Instruction, transfer};
+use papertrader_protocol::link::LinkInstrument;
+use papertrader_protocol::push::Tick;
 use papertrader_store::{BarRow, Change, InstrumentRow, Loaded, StoreError, StoreReader};
 
 use crate::bars::Current;
 use crate::database::Guard;
 use crate::driver::{Event, Events, MasterError};
+use crate::pushes::{Pushes, Step};
 
 /// The instruments and what is newest about each.
 pub(crate) struct Assets {
@@ -35,6 +35,7 @@ pub(crate) struct Assets {
     /// The place of each instrument in the source's list, by number from 1.
     in_source: Vec<Option<usize>>,
     current: Vec<Current>,
+    pushes: Pushes,
     poller: Sender<MarketTime>,
     polling: bool,
 }
@@ -47,11 +48,13 @@ pub(crate) struct Retrieved {
 }
 
 impl Assets {
-    /// Takes over what is stored; the poller's answers come as [`Event::Step`].
+    /// Takes over what is stored; the poller's answers come as [`Event::Step`]. `sequence` is
+    /// what workers know this start by.
     pub(crate) fn new(
         source: Arc<dyn PriceSource>,
         loaded: &Loaded,
         reader: &mut dyn StoreReader,
+        sequence: u64,
         events: Events,
     ) -> Result<Assets, MasterError> {
         let instruments = Arc::new(loaded.instruments.clone());
@@ -81,29 +84,23 @@ impl Assets {
                 }
             }
         })?;
-        let mut assets = Assets {
+        let head = loaded.books.head();
+        restore_splits(source.as_ref(), &of_source, &mut current, head.market);
+        let listed = instruments.iter().map(link_instrument).collect();
+        let pushes = Pushes::new(sequence, listed, head, |id| {
+            tick(&current, &loaded.books, InstrumentId(id))
+        });
+        Ok(Assets {
             source,
             instruments,
             by_symbol,
             of_source,
             in_source,
             current,
+            pushes,
             poller,
             polling: false,
-        };
-        assets.restore_splits(loaded.books.head().market);
-        Ok(assets)
-    }
-
-    /// Today's splits changed yesterday's close, which is stored as it was traded.
-    fn restore_splits(&mut self, market: MarketTime) {
-        for (index, id) in self.of_source.iter().enumerate() {
-            let Some(current) = self.current.get_mut(id.0 as usize - 1) else { continue };
-            let Some(day) = current.newest(Resolution::Day).map(|bar| bar.start) else { continue };
-            for split in self.source.splits(index, day, market.plus_nanos(1)) {
-                current.split(split.1, split.2);
-            }
-        }
+        })
     }
 
     pub(crate) fn instruments(&self) -> &Arc<Vec<InstrumentRow>> {
@@ -144,7 +141,7 @@ impl Assets {
     }
 
     /// Makes a snapshot of what the source brought.
-    pub(crate) fn retrieve(&self, step: Step, number: SnapshotNumber) -> Retrieved {
+    pub(crate) fn retrieve(&self, step: market::Step, number: SnapshotNumber) -> Retrieved {
         let mut prices = Vec::with_capacity(step.prices.len());
         let mut rows = Vec::new();
         let mut current: Vec<(InstrumentId, Current)> = Vec::with_capacity(step.prices.len());
@@ -183,75 +180,75 @@ impl Assets {
         Retrieved { snapshot, rows, current }
     }
 
-    /// Takes a snapshot over after its settlement was committed. Returns the frames for workers.
-    pub(crate) fn settled(&mut self, retrieved: Retrieved, books: &Books) -> Vec<u8> {
-        let mut changed: Vec<InstrumentId> =
-            retrieved.snapshot.splits.iter().map(|split| split.instrument).collect();
-        for (id, current) in retrieved.current {
-            changed.push(id);
+    /// Takes a snapshot over after its settlement was committed. Returns what workers are told.
+    pub(crate) fn settled(&mut self, retrieved: Retrieved, books: &Books) -> Step {
+        let Retrieved { snapshot, current, .. } = retrieved;
+        for (id, current) in current {
             if let Some(place) = self.current.get_mut(id.0 as usize - 1) {
                 *place = current;
             }
         }
-        changed.sort_unstable();
-        changed.dedup();
-        self.push(books, Vec::new(), changed.into_iter())
+        let prices = snapshot.prices.iter().map(|price| (price.instrument, Some(price.bar)));
+        let splits = snapshot.splits.iter().map(|split| (split.instrument, None));
+        let mut changed: Vec<(InstrumentId, Option<Bar>)> = prices.chain(splits).collect();
+        // Stable: a new price comes before the split, which then says no more.
+        changed.sort_by_key(|(id, _)| *id);
+        changed.dedup_by_key(|(id, _)| *id);
+        let (current, marks) = (&self.current, books);
+        let ticks =
+            changed.into_iter().filter_map(|(id, bar)| Some((tick(current, marks, id)?, bar)));
+        self.pushes.settled(books.head(), ticks)
     }
 
-    /// The frames of a full snapshot.
-    pub(crate) fn full_snapshot(&self, books: &Books) -> Vec<u8> {
-        let instruments = self
-            .instruments
-            .iter()
-            .map(|row| LinkInstrument {
-                id: row.id.0,
-                symbol: row.symbol,
-                name: row.name.clone(),
-                kind: match row.kind {
-                    2 => AssetKind::Synthetic,
-                    _ => AssetKind::Stock,
-                },
-            })
-            .collect();
-        self.push(books, instruments, self.instruments.iter().map(|row| row.id))
+    /// What workers are told.
+    pub(crate) fn pushes(&mut self) -> &mut Pushes {
+        &mut self.pushes
     }
+}
 
-    fn push(
-        &self,
-        books: &Books,
-        instruments: Vec<LinkInstrument>,
-        ids: impl Iterator<Item = InstrumentId>,
-    ) -> Vec<u8> {
-        let head = books.head();
-        let ticks = ids.filter_map(|id| self.tick(books, id)).collect();
-        let push = SnapshotPush {
-            number: head.snapshot,
-            market: head.market,
-            ended: head.ended,
-            instruments,
-            ticks,
-        };
-        let instruction = Instruction::Snapshot;
-        let header = Header::new(instruction.message_type(), instruction as u16, 0);
-        let mut out = Vec::new();
-        transfer::encode(header, &push.to_bytes(), &mut out);
-        out
+/// Today's splits changed yesterday's close, which is stored as it was traded.
+fn restore_splits(
+    source: &dyn PriceSource,
+    of_source: &[InstrumentId],
+    all: &mut [Current],
+    market: MarketTime,
+) {
+    for (index, id) in of_source.iter().enumerate() {
+        let Some(current) = all.get_mut(id.0 as usize - 1) else { continue };
+        let Some(day) = current.newest(Resolution::Day).map(|bar| bar.start) else { continue };
+        for split in source.splits(index, day, market.plus_nanos(1)) {
+            current.split(split.1, split.2);
+        }
     }
+}
 
-    fn tick(&self, books: &Books, id: InstrumentId) -> Option<Tick> {
-        let mark = books.mark(id)?;
-        let current = self.current(id)?;
-        let day = current.newest(Resolution::Day)?;
-        Some(Tick {
-            instrument: id.0,
-            price: mark.price,
-            time: mark.time,
-            open: day.open,
-            high: day.high,
-            low: day.low,
-            volume: day.volume,
-            previous_close: current.previous_close,
-        })
+/// What an instrument shows, if it has a price.
+fn tick(current: &[Current], books: &Books, id: InstrumentId) -> Option<Tick> {
+    let mark = books.mark(id)?;
+    let current = current.get((id.0 as usize).checked_sub(1)?)?;
+    let day = current.newest(Resolution::Day)?;
+    Some(Tick {
+        instrument: id.0,
+        price: mark.price,
+        time: mark.time,
+        day: day.start,
+        open: day.open,
+        high: day.high,
+        low: day.low,
+        volume: day.volume,
+        previous_close: current.previous_close,
+    })
+}
+
+fn link_instrument(row: &InstrumentRow) -> LinkInstrument {
+    LinkInstrument {
+        id: row.id.0,
+        symbol: row.symbol,
+        name: row.name.clone(),
+        kind: match row.kind {
+            2 => AssetKind::Synthetic,
+            _ => AssetKind::Stock,
+        },
     }
 }
 

@@ -514,8 +514,8 @@ impl Driver {
         let orders = self.books.apply(&settlement)?;
         self.trading.decided(settlement, orders);
         self.tell_outcomes();
-        let push = self.assets.settled(retrieved, &self.books);
-        self.workers.say_to_all(&push);
+        let step = self.assets.settled(retrieved, &self.books);
+        self.workers.step(&step);
         self.workers.moved(head);
         if head.ended {
             warn!("the prices have come to their end: the market stands still from now on");

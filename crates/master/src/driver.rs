@@ -26,6 +26,7 @@ use papertrader_node::link::MasterSide;
 use papertrader_node::shutdown::Shutdown;
 use papertrader_node::{error, info, warn};
 use papertrader_protocol::link::{LinkPing, LinkPong, LinkWelcome, SessionPresence, WorkerStatus};
+use papertrader_protocol::push::SnapshotDifference;
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Failure, Header, Instruction, Reason, Request};
@@ -351,7 +352,9 @@ impl Driver {
         }
         let assets = {
             let mut reader = store.reader()?;
-            Assets::new(source, &loaded, reader.as_mut(), events.clone())?
+            // No two starts are in the same nanosecond: the clock is past all that was stored.
+            let sequence = u64::try_from(clock.now().0).unwrap_or(1);
+            Assets::new(source, &loaded, reader.as_mut(), sequence, events.clone())?
         };
         let sieve = store.sieve()?;
         let keeper = store.intake()?.map(|intake| Keeper::start(intake, events.clone()));
@@ -474,6 +477,7 @@ impl Driver {
                 info!("ended");
                 return Ok(());
             }
+            self.workers.catch_up(self.assets.pushes());
             for deaf in self.workers.flush() {
                 self.workers.cut(deaf);
                 self.close_link(deaf);
@@ -561,11 +565,7 @@ impl Driver {
                 };
                 let instruction = Instruction::LinkWelcome;
                 let header = Header::new(instruction.message_type(), instruction as u16, 0);
-                let snapshot = self.assets.full_snapshot(&self.books);
-                self.workers.say(id, |out| {
-                    header.encode(&welcome.to_bytes(), out);
-                    out.extend_from_slice(&snapshot);
-                });
+                self.workers.say(id, |out| header.encode(&welcome.to_bytes(), out));
                 self.announce_workers();
             }
             Err(denied) => {
@@ -574,7 +574,7 @@ impl Driver {
                 let mut bytes = Vec::new();
                 Return::Failed(Instruction::LinkRefused, failure).put(0, &mut bytes);
                 // The queue is new, so that there is room; dropping it closes the connection.
-                let _ = refusal.add(bytes);
+                let _ = refusal.add(bytes.into());
             }
         }
     }
@@ -654,6 +654,13 @@ impl Driver {
                             self.announce_workers();
                         }
                     }
+                    Err(_) => self.malformed(id, instruction),
+                }
+                return;
+            }
+            Instruction::SnapshotDifference => {
+                match SnapshotDifference::from_bytes(&frame.data) {
+                    Ok(have) => self.workers.ask_prices(id, have),
                     Err(_) => self.malformed(id, instruction),
                 }
                 return;

@@ -34,6 +34,7 @@ pub mod limits;
 mod lines;
 mod logins;
 mod port;
+mod pushes;
 mod reads;
 mod registry;
 mod sessions;

@@ -20,7 +20,7 @@ use papertrader_protocol::data::{
     Orders, Portfolio, PortfolioPrivate, PositionLine, PredictedValue, Prediction, UserInfo,
     UserInfoPrivate,
 };
-use papertrader_protocol::request::Span;
+use papertrader_protocol::request::{MAX_BARS, Span};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, Reason, transfer};
@@ -32,8 +32,6 @@ use crate::database::Read;
 use crate::driver::{Driver, Event};
 use crate::workers::Origin;
 
-/// Bars that one answer carries at most.
-const MAX_BARS: usize = 200_000;
 /// Lines of history, and orders, that one answer carries at most.
 const MAX_LINES: usize = 5_000;
 /// Daily closes that a prediction looks back on.

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use papertrader_core::books::Head;
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{MarketTime, WallTime};
@@ -18,12 +19,14 @@ use papertrader_node::openpgp::Certificate;
 use papertrader_node::{info, warn};
 use papertrader_protocol::data::{FULL, WorkerLine, WorkerList};
 use papertrader_protocol::link::{LinkHello, WorkerStatus};
+use papertrader_protocol::push::SnapshotDifference;
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Header, Instruction, Reason, transfer};
 use papertrader_store::WorkerRow;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::hello::{BadHello, Hello};
+use crate::pushes::{Pushes, Step};
 use crate::registry::{Registry, is_booted};
 
 /// A change of load that workers are told: at least so many thousandths, and a part of the larger.
@@ -34,6 +37,9 @@ const LOADS_EVERY: i64 = 1_000_000_000;
 
 /// When so many bytes wait to be written to one link, no more are added.
 const MAX_UNSENT: usize = 64 * 1024 * 1024;
+/// When so many bytes wait to be written to one link, it is told no prices: it gets the difference
+/// when it has read.
+const MAX_BEHIND: usize = 1024 * 1024;
 
 /// A connection on the master's port, numbered in order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,8 +99,22 @@ pub(crate) struct Link {
     /// When a key expires that its proof rests on.
     valid_until: Option<WallTime>,
     queue: LinkQueue,
-    /// What the present turn of the driver has to say.
+    /// What the present turn of the driver has to say, after `shared`.
     out: Vec<u8>,
+    /// What it has to say before that, in order.
+    shared: Vec<Bytes>,
+    prices: PricesTold,
+}
+
+/// What a link was told of prices.
+#[derive(Debug, Default)]
+struct PricesTold {
+    /// The number of the last snapshot that it was told; none before it has asked.
+    number: Option<u64>,
+    /// What it says that it has, if it asks.
+    asked: Option<SnapshotDifference>,
+    /// The number of the snapshot at which it was answered last: one answer for each is enough.
+    answered: u64,
 }
 
 /// What a worker did that a good one does not do, since the master's start. A few of some kinds
@@ -148,19 +168,66 @@ pub(crate) enum Misconduct {
 /// What waits to be written to a link. Dropping it closes the link when all is written.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkQueue {
-    pub(crate) chunks: mpsc::Sender<Vec<u8>>,
+    pub(crate) chunks: mpsc::Sender<Bytes>,
     pub(crate) unsent: Arc<AtomicUsize>,
     pub(crate) cut: Arc<Notify>,
 }
 
 impl LinkQueue {
     /// Adds a chunk; false if the other end is too slow for it.
-    pub(crate) fn add(&self, chunk: Vec<u8>) -> bool {
+    pub(crate) fn add(&self, chunk: Bytes) -> bool {
         if self.unsent.load(Ordering::Relaxed) > MAX_UNSENT {
             return false;
         }
         self.unsent.fetch_add(chunk.len(), Ordering::Relaxed);
         self.chunks.try_send(chunk).is_ok()
+    }
+
+    /// Whether there is too much for prices, which can be told later.
+    fn is_behind(&self) -> bool {
+        self.unsent.load(Ordering::Relaxed) > MAX_BEHIND
+    }
+}
+
+impl Link {
+    /// Says what others hear too.
+    fn share(&mut self, frames: &Bytes) {
+        if !self.out.is_empty() {
+            self.shared.push(std::mem::take(&mut self.out).into());
+        }
+        self.shared.push(frames.clone());
+    }
+}
+
+impl PricesTold {
+    /// Whether a step is the next thing to be told, now. It counts as told then.
+    fn takes(&mut self, step: &Step, queue: &LinkQueue) -> bool {
+        let is_next = self.number == Some(step.base) && !queue.is_behind();
+        if is_next {
+            self.number = Some(step.number);
+        }
+        is_next
+    }
+
+    /// From where the difference to the present is to be told, if it is, and now. It counts as
+    /// told then.
+    fn lacks(&mut self, pushes: &Pushes, queue: &LinkQueue) -> Option<SnapshotDifference> {
+        if queue.is_behind() {
+            return None;
+        }
+        let present = pushes.number();
+        let have = match (self.number, &self.asked) {
+            (_, Some(_)) if self.answered < present => {
+                self.answered = present;
+                self.asked.take()
+            }
+            (Some(number), None) if number < present => Some(pushes.since(number)),
+            _ => None,
+        };
+        if have.is_some() {
+            self.number = Some(present);
+        }
+        have
     }
 }
 
@@ -283,6 +350,8 @@ impl Workers {
             valid_until: proven.valid_until,
             queue,
             out: Vec::new(),
+            shared: Vec::new(),
+            prices: PricesTold::default(),
         };
         self.links.insert(id, link);
         Ok(older)
@@ -388,14 +457,40 @@ impl Workers {
         }
     }
 
+    /// A worker asks for the prices that it has not. The answer leaves at the end of a turn.
+    pub(crate) fn ask_prices(&mut self, id: LinkId, have: SnapshotDifference) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.prices.asked = Some(have);
+        }
+    }
+
+    /// A settlement: who was told everything before it is told it too.
+    pub(crate) fn step(&mut self, step: &Step) {
+        for link in self.links.values_mut() {
+            if link.prices.takes(step, &link.queue) {
+                link.share(&step.frames);
+            }
+        }
+    }
+
+    /// Brings who asks, and who could not be told in time, to the present snapshot.
+    pub(crate) fn catch_up(&mut self, pushes: &mut Pushes) {
+        for link in self.links.values_mut() {
+            if let Some(have) = link.prices.lacks(pushes, &link.queue) {
+                link.share(&pushes.difference(&have));
+            }
+        }
+    }
+
     /// The end of a turn: everything said leaves. Returns the links that are too slow to listen.
     pub(crate) fn flush(&mut self) -> Vec<LinkId> {
         let mut deaf = Vec::new();
         for (id, link) in &mut self.links {
-            if link.out.is_empty() {
-                continue;
+            let mut said = std::mem::take(&mut link.shared);
+            if !link.out.is_empty() {
+                said.push(std::mem::take(&mut link.out).into());
             }
-            if !link.queue.add(std::mem::take(&mut link.out)) {
+            if !said.into_iter().all(|chunk| link.queue.add(chunk)) {
                 warn!(worker = %link.name, "a worker does not read what it is told: cutting its link");
                 deaf.push(*id);
             }
@@ -488,9 +583,53 @@ mod tests {
         let (chunks, outgoing) = mpsc::channel(8);
         let queue = LinkQueue { chunks, unsent: Arc::default(), cut: Arc::default() };
         // A single answer may be as long as it likes.
-        assert!(queue.add(vec![0; MAX_UNSENT]));
-        assert!(queue.add(vec![0; 1]));
-        assert!(!queue.add(vec![0; 1]));
+        assert!(queue.add(vec![0; MAX_UNSENT].into()));
+        assert!(queue.add(vec![0; 1].into()));
+        assert!(!queue.add(vec![0; 1].into()));
         assert_eq!(outgoing.len(), 2);
+    }
+
+    /// Snapshots that have no prices in them.
+    fn settled(pushes: &mut Pushes) -> Step {
+        let snapshot = pushes.number() + 1;
+        pushes.settled(Head { snapshot, ..Head::default() }, std::iter::empty())
+    }
+
+    #[test]
+    fn who_does_not_read_is_told_the_difference_when_it_has_read() {
+        let (chunks, mut outgoing) = mpsc::channel(8);
+        let queue = LinkQueue { chunks, unsent: Arc::default(), cut: Arc::default() };
+        let mut pushes = Pushes::new(3, Vec::new(), Head::default(), |_| None);
+        let mut told = PricesTold::default();
+        // Who has not asked is told nothing.
+        let step = settled(&mut pushes);
+        assert!(!told.takes(&step, &queue));
+        assert_eq!(told.lacks(&pushes, &queue), None);
+        let nothing = SnapshotDifference { sequence: 0, number: 0, list: 0 };
+        told.asked = Some(nothing.clone());
+        assert_eq!(told.lacks(&pushes, &queue), Some(nothing.clone()));
+        assert_eq!(told.lacks(&pushes, &queue), None);
+        let step = settled(&mut pushes);
+        assert!(told.takes(&step, &queue));
+        // It does not read: nothing is added for it, however many snapshots come.
+        assert!(queue.add(vec![0; MAX_BEHIND + 1].into()));
+        for _ in 0..100 {
+            let step = settled(&mut pushes);
+            assert!(!told.takes(&step, &queue));
+            assert_eq!(told.lacks(&pushes, &queue), None);
+        }
+        let read = outgoing.try_recv().unwrap();
+        queue.unsent.fetch_sub(read.len(), Ordering::Relaxed);
+        assert_eq!(told.lacks(&pushes, &queue), Some(pushes.since(2)));
+        assert_eq!(told.lacks(&pushes, &queue), None);
+        let step = settled(&mut pushes);
+        assert!(told.takes(&step, &queue));
+        // One answer for each snapshot, however often it asks.
+        told.asked = Some(nothing.clone());
+        assert_eq!(told.lacks(&pushes, &queue), Some(nothing.clone()));
+        told.asked = Some(nothing.clone());
+        assert_eq!(told.lacks(&pushes, &queue), None);
+        settled(&mut pushes);
+        assert_eq!(told.lacks(&pushes, &queue), Some(nothing));
     }
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use papertrader_protocol::frame::MAX_FRAME;
 use papertrader_protocol::{Frame, FrameError};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -149,17 +150,21 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
 /// first error: also when the other end takes nothing for as long as `patience`.
 pub async fn write_all_from<W: AsyncWrite + Unpin>(
     mut writer: W,
-    mut outgoing: mpsc::Receiver<Vec<u8>>,
+    mut outgoing: mpsc::Receiver<Bytes>,
     patience: Duration,
     unsent: &AtomicUsize,
 ) -> io::Result<()> {
-    while let Some(first) = outgoing.recv().await {
-        let mut bytes = first;
-        while bytes.len() < 256 * 1024 {
-            match outgoing.try_recv() {
-                Ok(more) => bytes.extend_from_slice(&more),
-                Err(_) => break,
+    while let Some(mut bytes) = outgoing.recv().await {
+        // What waits alone may be shared with others, and is not copied.
+        if let Ok(second) = outgoing.try_recv() {
+            let mut together = [&bytes[..], &second[..]].concat();
+            while together.len() < 256 * 1024 {
+                match outgoing.try_recv() {
+                    Ok(more) => together.extend_from_slice(&more),
+                    Err(_) => break,
+                }
             }
+            bytes = together.into();
         }
         write_patiently(&mut writer, &bytes, patience).await?;
         unsent.fetch_sub(bytes.len(), Ordering::Relaxed);
@@ -245,7 +250,7 @@ mod tests {
             for n in 0..20 {
                 let bytes = ping(n, "text");
                 count.fetch_add(bytes.len(), Ordering::Relaxed);
-                sender.send(bytes).await.unwrap();
+                sender.send(bytes.into()).await.unwrap();
             }
         });
         let mut inbox = Inbox::new(server);

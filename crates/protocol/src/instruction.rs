@@ -207,7 +207,7 @@ instructions! {
     0x2001 LinkHello "linkHello" Control Never false LinkRefused "Worker to master: who it is";
     0x2002 LinkWelcome "linkWelcome" Control Never false CommandFail "Master to worker: accepted";
     0x2003 LinkRefused "linkRefused" Control Never false CommandFail "Master to worker: refused, with the reason";
-    0x2004 Snapshot "snapshot" Control Never false CommandFail "Master to worker: prices, packet n of max";
+    0x2004 Snapshot "snapshot" Control Never false CommandFail "Master to worker: the answer to `snapshotDifference`, packet n of max";
     0x2005 SessionPresence "sessionPresence" Control Never false CommandFail "Worker to master: a session's first connection opened or its last closed";
     0x2006 SessionEnded "sessionEnded" Control Never false CommandFail "Master to worker: forget a session";
     0x2007 WorkerStatus "workerStatus" Control Never false CommandFail "Worker to master: how it is";
@@ -217,6 +217,8 @@ instructions! {
     0x200B LinkProven "linkProven" Control Never false CommandFail "Master to worker: both are who they say";
     0x200C LinkPing "linkPing" Control Never false CommandFail "Worker to master: are you there, and what is the time?";
     0x200D LinkPong "linkPong" Control Never false CommandFail "Master to worker: the answer to `linkPing`";
+    0x200E SnapshotStep "snapshotStep" Control Never false CommandFail "Master to worker: what a settlement brought, packet n of max";
+    0x200F SnapshotDifference "snapshotDifference" Control Never false CommandFail "Worker to master: which prices it has, and wants those that are newer";
     0x2010 StreamEnded "streamEnded" Control Never false CommandFail "Worker to master: nobody listens to this subscription any more";
 }
 

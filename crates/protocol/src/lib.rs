@@ -14,6 +14,7 @@ pub mod fingerprint;
 pub mod frame;
 pub mod instruction;
 pub mod link;
+pub mod push;
 pub mod reason;
 pub mod request;
 pub mod returns;

@@ -7,9 +7,8 @@
 //! crate.
 
 use papertrader_core::ids::WorkerId;
-use papertrader_core::money::{Price, Volume};
 use papertrader_core::names::Symbol;
-use papertrader_core::time::{MarketTime, WallTime};
+use papertrader_core::time::WallTime;
 
 use crate::data::AssetKind;
 use crate::fingerprint::Fingerprint;
@@ -155,7 +154,7 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// An instrument, sent with a full snapshot.
+    /// An instrument, sent where a worker has another list of them.
     pub struct LinkInstrument {
         /// Its number in this deployment.
         id: u32,
@@ -165,44 +164,6 @@ wire_struct! {
         name: String,
         /// What it is.
         kind: AssetKind,
-    }
-}
-
-wire_struct! {
-    /// The values of an instrument that a snapshot changed.
-    pub struct Tick {
-        /// The instrument's number.
-        instrument: u32,
-        /// The latest price.
-        price: Price,
-        /// When it was made.
-        time: MarketTime,
-        /// Today's first price.
-        open: Price,
-        /// Today's highest so far.
-        high: Price,
-        /// Today's lowest so far.
-        low: Price,
-        /// Today's volume so far.
-        volume: Volume,
-        /// The last price of the market day before, adjusted for a split today.
-        previous_close: Option<Price>,
-    }
-}
-
-wire_struct! {
-    /// `snapshot`: the prices after a settlement. A full one replaces everything.
-    pub struct SnapshotPush {
-        /// Its number.
-        number: u64,
-        /// The market's time.
-        market: MarketTime,
-        /// Whether the prices have come to their end.
-        ended: bool,
-        /// The instruments; only in a full snapshot, otherwise empty.
-        instruments: Vec<LinkInstrument>,
-        /// In a full snapshot all values, otherwise those that changed.
-        ticks: Vec<Tick>,
     }
 }
 
@@ -246,6 +207,8 @@ wire_struct! {
         cache_hits: u64,
         /// Questions that the master had to answer.
         cache_misses: u64,
+        /// Answers that had to make room for others.
+        cache_evictions: u64,
         /// Bytes that wait for clients to read them.
         outgoing_bytes: u64,
         /// Connections refused because there were too many, of one address or of all.

@@ -85,6 +85,9 @@ impl Span {
     }
 }
 
+/// The most bars that one answer carries.
+pub const MAX_BARS: usize = 200_000;
+
 /// The longest prediction, in market days.
 pub const MAX_HORIZON: u32 = 60;
 

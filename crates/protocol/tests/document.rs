@@ -327,6 +327,13 @@ impl<'a> Bytes<'a> {
         head
     }
 
+    /// Seven bits a byte, the lowest first, until a byte below 128.
+    fn sevens(&mut self) -> u128 {
+        let count = self.0.iter().position(|byte| *byte < 128).unwrap() + 1;
+        let bytes = self.take(count).iter().rev();
+        bytes.fold(0, |bits, byte| bits << 7 | u128::from(byte & 0x7f))
+    }
+
     fn number(&mut self, size: usize) -> u64 {
         self.take(size).iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
@@ -383,10 +390,20 @@ impl Tables {
             return (0..count).map(|_| self.decode(inner, bytes)).collect();
         }
         if let Some(rows) = self.data.get(name) {
-            let field = |row: &Vec<String>, bytes: &mut Bytes<'_>| {
-                (bare(&row[0]).to_owned(), self.decode(&row[1], bytes))
-            };
-            return Value::Object(rows.iter().map(|row| field(row, bytes)).collect::<Map<_, _>>());
+            let mut fields = Map::new();
+            for row in rows {
+                let value = match row[1].strip_prefix("if ") {
+                    Some(conditional) => {
+                        let (bit, inner) = conditional.split_once(' ').unwrap();
+                        let bit: u32 = bit.parse().unwrap();
+                        let is_there = fields["mask"].as_u64().unwrap() & 1 << bit != 0;
+                        if is_there { self.decode(inner, bytes) } else { Value::Null }
+                    }
+                    None => self.decode(&row[1], bytes),
+                };
+                fields.insert(bare(&row[0]).to_owned(), value);
+            }
+            return Value::Object(fields);
         }
         if let Some(rows) = self.enumerations.get(name) {
             let number = bytes.number(1).to_string();
@@ -394,6 +411,15 @@ impl Tables {
             return json!(bare(&row.unwrap()[1]));
         }
         match name {
+            "count" => json!(bytes.sevens() as u64),
+            "number" => {
+                let bits = bytes.sevens();
+                let folded = (bits >> 1) as i128;
+                let number = if folded % 2 == 0 { folded / 2 } else { -(folded + 1) / 2 };
+                json!(
+                    (if bits.is_multiple_of(2) { number * 1_000_000 } else { number }).to_string()
+                )
+            }
             "u8" => json!(bytes.number(1)),
             "u16" => json!(bytes.number(2)),
             "u32" => json!(bytes.number(4)),

@@ -37,7 +37,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long an order may wait for the master before it will not happen. 10 seconds.
     pub order_wait: Duration,
-    /// Bytes of memory for answers about the past. 64 MiB.
+    /// Bytes of memory for answers about the past, 64 MiB; what keeps them up to date may take a
+    /// quarter as much beside them.
     pub cache_bytes: u64,
     /// The longest answer that is taken from the master, in bytes. 32 MiB.
     pub max_answer_bytes: usize,

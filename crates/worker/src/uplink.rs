@@ -11,6 +11,7 @@
 mod attempts;
 pub(crate) mod exchange;
 mod orders;
+mod snapshots;
 mod streams;
 
 use std::io;

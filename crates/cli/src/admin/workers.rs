@@ -182,7 +182,8 @@ fn put_report(fields: &mut Fields, report: &WorkerReport) {
         hits => format!("{}% of {asked} answered from it", hits / u128::from(asked)),
     };
     let (held, limit) = (size(report.cache_bytes), size(report.cache_limit));
-    fields.put("cache", format!("{held} of {limit}, {rate}"));
+    let evicted = count(report.cache_evictions, "eviction");
+    fields.put("cache", format!("{held} of {limit}, {rate}, {evicted}"));
     fields.put("outgoing", format!("{} wait for clients", size(report.outgoing_bytes)));
     fields.put(
         "held off",

@@ -23,6 +23,7 @@ use papertrader_store::sqlite::SqliteStore;
 use papertrader_store::{Batch, Change, NewAccount, Profile, SessionKey, Store, StoredSession};
 use sha2::{Digest, Sha256};
 
+use super::forwarder::Forwarder;
 use super::{BenchError, wrong};
 
 /// Accounts that are opened in one batch.
@@ -67,6 +68,8 @@ pub(super) struct Deployment {
     /// The servers end when it closes.
     stdin: Option<ChildStdin>,
     pub(super) worker: SocketAddr,
+    /// All workers, that one first.
+    pub(super) workers: Vec<SocketAddr>,
     /// `None` for plain TCP.
     pub(super) certificate: Option<Fingerprint>,
     pub(super) master_process: u32,
@@ -113,6 +116,16 @@ pub(super) fn raised(size: &Size) -> BTreeMap<&'static str, String> {
 impl Deployment {
     /// Starts the servers in `data` and waits until they are ready.
     pub(super) fn start(data: &Path, size: &Size) -> Result<Deployment, BenchError> {
+        Deployment::start_many(data, size, 1, None)
+    }
+
+    /// The same with several workers, which reach the master through `between`.
+    pub(super) fn start_many(
+        data: &Path,
+        size: &Size,
+        workers: u16,
+        between: Option<&Forwarder>,
+    ) -> Result<Deployment, BenchError> {
         let mut command = Command::new(std::env::current_exe()?);
         for (name, _) in std::env::vars_os() {
             // What the user has set for other servers is not meant for these.
@@ -120,13 +133,16 @@ impl Deployment {
                 command.env_remove(name);
             }
         }
+        if let Some(between) = between {
+            command.env("PAPERTRADER_WORKER_MASTER", between.address.to_string());
+        }
         let interval = format!("{}ms", size.interval.as_millis());
         let symbols = size.symbols.to_string();
         let begun = Instant::now();
         let mut child = command
             .envs(raised(size))
             .args(["up", "--supervised", "--master-port", "0", "--worker-port", "0"])
-            .args(["--source", "synthetic"])
+            .args(["--workers", &workers.to_string(), "--source", "synthetic"])
             .args(["--instruments", &symbols, "--interval", &interval])
             .arg("--data")
             .arg(data)
@@ -139,6 +155,7 @@ impl Deployment {
             child,
             stdin,
             worker: SocketAddr::from(([127, 0, 0, 1], 0)),
+            workers: vec![SocketAddr::from(([127, 0, 0, 1], 0)); workers.into()],
             certificate: None,
             master_process: 0,
             worker_process: 0,
@@ -146,7 +163,7 @@ impl Deployment {
         };
         let stdout = stdout.ok_or_else(|| wrong("the servers have no output"))?;
         let mut lines = BufReader::new(stdout).lines();
-        made.await_ready(&mut lines, size.plain, begun)?;
+        made.await_ready(&mut lines, size.plain, begun, between)?;
         // What they still say must be taken, or they could not say it.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(made)
@@ -157,22 +174,34 @@ impl Deployment {
         lines: &mut Lines<BufReader<ChildStdout>>,
         plain: bool,
         begun: Instant,
+        between: Option<&Forwarder>,
     ) -> Result<(), BenchError> {
         let mut said = Vec::new();
         for line in lines {
             let line = line?;
-            if let Some((_, process)) = address_and_process(&line, "master ready on ") {
+            if let Some((address, process)) = address_and_process(&line, "master ready on ") {
                 self.master_process = process;
                 self.master_took = begun.elapsed();
-            } else if let Some((address, process)) =
-                address_and_process(&line, "worker-1 ready on ")
-            {
-                self.worker = address;
-                self.worker_process = process;
+                if let Some(between) = between {
+                    between.lead_to(address);
+                }
+            } else if let Some((number, address, process)) = worker_ready(&line) {
+                if number == 1 {
+                    self.worker = address;
+                    self.worker_process = process;
+                }
+                if let Some(place) = self.workers.get_mut(number - 1) {
+                    *place = address;
+                }
             } else if let Some(hex) = line.trim().strip_prefix("certificate ") {
-                self.certificate = if plain { None } else { hex.parse().ok() };
+                // Only the first worker's clients need it.
+                if !plain && self.certificate.is_none() {
+                    self.certificate = hex.parse().ok();
+                }
             } else if line.starts_with("ready ") {
-                if self.worker.port() == 0 || plain == self.certificate.is_some() {
+                if self.workers.iter().any(|worker| worker.port() == 0)
+                    || plain == self.certificate.is_some()
+                {
                     break;
                 }
                 return Ok(());
@@ -198,6 +227,14 @@ impl Drop for Deployment {
         self.stdin = None;
         let _ = self.child.wait();
     }
+}
+
+/// `worker-N ready on ADDRESS (process NUMBER)`
+fn worker_ready(line: &str) -> Option<(usize, SocketAddr, u32)> {
+    let (number, _) = line.strip_prefix("worker-")?.split_once(' ')?;
+    let number = number.parse().ok().filter(|number| *number > 0)?;
+    let (address, process) = address_and_process(line, &format!("worker-{number} ready on "))?;
+    Some((number, address, process))
 }
 
 /// `PREFIX ADDRESS (process NUMBER)`

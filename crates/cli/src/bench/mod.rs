@@ -4,11 +4,13 @@
 mod bare;
 mod cpu;
 mod deployment;
+mod forwarder;
 mod market;
 mod mix;
 mod order_id;
 mod orders;
 mod prices;
+mod push;
 mod quotes;
 mod settle;
 mod start;
@@ -47,6 +49,8 @@ enum BenchCommand {
     Quotes(quotes::QuotesArgs),
     /// Measure the operations of the DayTrader benchmark, and log-ins beside the bare password hash
     Mix(mix::MixArgs),
+    /// Measure how long a snapshot of many prices takes to the clients of many workers
+    Push(push::PushArgs),
     /// Measure how long a master takes to be ready on books that are full
     Start(start::StartArgs),
 }
@@ -89,6 +93,7 @@ pub(crate) fn run(args: BenchArgs, output: &Output) -> Result<(), CliError> {
         BenchCommand::Idle(args) => quotes::idle::run(&args, output),
         BenchCommand::Quotes(args) => quotes::run(&args, output),
         BenchCommand::Mix(args) => mix::run(&args, output),
+        BenchCommand::Push(args) => push::run(&args, output),
         BenchCommand::Start(args) => start::run(&args, output),
     }
 }

@@ -21,6 +21,7 @@ mod place;
 #[allow(dead_code, reason = "the store's own tests use all of it")]
 mod postgres_server;
 mod process;
+mod push;
 mod secrets;
 mod standby;
 mod trouble;

@@ -10,6 +10,7 @@ mod bad_input;
 mod bars;
 mod every_instruction;
 mod file;
+mod fresh;
 mod idempotency;
 mod no_future;
 mod peer;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{Date, MarketTime, SECOND, WallTime};
-use papertrader_market::{Replay, ReplayConfig};
+use papertrader_market::{PriceSource, Replay, ReplayConfig, Synthetic, SyntheticConfig};
 use papertrader_master::{Entrance, Master, Ticks};
 use papertrader_node::clock::Clock;
 use papertrader_node::link::{MasterKey, MasterSide, WorkerSide};
@@ -39,12 +39,14 @@ pub(crate) struct Setup {
     pub(crate) start: &'static str,
     pub(crate) step: i64,
     pub(crate) workers: u8,
+    /// How many synthetic instruments there are; 0 for the recorded ones.
+    pub(crate) synthetic: usize,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
         let master = papertrader_master::Config::default();
-        Setup { master, start: "2005-02-25", step: HALF_HOUR, workers: 1 }
+        Setup { master, start: "2005-02-25", step: HALF_HOUR, workers: 1, synthetic: 0 }
     }
 }
 
@@ -72,6 +74,10 @@ pub(crate) struct Scene {
     /// Whose order is open while a step is under way: its fill says that the step was settled.
     metronome: Option<Metronome>,
     metronomes: u32,
+    /// What the metronome buys.
+    symbol: &'static str,
+    /// A worker that is registered and does not run: a test may be it.
+    pub(crate) outside: WorkerSide,
     /// The market time that every worker has reached.
     pub(crate) market: MarketTime,
 }
@@ -81,14 +87,22 @@ impl Scene {
     pub(crate) async fn start(setup: Setup) -> Scene {
         let dir = tempfile::tempdir().unwrap();
         let mut store = SqliteStore::open(&dir.path().join("store.db"), "deployment").unwrap();
-        let keys: Vec<Arc<Identity>> = (1..=setup.workers).map(|n| key(&worker_name(n))).collect();
+        let keys: Vec<Arc<Identity>> =
+            (1..=setup.workers + 1).map(|n| key(&worker_name(n))).collect();
         register(&mut store, &keys);
         let protocols = [tls::CLIENT_PROTOCOL, tls::LINK_PROTOCOL];
         let certificate = tls::Certificate::self_made(dir.path(), &protocols).unwrap();
         let side = MasterSide::new(certificate, key("master"));
         let (fingerprint, master_key) = (side.fingerprint(), side.key().clone());
         let start = Date::parse(setup.start).unwrap();
-        let replay = Replay::bundled(ReplayConfig { start, step: setup.step, seed: 7 }).unwrap();
+        let (step, seed, instruments) = (setup.step, 7, setup.synthetic);
+        let source: Arc<dyn PriceSource> = if instruments > 0 {
+            let config = SyntheticConfig { instruments, seed, start, step };
+            Arc::new(Synthetic::new(config).unwrap())
+        } else {
+            Arc::new(Replay::bundled(ReplayConfig { start, step, seed }).unwrap())
+        };
+        let symbol = if instruments > 0 { "SYN0001" } else { "AAPL" };
         let config = setup.master;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (trigger, stop) = shutdown::channel();
@@ -96,7 +110,7 @@ impl Scene {
         let master = Master::start(
             config,
             Box::new(store),
-            Arc::new(replay),
+            source,
             Entrance { listener, side },
             Clock::system(WallTime(0)),
             Ticks::Manual(manual),
@@ -105,14 +119,18 @@ impl Scene {
         .await
         .unwrap();
 
-        let mut workers = Vec::new();
-        for (number, identity) in (1..).zip(keys) {
-            let link = WorkerSide {
+        let mut sides: Vec<WorkerSide> = (1..)
+            .zip(keys)
+            .map(|(number, identity)| WorkerSide {
                 worker: WorkerId([number; 16]),
                 identity,
                 master: fingerprint,
                 master_key: Arc::new(MasterKey::known(master_key.clone())),
-            };
+            })
+            .collect();
+        let outside = sides.pop().unwrap();
+        let mut workers = Vec::new();
+        for (number, link) in (1..).zip(sides) {
             let mut config = papertrader_worker::Config::new(link, master.address().to_string());
             config.listen = "127.0.0.1:0".parse().unwrap();
             config.threads = 2;
@@ -126,8 +144,18 @@ impl Scene {
         }
         let market = MarketTime(i64::MIN);
         let (metronome, metronomes) = (None, 0);
-        let mut scene =
-            Scene { dir, ticks, trigger, master, workers, metronome, metronomes, market };
+        let mut scene = Scene {
+            dir,
+            ticks,
+            trigger,
+            master,
+            workers,
+            metronome,
+            metronomes,
+            symbol,
+            outside,
+            market,
+        };
         scene.wait_for_lists(usize::from(setup.workers)).await;
         scene.wait_for_market().await;
         scene
@@ -136,6 +164,11 @@ impl Scene {
     /// Where a worker listens.
     pub(crate) fn address(&self, worker: usize) -> SocketAddr {
         self.workers[worker].as_ref().unwrap().worker.address()
+    }
+
+    /// Where workers come to.
+    pub(crate) fn master(&self) -> SocketAddr {
+        self.master.address()
     }
 
     /// The same for the SDK: the workers here speak plain TCP.
@@ -167,7 +200,8 @@ impl Scene {
         let metronome = self.metronome.as_mut().unwrap();
         metronome.orders += 1;
         let id = metronome.orders.to_string();
-        let bought = metronome.peer.place(Instruction::PurchaseAsset, "AAPL", "0.00000001", &id);
+        let (what, symbol) = (Instruction::PurchaseAsset, self.symbol);
+        let bought = metronome.peer.place(what, symbol, "0.00000001", &id);
         metronome.open = Some(bought.await.0);
         self.ticks.send(()).await.unwrap();
     }

@@ -443,6 +443,8 @@ pub struct WorkerReport {
     pub cache_hits: u64,
     /// Questions that the master had to answer.
     pub cache_misses: u64,
+    /// Answers that had to make room for others.
+    pub cache_evictions: u64,
     /// Bytes that wait for clients to read them.
     pub outgoing_bytes: u64,
     /// Connections refused because there were too many.

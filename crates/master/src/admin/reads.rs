@@ -249,6 +249,7 @@ fn live(link: &Link, now: WallTime) -> LiveWorker {
             cache_limit: status.cache_limit,
             cache_hits: status.cache_hits,
             cache_misses: status.cache_misses,
+            cache_evictions: status.cache_evictions,
             outgoing_bytes: status.outgoing_bytes,
             refused_connections: status.refused_connections,
             cut_connections: status.cut_connections,

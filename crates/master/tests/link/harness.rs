@@ -1,6 +1,6 @@
 //! A real master on loopback with a real store, and a worker written out by hand.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use papertrader_core::ids::WorkerId;
-use papertrader_core::time::{Date, SECOND, WallTime};
+use papertrader_core::time::{Date, MarketTime, SECOND, WallTime};
 use papertrader_market::{PriceSource, Replay, ReplayConfig};
 use papertrader_master::admin::{AdminReply, AdminRequest, Client, ClientError};
 use papertrader_master::{Config, Entrance, Master, MasterError, Ticks};
@@ -22,8 +22,9 @@ use papertrader_node::tls;
 use papertrader_protocol::data::WorkerList;
 use papertrader_protocol::frame::LinkHeader;
 use papertrader_protocol::link::{
-    LinkHello, LinkWelcome, SessionEnded, SessionPresence, SnapshotPush,
+    LinkHello, LinkInstrument, LinkWelcome, SessionEnded, SessionPresence,
 };
+use papertrader_protocol::push::{SnapshotDifference, SnapshotPush, SnapshotStep, Tick};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::transfer::Assembly;
 use papertrader_protocol::wire::Wire;
@@ -217,6 +218,23 @@ impl Received {
     }
 }
 
+/// What a worker is told of prices, with the values that it shows then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) number: u64,
+    /// The snapshot that it builds upon; 0 for none.
+    pub(crate) base: u64,
+    pub(crate) market: MarketTime,
+    pub(crate) instruments: Vec<LinkInstrument>,
+    /// What changed, or everything.
+    pub(crate) ticks: Vec<Tick>,
+}
+
+fn is_prices(received: &Received) -> bool {
+    let of = [Instruction::Snapshot as u16, Instruction::SnapshotStep as u16];
+    of.contains(&received.header.instruction)
+}
+
 /// A link to the master.
 pub(crate) struct FakeWorker {
     id: WorkerId,
@@ -228,6 +246,11 @@ pub(crate) struct FakeWorker {
     early: VecDeque<Received>,
     /// What arrived while something else was awaited.
     pub(crate) aside: Vec<Received>,
+    /// What it shows.
+    pub(crate) shown: BTreeMap<u32, Tick>,
+    market: MarketTime,
+    /// What it has.
+    pub(crate) have: SnapshotDifference,
 }
 
 impl FakeWorker {
@@ -245,6 +268,18 @@ impl FakeWorker {
 
     /// Says hello, and is let in.
     pub(crate) async fn welcomed(self) -> FakeWorker {
+        let mut worker = self.let_in().await;
+        let nothing = SnapshotDifference { sequence: 0, number: 0, list: 0 };
+        worker.ask_prices(&nothing).await;
+        worker
+    }
+
+    /// A link that has asked for no prices.
+    pub(crate) async fn connect_silent(address: SocketAddr, id: WorkerId) -> FakeWorker {
+        FakeWorker::connect_raw(address, id).await.let_in().await
+    }
+
+    async fn let_in(self) -> FakeWorker {
         let mut worker = self;
         let hello = hello(worker.id);
         worker.send_control(Instruction::LinkHello, &hello.to_bytes()).await;
@@ -253,6 +288,17 @@ impl FakeWorker {
         let welcome = LinkWelcome::from_bytes(&welcome.data).unwrap();
         assert_eq!(welcome.deployment, "deployment");
         worker
+    }
+
+    /// Asks for the prices that it has not, and waits until the answer is there.
+    pub(crate) async fn ask_prices(&mut self, have: &SnapshotDifference) {
+        self.send_control(Instruction::SnapshotDifference, &have.to_bytes()).await;
+        let mut is_there = false;
+        while !is_there {
+            let received = self.receive().await;
+            is_there = is_prices(&received);
+            self.aside.push(received);
+        }
     }
 
     /// A link whose proof is done, without a hello.
@@ -288,6 +334,9 @@ impl FakeWorker {
             sequence: AtomicU64::new(1),
             aside: Vec::new(),
             early: VecDeque::new(),
+            shown: BTreeMap::new(),
+            market: MarketTime(0),
+            have: SnapshotDifference { sequence: 0, number: 0, list: 0 },
         }
     }
 
@@ -465,12 +514,39 @@ impl FakeWorker {
         T::from_bytes(&self.data(number).await).unwrap()
     }
 
-    /// The next snapshot that is pushed.
-    pub(crate) async fn snapshot(&mut self) -> SnapshotPush {
-        let wanted = |r: &Received| r.header.instruction == Instruction::Snapshot as u16;
-        let received = self.receive_where(wanted).await;
+    /// The next snapshot that is told.
+    pub(crate) async fn snapshot(&mut self) -> Told {
+        let received = self.receive_where(is_prices).await;
         assert_eq!(received.header.max, 1);
-        SnapshotPush::from_bytes(&received.data).unwrap()
+        if received.header.instruction == Instruction::SnapshotStep as u16 {
+            let step = SnapshotStep::from_bytes(&received.data).unwrap();
+            assert_eq!((step.sequence, step.base), (self.have.sequence, self.have.number));
+            let times = (self.market, step.market);
+            let mut ticks = Vec::new();
+            for entry in step.entries() {
+                let (id, packed) = entry.unwrap();
+                let (tick, _) = packed.onto(id, self.shown.get(&id), times).unwrap();
+                self.shown.insert(id, tick);
+                ticks.push(tick);
+            }
+            self.have.number = step.number;
+            self.market = step.market;
+            let (number, base, market) = (step.number, step.base, step.market);
+            return Told { number, base, market, instruments: Vec::new(), ticks };
+        }
+        let push = SnapshotPush::from_bytes(&received.data).unwrap();
+        if push.base == 0 {
+            self.shown.clear();
+        } else {
+            assert_eq!((push.sequence, push.base), (self.have.sequence, self.have.number));
+        }
+        let ticks: Vec<Tick> = push.ticks().map(Result::unwrap).collect();
+        self.shown.extend(ticks.iter().map(|tick| (tick.instrument, *tick)));
+        let (sequence, number, list) = (push.sequence, push.number, push.list);
+        self.have = SnapshotDifference { sequence, number, list };
+        self.market = push.market;
+        let SnapshotPush { base, market, instruments, .. } = push;
+        Told { number, base, market, instruments, ticks }
     }
 
     /// Forgets pushes that were put aside.

@@ -16,9 +16,8 @@ use papertrader_master::admin::{AdminReply, AdminRequest};
 use papertrader_protocol::data::{FULL, History, Orders, Portfolio, UserInfo, WorkerList};
 use papertrader_protocol::frame::LinkHeader;
 use papertrader_protocol::instruction::MessageType;
-use papertrader_protocol::link::{
-    LinkHello, SessionEnded, SessionPresence, SnapshotPush, WorkerStatus,
-};
+use papertrader_protocol::link::{LinkHello, SessionEnded, SessionPresence, WorkerStatus};
+use papertrader_protocol::push::{SnapshotPush, SnapshotStep};
 use papertrader_protocol::request::HashedPass;
 use papertrader_protocol::request::Symbols;
 use papertrader_protocol::returns::Return;
@@ -385,6 +384,7 @@ fn nonsense() -> WorkerStatus {
         cache_limit: 0,
         cache_hits: u64::MAX,
         cache_misses: u64::MAX,
+        cache_evictions: u64::MAX,
         outgoing_bytes: u64::MAX,
         refused_connections: u64::MAX,
         cut_connections: u64::MAX,
@@ -411,21 +411,22 @@ async fn messages_that_mean_nothing_or_are_the_masters_change_nothing() {
                 | I::LinkPing
                 | I::Pong
                 | I::Goodbye
+                | I::SnapshotDifference
                 | I::StreamEnded
         )
     };
     let ended = SessionEnded { session: alice }.to_bytes();
-    let snapshot = SnapshotPush {
-        number: u64::MAX,
-        market: papertrader_core::time::MarketTime(i64::MAX),
-        ended: true,
-        instruments: Vec::new(),
-        ticks: Vec::new(),
-    };
+    let market = papertrader_core::time::MarketTime(i64::MAX);
+    let (sequence, number, base, list) = (u64::MAX, u64::MAX, 0, 0);
+    let (instruments, ticks, steps) = (Vec::new(), Vec::new(), Vec::new());
+    let snapshot =
+        SnapshotPush { sequence, number, base, market, ended: true, list, instruments, ticks };
+    let step = SnapshotStep { sequence, number, base, market, ended: true, steps };
     for instruction in Instruction::ALL.iter().copied().filter(|i| !is_own(i)) {
         let data = match instruction {
             Instruction::SessionEnded => ended.clone(),
             Instruction::Snapshot => snapshot.to_bytes(),
+            Instruction::SnapshotStep => step.to_bytes(),
             Instruction::LinkHello => hello(HONEST).to_bytes(),
             // Requests without arguments mean something.
             _ => b"x".to_vec(),
@@ -470,6 +471,7 @@ async fn messages_that_mean_nothing_or_are_the_masters_change_nothing() {
     for (instruction, mut data) in [
         (Instruction::SessionPresence, ended),
         (Instruction::WorkerStatus, nonsense().to_bytes()),
+        (Instruction::SnapshotDifference, vec![0; 25]),
         (Instruction::LinkPing, vec![0; 9]),
     ] {
         hostile.send_control(instruction, &data).await;

@@ -3,7 +3,7 @@
 use papertrader_core::bar::Resolution;
 use papertrader_core::time::{Date, MarketTime};
 use papertrader_protocol::data::Bars;
-use papertrader_protocol::link::SnapshotPush;
+use papertrader_protocol::push::SnapshotDifference;
 use papertrader_protocol::request::Span;
 use papertrader_protocol::{Reason, Request, SessionId};
 
@@ -31,7 +31,7 @@ async fn windows(worker: &mut FakeWorker, symbol: &str) -> Vec<Bars> {
     answers
 }
 
-async fn full_snapshot(master: &TestMaster) -> SnapshotPush {
+async fn full_snapshot(master: &TestMaster) -> Told {
     FakeWorker::connect(master.address, WORKERS[1]).await.snapshot().await
 }
 
@@ -107,5 +107,38 @@ async fn what_is_over_is_final_and_today_is_not() {
         let answer = worker.receive_where(|r| r.header.request == number).await;
         assert_eq!(answer.header.is_final, is_final, "{date}");
     }
+    master.end().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_comes_back_is_told_what_it_missed() {
+    let master = TestMaster::start(Setup::default()).await;
+    let mut other = FakeWorker::connect(master.address, WORKERS[1]).await;
+    other.snapshot().await;
+    let mut worker = FakeWorker::connect(master.address, WORKERS[0]).await;
+    let first = worker.snapshot().await;
+    assert_eq!((first.base, first.instruments.is_empty()), (0, false));
+    let (have, shown) = (worker.have.clone(), worker.shown.clone());
+    drop(worker);
+    for _ in 0..3 {
+        master.tick().await;
+        other.snapshot().await;
+    }
+    let mut worker = FakeWorker::connect_silent(master.address, WORKERS[0]).await;
+    (worker.have, worker.shown) = (have.clone(), shown);
+    worker.ask_prices(&have).await;
+    let missed = worker.snapshot().await;
+    assert_eq!((missed.base, missed.number), (first.number, first.number + 3));
+    assert_eq!(missed.instruments, []);
+    assert_eq!(worker.shown, other.shown);
+    // And from then on each step.
+    master.tick().await;
+    assert_eq!(worker.snapshot().await, other.snapshot().await);
+    // Of another master, or of this one's former start, it may have anything.
+    let mut worker = FakeWorker::connect_silent(master.address, WORKERS[0]).await;
+    worker.ask_prices(&SnapshotDifference { sequence: 1, ..have }).await;
+    let all = worker.snapshot().await;
+    assert_eq!((all.base, all.instruments), (0, vec![]));
+    assert_eq!(worker.shown, other.shown);
     master.end().await.1.unwrap();
 }

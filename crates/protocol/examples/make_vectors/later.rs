@@ -14,6 +14,7 @@ pub(super) fn later(v: &mut Vectors) {
     proof(v);
     pings(v);
     refusals(v);
+    super::prices::prices(v);
     streams(v);
 }
 
@@ -164,6 +165,7 @@ fn pings(v: &mut Vectors) {
         cache_limit: 0,
         cache_hits: u64::MAX,
         cache_misses: 0,
+        cache_evictions: u64::MAX,
         outgoing_bytes: u64::MAX,
         refused_connections: 0,
         cut_connections: u64::MAX,

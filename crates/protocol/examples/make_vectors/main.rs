@@ -9,6 +9,7 @@
 mod vector_format;
 
 mod later;
+mod prices;
 mod refusals;
 
 use papertrader_core::bar::{Bar, Resolution};
@@ -70,7 +71,8 @@ impl Vectors {
     /// A message with binary data.
     fn data<T: Wire>(&mut self, name: &str, instruction: I, is_final: bool, data: &T) {
         let type_name = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
-        let push = matches!(instruction, I::Snapshot | I::SessionEnded | I::LinkWelcome);
+        let prices = matches!(instruction, I::Snapshot | I::SnapshotStep | I::SnapshotDifference);
+        let push = prices || matches!(instruction, I::SessionEnded | I::LinkWelcome);
         let opening = matches!(instruction, I::LinkOpen | I::LinkChallenge | I::LinkProof);
         let request = if push || opening { 0 } else { self.next() };
         let header = Header::new(instruction.message_type(), instruction as u16, request);
@@ -618,34 +620,6 @@ fn link(v: &mut Vectors) {
         source: SOURCE.into(),
     };
     v.data("linkWelcome", I::LinkWelcome, false, &welcome);
-    let tick = Tick {
-        instrument: 1,
-        price: price("43.24"),
-        time: MARKET,
-        open: price("43.1"),
-        high: price("44.025"),
-        low: price("42.99"),
-        volume: Volume::from_units(1_234_567),
-        previous_close: Some(price("42.8")),
-    };
-    let instrument = |id, text| LinkInstrument {
-        id,
-        symbol: symbol(text),
-        name: text.into(),
-        kind: AssetKind::Stock,
-    };
-    let full = SnapshotPush {
-        number: 77,
-        market: MARKET,
-        ended: false,
-        instruments: vec![instrument(1, "AAPL"), instrument(u32::MAX, "NEW")],
-        ticks: vec![tick],
-    };
-    v.data("snapshot, full", I::Snapshot, false, &full);
-    let changed = Tick { previous_close: None, ..full.ticks[0].clone() };
-    let changes =
-        SnapshotPush { number: 78, ended: true, instruments: vec![], ticks: vec![changed], ..full };
-    v.data("snapshot, what changed", I::Snapshot, false, &changes);
     v.data(
         "sessionPresence",
         I::SessionPresence,
@@ -663,6 +637,7 @@ fn link(v: &mut Vectors) {
         cache_limit: 67_108_864,
         cache_hits: 5_000_000_000,
         cache_misses: 1_234,
+        cache_evictions: 321,
         outgoing_bytes: 65_536,
         refused_connections: 12,
         cut_connections: 34,

@@ -12,6 +12,7 @@ use papertrader_core::order::Side;
 use papertrader_core::time::{MarketTime, WallTime};
 use papertrader_protocol::data::*;
 use papertrader_protocol::link::*;
+use papertrader_protocol::push::*;
 use papertrader_protocol::returns::side_name;
 use papertrader_protocol::wire::{DecodeError, Wire};
 use papertrader_protocol::{Fingerprint, Frame, SessionId};
@@ -232,24 +233,84 @@ json_structs! {
         bar_interval "barInterval", source "source",
     }
     LinkInstrument { id "id", symbol "symbol", name "name", kind "kind", }
-    Tick {
-        instrument "instrument", price "price", time "time", open "open", high "high",
-        low "low", volume "volume", previous_close "previousClose",
-    }
     SnapshotPush {
-        number "number", market "market", ended "ended", instruments "instruments",
-        ticks "ticks",
+        sequence "sequence", number "number", base "base", market "market", ended "ended",
+        list "list", instruments "instruments", ticks "ticks",
     }
+    SnapshotStep {
+        sequence "sequence", number "number", base "base", market "market", ended "ended",
+        steps "steps",
+    }
+    SnapshotDifference { sequence "sequence", number "number", list "list", }
+    PackedTick { gap "gap", values "values", }
     SessionPresence { session "session", present "present", }
     SessionEnded { session "session", }
     WorkerStatus {
         started "started", clients "clients", load "load", sessions "sessions",
         orders "orders", cache_bytes "cacheBytes", cache_limit "cacheLimit", cache_hits "cacheHits",
-        cache_misses "cacheMisses", outgoing_bytes "outgoingBytes",
+        cache_misses "cacheMisses", cache_evictions "cacheEvictions",
+        outgoing_bytes "outgoingBytes",
         refused_connections "refusedConnections", cut_connections "cutConnections",
         throttled_requests "throttledRequests", round_trip "roundTrip",
         clock_offset "clockOffset",
     }
+}
+
+/// What stands under a bit of `mask`; `null` if it does not.
+fn masked(mask: u8, bit: usize, value: impl Json) -> Value {
+    if mask & 1 << bit == 0 { Value::Null } else { value.to_json() }
+}
+
+/// Packed types: fields under the bits of a mask, from bit 0 on.
+macro_rules! json_packed {
+    ($($name:ident { $($field:ident $json:literal $bit:literal,)* } $unmasked:ident $last:ident;)*) => {
+        $(impl Json for $name {
+            fn to_json(&self) -> Value {
+                let mut object = Map::new();
+                object.insert("mask".into(), json!(self.mask));
+                $unmasked(self, &mut object);
+                $(object.insert($json.into(), masked(self.mask, $bit, self.$field));)*
+                Value::Object(object)
+            }
+            fn from_json(value: &Value) -> $name {
+                let mut packed = $name::default();
+                packed.mask = value["mask"].as_u64().expect("a mask") as u8;
+                $(packed.$field = Option::from_json(&value[$json]).unwrap_or_default();)*
+                $last(&mut packed, value);
+                packed
+            }
+        })*
+    };
+}
+
+fn put_price(values: &PackedValues, object: &mut Map<String, Value>) {
+    object.insert("price".into(), values.price.to_json());
+}
+
+fn take_price(values: &mut PackedValues, json: &Value) {
+    values.price = i64::from_json(&json["price"]);
+}
+
+fn put_rest(step: &PackedStep, object: &mut Map<String, Value>) {
+    object.insert("gap".into(), step.gap.to_json());
+    let values = step.values.as_deref();
+    object.insert("values".into(), values.map_or(Value::Null, Json::to_json));
+}
+
+fn take_rest(step: &mut PackedStep, json: &Value) {
+    step.gap = u32::from_json(&json["gap"]);
+    step.values = Option::from_json(&json["values"]).map(Box::new);
+}
+
+json_packed! {
+    PackedValues {
+        time "time" 0, day "day" 1, open "open" 2, high "high" 3, low "low" 4, volume "volume" 5,
+        previous_close "previousClose" 6,
+    } put_price take_price;
+    PackedStep {
+        price "price" 0, open "open" 1, high "high" 2, low "low" 3, volume "volume" 4,
+        start "start" 5,
+    } put_rest take_rest;
 }
 
 /// What a message's data, or what is sealed in it, can be: every type that stands alone.
@@ -280,7 +341,8 @@ macro_rules! data_types {
 
 data_types! {
     AssetInfo AssetValue Bars AssetList Prediction UserInfo Portfolio History Orders OrderLine
-    WorkerList LinkHello LinkWelcome SnapshotPush SessionPresence SessionEnded WorkerStatus
+    WorkerList LinkHello LinkWelcome SnapshotPush SnapshotStep SnapshotDifference
+    SessionPresence SessionEnded WorkerStatus
     LinkOpen LinkChallenge LinkProof LinkStatement LinkPing LinkPong
     AssetValues OrderCursor OrderEvent
 }

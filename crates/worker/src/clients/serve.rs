@@ -230,7 +230,7 @@ fn from_history(hub: &Hub, question: &Question) -> Result<Option<Answer>, Reason
     if !prices.knows(question.symbol()) {
         return Err(Reason::UnknownAsset);
     }
-    Ok(hub.shared.history.get(question, prices.generation))
+    Ok(hub.shared.history.get(question, prices, &hub.shared.outgoing))
 }
 
 /// Hands a request to the uplink.

@@ -30,7 +30,7 @@ pub(super) struct Subscription {
     symbols: BTreeSet<Symbol>,
     /// Where these are in the list of the worker, and of which list that is true.
     places: Vec<u32>,
-    list: u64,
+    list: Option<u64>,
     /// All values that had changed up to this generation were told.
     told: u64,
     /// The generation at which the present pass began, and how far it is.
@@ -57,7 +57,7 @@ impl Subscription {
             all: false,
             symbols: BTreeSet::new(),
             places: Vec::new(),
-            list: 0,
+            list: None,
             told: 0,
             pass: 0,
             at: 0,
@@ -72,7 +72,7 @@ impl Subscription {
             Symbols::All => self.all = true,
             Symbols::These(symbols) => self.symbols.extend(symbols),
         }
-        (self.list, self.told) = (0, 0);
+        (self.list, self.told) = (None, 0);
     }
 
     /// Takes assets out.
@@ -88,7 +88,7 @@ impl Subscription {
                 }
             }
         }
-        self.list = 0;
+        self.list = None;
     }
 
     /// Whether nothing is subscribed to.
@@ -116,7 +116,7 @@ impl Subscription {
             out.put(|out| refusal.put(self.request, out));
             return Told::Ended;
         }
-        if self.list != prices.list_number() {
+        if self.list != Some(prices.list_number()) {
             self.find_places(prices);
         }
         loop {
@@ -179,7 +179,7 @@ impl Subscription {
         } else {
             self.symbols.iter().filter_map(|symbol| prices.place(*symbol)).collect()
         };
-        self.list = prices.list_number();
+        self.list = Some(prices.list_number());
         // The pass begins anew.
         (self.pass, self.at) = (prices.generation, 0);
     }

@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use papertrader_core::time::WallTime;
+use papertrader_core::time::{MarketTime, WallTime};
 use papertrader_node::{debug, error, info, warn};
 use papertrader_protocol::frame::{Frame, Header, LinkHeader};
 use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
-    LinkHello, LinkPing, LinkPong, LinkWelcome, SessionEnded, SessionPresence, SnapshotPush,
-    WorkerStatus,
+    LinkHello, LinkPing, LinkPong, LinkWelcome, SessionEnded, SessionPresence, WorkerStatus,
 };
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::transfer::Assembly;
@@ -22,9 +21,9 @@ use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Reason, SessionId, args, transfer};
 
 use super::orders::{Judged, Orders, Verdict};
+use super::snapshots::Snapshots;
 use super::streams::Streams;
 use super::{Ask, Content, Delivery, LinkError, Route, Step};
-use crate::cache::Prices;
 use crate::cache::history::{Answer, Question};
 use crate::driver::Shared;
 
@@ -44,7 +43,7 @@ enum Pending {
     /// A client's own.
     Plain { ask: Ask, answer: Coming },
     /// One question for those who asked it.
-    Shared { question: Question, generation: u64, waiting: Vec<Waiting>, answer: Coming },
+    Shared { question: Question, waiting: Vec<Waiting>, answer: Coming, ask: Box<Ask> },
     /// The worker's own: a session on a new link.
     Resume { session: SessionId },
 }
@@ -61,6 +60,8 @@ struct Coming {
 struct Waiting {
     route: Route,
     instruction: Instruction,
+    /// The market's time that its client may have seen: the answer must not be older.
+    seen: MarketTime,
 }
 
 /// The state of the conversation with the master, over all links.
@@ -70,12 +71,10 @@ pub(super) struct Exchange {
     deliveries: Vec<Delivery>,
     /// The master has said welcome on the present link.
     up: bool,
-    /// A full snapshot has come on the present link.
-    synchronised: bool,
     next_number: u64,
     pending: HashMap<u64, Pending>,
-    /// By question and by the snapshot at which it was asked.
-    questions: HashMap<(Question, u64), u64>,
+    /// Those that the master was asked and has not answered.
+    questions: HashMap<Question, u64>,
     orders: Orders,
     streams: Streams,
     gave_up: bool,
@@ -85,7 +84,7 @@ pub(super) struct Exchange {
     clock_offset: i64,
     /// How long the last ping took, in nanoseconds.
     round_trip: i64,
-    snapshot: Assembly,
+    snapshots: Snapshots,
     worker_list: Assembly,
 }
 
@@ -96,7 +95,6 @@ impl Exchange {
             output: Vec::new(),
             deliveries: Vec::new(),
             up: false,
-            synchronised: false,
             next_number: FIRST,
             pending: HashMap::new(),
             questions: HashMap::new(),
@@ -106,7 +104,7 @@ impl Exchange {
             refused: false,
             clock_offset: 0,
             round_trip: 0,
-            snapshot: Assembly::default(),
+            snapshots: Snapshots::default(),
             worker_list: Assembly::default(),
         }
     }
@@ -161,9 +159,8 @@ impl Exchange {
     /// The link was lost: everything in flight is answered, but the orders wait.
     pub(super) fn lost(&mut self, now: WallTime) {
         self.up = false;
-        self.synchronised = false;
         self.output = Vec::new();
-        self.snapshot = Assembly::default();
+        self.snapshots = Snapshots::default();
         self.worker_list = Assembly::default();
         self.questions.clear();
         for (_, pending) in std::mem::take(&mut self.pending) {
@@ -187,8 +184,8 @@ impl Exchange {
                 };
                 self.refuse(ask.route, ask.instruction, Step::Only, reason);
             }
-            Pending::Shared { question, generation, waiting, .. } => {
-                self.questions.remove(&(question, generation));
+            Pending::Shared { question, waiting, .. } => {
+                self.questions.remove(&question);
                 for one in waiting {
                     self.refuse(one.route, one.instruction, Step::Only, Reason::Unavailable);
                 }
@@ -289,25 +286,35 @@ impl Exchange {
     }
 
     fn take_question(&mut self, ask: Ask, question: Question) {
-        let generation = self.generation();
+        let prices = self.shared.prices.load_full();
         // The answer may have come while this request was on its way here.
-        if let Some(answer) = self.shared.history.get(&question, generation) {
+        let kept = prices
+            .as_ref()
+            .and_then(|prices| self.shared.history.get(&question, prices, &self.shared.outgoing));
+        if let Some(answer) = kept {
             return self.deliver(ask.route, Step::Only, Content::Data(answer));
         }
-        let waiting = Waiting { route: ask.route.clone(), instruction: ask.instruction };
-        if let Some(number) = self.questions.get(&(question, generation))
+        let seen = prices.map_or(MarketTime(i64::MIN), |prices| prices.market);
+        let waiting = Waiting { route: ask.route.clone(), instruction: ask.instruction, seen };
+        if let Some(number) = self.questions.get(&question)
             && let Some(Pending::Shared { waiting: all, .. }) = self.pending.get_mut(number)
         {
             all.push(waiting);
             return;
         }
-        self.shared.history.misses.add_one();
-        let number = self.number();
         // The answer is for whoever asks: no session stands in the question.
-        self.send(number, &Ask { session: SessionId::NONE, ..ask }, WallTime(0));
-        let (waiting, answer) = (vec![waiting], self.coming());
-        self.questions.insert((question, generation), number);
-        self.pending.insert(number, Pending::Shared { question, generation, waiting, answer });
+        let ask = Box::new(Ask { session: SessionId::NONE, ..ask });
+        self.ask_for(question, ask, vec![waiting]);
+    }
+
+    fn ask_for(&mut self, question: Question, ask: Box<Ask>, waiting: Vec<Waiting>) {
+        self.shared.history.misses.add_one();
+        self.snapshots.watch(question.symbol());
+        let number = self.number();
+        self.send(number, &ask, WallTime(0));
+        let answer = self.coming();
+        self.questions.insert(question, number);
+        self.pending.insert(number, Pending::Shared { question, waiting, answer, ask });
     }
 
     /// Tells the master which sessions have got or lost their clients here.
@@ -370,6 +377,7 @@ impl Exchange {
             cache_limit: shared.config.cache_bytes,
             cache_hits: shared.history.hits.get(),
             cache_misses: shared.history.misses.get(),
+            cache_evictions: shared.history.evictions.get(),
             outgoing_bytes: shared.outgoing_bytes(),
             refused_connections: shared.counters.refused.get(),
             cut_connections: shared.counters.cut.get(),
@@ -397,7 +405,9 @@ impl Exchange {
             Some(I::LinkRefused) => Err(LinkError::Refused(words(frame))),
             Some(I::Goodbye) => Err(LinkError::Goodbye(words(frame))),
             _ if !self.up => Err(LinkError::Malformed("first message")),
-            Some(I::Snapshot) => self.snapshot(frame),
+            Some(instruction @ (I::Snapshot | I::SnapshotStep)) => {
+                self.snapshot(instruction, frame)
+            }
             Some(I::WorkerList) => self.worker_list(frame),
             Some(I::SessionEnded) => {
                 let ended = SessionEnded::from_bytes(frame.data);
@@ -448,6 +458,7 @@ impl Exchange {
         self.up = true;
         self.refused = false;
         self.shared.refused.send_replace(false);
+        self.ask_prices();
         for (session, client) in self.shared.sessions.resume(now) {
             let number = self.number();
             let mut header = self.own_header(Instruction::LoginSession);
@@ -485,30 +496,21 @@ impl Exchange {
         self.clock_offset = pong.clock.0.saturating_sub(half_way);
     }
 
-    fn snapshot(&mut self, frame: &Frame<'_>) -> Result<(), LinkError> {
-        let malformed = LinkError::Malformed("snapshot");
-        let Some(data) = assemble(&mut self.snapshot, frame).map_err(|_| malformed)? else {
-            return Ok(());
+    /// What the master says of prices.
+    fn snapshot(&mut self, instruction: Instruction, frame: &Frame<'_>) -> Result<(), LinkError> {
+        let must_ask = match instruction {
+            Instruction::SnapshotStep => self.snapshots.stepped(frame, &self.shared)?,
+            _ => self.snapshots.pushed(frame, &self.shared)?,
         };
-        let push = SnapshotPush::from_bytes(&data);
-        let push = push.map_err(|_| LinkError::Malformed("snapshot"))?;
-        let generation = self.generation() + 1;
-        let before = self.shared.prices.load_full();
-        let prices = match before {
-            Some(before) if self.synchronised && push.instruments.is_empty() => {
-                before.merged(push, generation)?
-            }
-            _ => {
-                let source = self.shared.welcome.load();
-                let source = source.as_ref().map_or("", |welcome| welcome.source.as_str());
-                Prices::full(push, source, generation)?
-            }
-        };
-        self.synchronised = true;
-        self.shared.prices.store(Some(Arc::new(prices)));
-        self.shared.priced.send_replace(());
-        self.shared.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+        if must_ask {
+            self.ask_prices();
+        }
         Ok(())
+    }
+
+    fn ask_prices(&mut self) {
+        let have = self.snapshots.ask(&self.shared);
+        self.control(Instruction::SnapshotDifference, &have);
     }
 
     fn worker_list(&mut self, frame: &Frame<'_>) -> Result<(), LinkError> {
@@ -576,30 +578,55 @@ impl Exchange {
     }
 
     fn data_answered(&mut self, number: u64, answer: Result<Answer, Reason>) {
-        let now = self.generation();
         match self.pending.remove(&number) {
             Some(Pending::Plain { ask, .. }) => match answer {
                 Ok(answer) => self.deliver(ask.route, Step::Only, Content::Data(answer)),
                 Err(reason) => self.refuse(ask.route, ask.instruction, Step::Only, reason),
             },
-            Some(Pending::Shared { question, generation, waiting, .. }) => {
-                self.questions.remove(&(question, generation));
-                if let Ok(answer) = &answer {
-                    self.shared.history.keep(question, answer.clone(), generation, now);
-                }
-                for one in waiting {
-                    match &answer {
-                        Ok(answer) => {
-                            let content = Content::Data(answer.clone());
-                            self.deliver(one.route, Step::Only, content);
-                        }
-                        Err(reason) => {
-                            self.refuse(one.route, one.instruction, Step::Only, *reason);
+            Some(Pending::Shared { question, waiting, ask, .. }) => {
+                self.questions.remove(&question);
+                match answer {
+                    Ok(answer) => self.question_answered(question, answer, waiting, ask),
+                    Err(reason) => {
+                        for one in waiting {
+                            self.refuse(one.route, one.instruction, Step::Only, reason);
                         }
                     }
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Gives an answer to all who wait for it, unless it is older than what they have seen: for them
+    /// it is asked for once more.
+    fn question_answered(
+        &mut self,
+        question: Question,
+        answer: Answer,
+        waiting: Vec<Waiting>,
+        ask: Box<Ask>,
+    ) {
+        // What is here may be of another start of the master, until the difference has come.
+        let prices = self.shared.prices.load_full().filter(|_| !self.snapshots.is_asked());
+        let (answer, market) = match prices {
+            Some(prices) => {
+                self.shared.history.take(&question, answer, &prices, &self.shared.outgoing)
+            }
+            None => (answer, MarketTime(i64::MAX)),
+        };
+        let mut again = Vec::new();
+        for mut one in waiting {
+            if one.seen <= market {
+                self.deliver(one.route, Step::Only, Content::Data(answer.clone()));
+            } else {
+                // Whatever comes then is as new as can be had.
+                one.seen = MarketTime(i64::MIN);
+                again.push(one);
+            }
+        }
+        if !again.is_empty() {
+            self.ask_for(question, ask, again);
         }
     }
 
@@ -627,8 +654,8 @@ impl Exchange {
                 };
                 self.deliver(ask.route, Step::Only, content);
             }
-            Some(Pending::Shared { question, generation, waiting, .. }) => {
-                self.questions.remove(&(question, generation));
+            Some(Pending::Shared { question, waiting, .. }) => {
+                self.questions.remove(&question);
                 for one in waiting {
                     self.deliver(one.route, Step::Only, as_it_came(instruction, frame));
                 }
@@ -741,10 +768,6 @@ impl Exchange {
         number
     }
 
-    fn generation(&self) -> u64 {
-        self.shared.prices.load().as_ref().map_or(0, |prices| prices.generation)
-    }
-
     fn refuse(&mut self, route: Route, instruction: Instruction, step: Step, reason: Reason) {
         self.deliver(route, step, Content::Refused(instruction.failure(), reason));
     }
@@ -800,7 +823,7 @@ fn as_it_came(instruction: Instruction, frame: &Frame<'_>) -> Content {
 }
 
 /// Takes a packet of a push; the whole push after its last packet.
-fn assemble(
+pub(super) fn assemble(
     assembly: &mut Assembly,
     frame: &Frame<'_>,
 ) -> Result<Option<Vec<u8>>, transfer::TransferError> {

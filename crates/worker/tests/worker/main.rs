@@ -12,6 +12,7 @@ mod history;
 mod limits;
 mod master;
 mod orders;
+mod prices;
 mod sessions;
 mod streams;
 

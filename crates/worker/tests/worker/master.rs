@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
+use papertrader_core::bar::Bar;
 use papertrader_core::ids::WorkerId;
 use papertrader_core::time::{MarketTime, WallTime};
 use papertrader_node::clock::Clock;
@@ -16,8 +17,10 @@ use papertrader_node::tls;
 use papertrader_protocol::data::{AssetKind, WorkerLine, WorkerList};
 use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::link::{
-    LinkHello, LinkInstrument, LinkPing, LinkPong, LinkWelcome, SessionEnded, SnapshotPush, Tick,
-    WorkerStatus,
+    LinkHello, LinkInstrument, LinkPing, LinkPong, LinkWelcome, SessionEnded, WorkerStatus,
+};
+use papertrader_protocol::push::{
+    Gaps, PackedStep, PackedTick, SnapshotPush, SnapshotStep, Tick, predicted,
 };
 use papertrader_protocol::returns::{self, QueuedOrder, Return, SessionGrant};
 use papertrader_protocol::wire::Wire;
@@ -43,6 +46,10 @@ impl Message {
         std::str::from_utf8(&self.data).unwrap()
     }
 }
+
+/// By what workers know the start of this master, and its list of instruments.
+pub(crate) const SEQUENCE: u64 = 4;
+pub(crate) const LIST: u64 = 5;
 
 /// The UUID of the worker.
 pub(crate) const WORKER: WorkerId = WorkerId([7; 16]);
@@ -149,6 +156,7 @@ pub(crate) fn tick(raw: i64) -> Tick {
         instrument: 1,
         price,
         time: MarketTime(raw),
+        day: MarketTime(0),
         open: price,
         high: price,
         low: price,
@@ -184,7 +192,7 @@ impl Link {
         }
     }
 
-    /// The next message that is neither a ping nor a state nor a presence.
+    /// The next message that is neither a ping nor a state nor a presence, nor a question for prices.
     pub(crate) async fn next(&mut self) -> Message {
         // The whole wait is bounded: pings go on while nothing else comes.
         soon(async {
@@ -192,9 +200,9 @@ impl Link {
                 let message = self.read().await.expect("the link is open");
                 match message.instruction() {
                     Instruction::LinkPing => self.pong(&message).await,
-                    Instruction::WorkerStatus | Instruction::SessionPresence => {
-                        self.asides.push_back(message);
-                    }
+                    Instruction::WorkerStatus
+                    | Instruction::SessionPresence
+                    | Instruction::SnapshotDifference => self.asides.push_back(message),
                     _ => return message,
                 }
             }
@@ -323,21 +331,66 @@ impl Link {
             name: symbol.into(),
             kind: AssetKind::Stock,
         };
+        let market = MarketTime(77);
         let full = SnapshotPush {
+            sequence: SEQUENCE,
             number,
-            market: MarketTime(77),
+            base: 0,
+            market,
             ended: false,
+            list: LIST,
             instruments: vec![instrument(1, "AAPL"), instrument(2, "NONE")],
-            ticks: vec![tick(100)],
+            ticks: PackedTick::all([tick(100)].iter(), market),
         };
         // The list first: when the prices are there, everything is.
         self.push(Instruction::WorkerList, &worker_list()).await;
         self.push(Instruction::Snapshot, &full).await;
     }
 
+    /// The step to snapshot `number` from the one before, with these values.
     pub(crate) async fn push_change(&mut self, number: u64, ticks: Vec<Tick>) {
-        let (market, ended) = (MarketTime(78), false);
-        let push = SnapshotPush { number, market, ended, instruments: vec![], ticks };
+        self.push_step(number - 1, number, ticks).await;
+    }
+
+    /// The step to snapshot `number` in which AAPL, which showed `before`, got a new price by this
+    /// bar; what it shows now.
+    pub(crate) async fn push_bar(&mut self, number: u64, before: &Tick, bar: &Bar) -> Tick {
+        let (base, market) = (MarketTime(75 + number as i64), MarketTime(76 + number as i64));
+        let now = predicted(1, Some(before), bar, market);
+        let gap = Gaps::default().before(1);
+        let steps = vec![PackedStep::of(gap, Some(before), &now, Some(bar), (base, market))];
+        let (sequence, ended) = (SEQUENCE, false);
+        let step = SnapshotStep { sequence, number, base: number - 1, market, ended, steps };
+        self.push(Instruction::SnapshotStep, &step).await;
+        now
+    }
+
+    pub(crate) async fn push_step(&mut self, base: u64, number: u64, ticks: Vec<Tick>) {
+        let market = MarketTime(76 + number as i64);
+        let mut gaps = Gaps::default();
+        let step = |tick: &Tick| {
+            let gap = gaps.before(tick.instrument);
+            PackedStep::of(gap, None, tick, None, (market, market))
+        };
+        let steps = ticks.iter().map(step).collect();
+        let (sequence, ended) = (SEQUENCE, false);
+        let step = SnapshotStep { sequence, number, base, market, ended, steps };
+        self.push(Instruction::SnapshotStep, &step).await;
+    }
+
+    /// What changed since `base`.
+    pub(crate) async fn push_difference(&mut self, base: u64, number: u64, ticks: Vec<Tick>) {
+        let market = MarketTime(76 + number as i64);
+        let push = SnapshotPush {
+            sequence: SEQUENCE,
+            number,
+            base,
+            market,
+            ended: false,
+            list: LIST,
+            instruments: vec![],
+            ticks: PackedTick::all(ticks.iter(), market),
+        };
         self.push(Instruction::Snapshot, &push).await;
     }
 

@@ -38,6 +38,7 @@ use super::{BenchError, Scratch, wrong};
 use crate::error::CliError;
 use crate::output::Output;
 use load::{Load, Seen};
+pub(super) use opening::Conversation;
 use report::{Report, Server};
 use talk::{Echoes, Quotes, Sizes, Talk, Values};
 

@@ -41,7 +41,7 @@ pub(super) fn revoke(worker: Worker, session: SessionId, symbol: &str) -> Result
 }
 
 /// Questions that are asked one by one.
-pub(super) struct Conversation {
+pub(in crate::bench) struct Conversation {
     stream: Opened,
     session: SessionId,
     asked: u64,
@@ -54,8 +54,11 @@ impl Conversation {
         Ok(Conversation { stream: worker.connect()?, session, asked: 0, input: Vec::new() })
     }
 
-    /// Shows a session; quotes may be asked for.
-    pub(super) fn quoting(worker: Worker, session: SessionId) -> Result<Conversation, BenchError> {
+    /// That may ask for quotes under a session.
+    pub(in crate::bench) fn quoting(
+        worker: Worker,
+        session: SessionId,
+    ) -> Result<Conversation, BenchError> {
         let mut opened = Conversation::with(worker, session)?;
         opened.ask(Instruction::LoginSession, &[], Instruction::SessionId)?;
         let state = State::DataTransfer.name().as_bytes();
@@ -71,7 +74,7 @@ impl Conversation {
     }
 
     /// Asks, and waits for the answer, which must be `wanted`; its data.
-    fn ask(
+    pub(in crate::bench) fn ask(
         &mut self,
         instruction: Instruction,
         data: &[u8],
