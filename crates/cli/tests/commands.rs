@@ -856,6 +856,50 @@ async fn a_benchmark_of_quotes_looks_at_what_it_gets() {
 }
 
 #[tokio::test]
+async fn a_benchmark_of_the_mix_does_every_operation_and_counts_the_hashes() {
+    let config = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_str().unwrap();
+    let size = ["--connections", "3", "--users", "20", "--instruments", "30", "--rounds", "2"];
+    let time = ["--time", "1s", "--warm", "100ms", "--interval", "200ms"];
+    let bench = [&["bench", "mix", "--json", "--dir", place][..], &size, &time].concat();
+    let got = run(config.path(), "", &bench, "").await;
+    assert_eq!(got.code, 0, "{got:?}");
+    let report: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+    assert_eq!((&report["verified"], &report["tls"]), (&true.into(), &true.into()));
+    let settings: Vec<&String> = report["settings"].as_object().unwrap().keys().collect();
+    let raised = ["LOGIN_ADDRESS", "LOGIN_WORKER", "REGISTER_ADDRESS", "REGISTER_WORKER"]
+        .map(|of| format!("PAPERTRADER_MASTER_LIMITS__{of}"));
+    assert_eq!(settings, raised.iter().collect::<Vec<_>>());
+    let (mix, passwords) = (&report["mix"], &report["passwords"]);
+    for (line, names) in [
+        (mix, &["home", "quote", "account", "portfolio", "buy", "sell", "logout"][..]),
+        (passwords, &["register", "login", "update"]),
+    ] {
+        assert!(line["requests_per_second"].as_f64() > Some(0.0), "{got:?}");
+        assert_eq!(line["rounds"].as_array().unwrap().len(), 2);
+        assert_eq!(line["refused"], serde_json::json!({}));
+        let operations = line["operations"].as_array().unwrap();
+        assert!(operations.iter().map(|one| &one["operation"]).eq(names), "{got:?}");
+        assert!(operations.iter().any(|one| one["count"].as_u64() > Some(0)), "{got:?}");
+    }
+    assert!(mix["checked"].as_u64() > Some(0), "{got:?}");
+    assert_eq!(passwords["parameters"], "$argon2id$v=19$m=19456,t=2,p=1$");
+    assert!(passwords["of_bare"].as_f64() > Some(0.0), "{got:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let one =
+        ["bench", "mix", "--json", "--dir", place, "--line", "mix", "--plain", "--rounds", "1"];
+    let one = [&one[..], &size[..6], &time].concat();
+    let got = run(config.path(), "", &one, "").await;
+    assert_eq!(got.code, 0, "{got:?}");
+    let report: serde_json::Value = serde_json::from_str(&got.out).unwrap();
+    assert!(report["passwords"].is_null() && report["mix"].is_object(), "{got:?}");
+    assert_eq!(report["settings"], serde_json::json!({"PAPERTRADER_WORKER_PLAIN": "true"}));
+    let got = run(config.path(), "", &["bench", "mix", "--instruments", "9"], "").await;
+    assert_eq!((got.code, got.err.as_str()), (2, "--instruments must be 10 to 10000\n"));
+}
+
+#[tokio::test]
 async fn a_benchmark_of_orders_finds_every_one_in_the_books() {
     let config = tempfile::tempdir().unwrap();
     let dir = tempfile::tempdir().unwrap();

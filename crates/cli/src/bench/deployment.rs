@@ -46,8 +46,8 @@ pub(super) struct Size {
     pub(super) threads: usize,
     /// Whether a client may ask as fast as it likes.
     pub(super) eager: bool,
-    /// Whether all registrations come from one address.
-    pub(super) registers: bool,
+    /// Connections from this one address that register and log in; 0 for what a user does.
+    pub(super) registering: usize,
 }
 
 /// The market that the servers have.
@@ -89,11 +89,14 @@ pub(super) fn raised(size: &Size) -> BTreeMap<&'static str, String> {
         all.insert("PAPERTRADER_WORKER_LIMITS__ORDERS", open.to_string());
         all.insert("PAPERTRADER_WORKER_LIMITS__OUTCOMES_PER_CLIENT", open.to_string());
     }
-    if size.registers {
+    if size.registering > 0 {
+        let address = "{free=30,first=\"1s\",longest=\"1m\",forget=\"0s\"}".to_owned();
+        all.insert("PAPERTRADER_MASTER_LIMITS__LOGIN_ADDRESS", address);
+        all.insert("PAPERTRADER_MASTER_LIMITS__LOGIN_WORKER", unlimited.clone());
         all.insert("PAPERTRADER_MASTER_LIMITS__REGISTER_ADDRESS", unlimited.clone());
         all.insert("PAPERTRADER_MASTER_LIMITS__REGISTER_WORKER", unlimited);
-        if size.connections > QUEUE {
-            let queue = size.connections.to_string();
+        if size.registering > QUEUE {
+            let queue = size.registering.to_string();
             all.insert("PAPERTRADER_MASTER_LIMITS__PASSWORD_QUEUE", queue);
         }
     }

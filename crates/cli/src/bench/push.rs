@@ -127,7 +127,7 @@ fn measure(args: &PushArgs, output: &Output) -> Result<Report, BenchError> {
         connections: 1,
         symbols: args.symbols,
         open: None,
-        registers: false,
+        registering: 0,
         interval: args.interval.duration(),
         plain: true,
         threads: 1,

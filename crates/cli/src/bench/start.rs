@@ -106,7 +106,7 @@ fn measure(args: &StartArgs, output: &Output) -> Result<Report, BenchError> {
         plain: false,
         threads: 0,
         eager: false,
-        registers: false,
+        registering: 0,
     };
     let mut times = Vec::new();
     // The first time it makes keys, and is not counted.

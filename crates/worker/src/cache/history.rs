@@ -6,10 +6,10 @@
 //! same at a snapshot that is not older than the one that the asker sees.
 
 use bytes::Bytes;
-use papertrader_core::bar::Resolution;
+use papertrader_core::bar::{Bar, Resolution, Window};
 use papertrader_core::names::Symbol;
 use papertrader_core::time::MarketTime;
-use papertrader_protocol::data::{Bars, Prediction};
+use papertrader_protocol::data::Prediction;
 use papertrader_protocol::request::{MAX_BARS, Request, Span};
 use papertrader_protocol::wire::{Reader, Wire};
 use quick_cache::sync::Cache;
@@ -17,6 +17,9 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
 use super::{Prices, past};
 use crate::counters::{Count, Outgoing};
+
+/// Bytes of a bar in an answer.
+const BAR: usize = 48;
 
 /// What can be asked about the past of an asset, or about its future.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -197,26 +200,58 @@ fn fresh(question: &Question, kept: &Kept, prices: &Prices, outgoing: &Outgoing)
     // A prediction rests on the last price, and is another one at each snapshot.
     let Question::Bars(symbol, span) = question else { return None };
     let window = span.window();
-    let mut answer = Bars::from_bytes(&kept.answer.data).ok()?;
-    for bar in prices.since(*symbol, kept.market)? {
-        past::extend(&mut answer.bars, &window, bar);
-    }
-    if answer.bars.len() > MAX_BARS {
-        return None;
-    }
-    answer.market = prices.market;
-    let data = outgoing.share(answer.to_bytes());
+    let new = prices.since(*symbol, kept.market)?;
+    let data = outgoing.share(extended(&kept.answer.data, &window, new, prices.market)?);
     // Bars of days that are over never change.
     let is_final = window.to <= prices.market.day_start();
     Some(Kept { answer: Answer { data, is_final }, sequence, market: prices.market })
 }
 
+/// The data of `Bars` at a later market time. Only its end is looked at: there may be many bars.
+fn extended<'a>(
+    data: &[u8],
+    window: &Window,
+    new: impl Iterator<Item = &'a Bar>,
+    market: MarketTime,
+) -> Option<Vec<u8>> {
+    let mut reader = Reader::new(data);
+    let at = |reader: &Reader<'_>| data.len() - reader.left();
+    Symbol::take(&mut reader).ok()?;
+    Resolution::take(&mut reader).ok()?;
+    i64::take(&mut reader).ok()?;
+    let market_at = at(&reader);
+    MarketTime::take(&mut reader).ok()?;
+    String::take(&mut reader).ok()?;
+    let count_at = at(&reader);
+    let count = u32::take(&mut reader).ok()? as usize;
+    if count.checked_mul(BAR)? != reader.left() {
+        return None;
+    }
+    // The last bar, and what follows it.
+    let mut end = Vec::new();
+    let kept = data.len().checked_sub(BAR.min(reader.left()))?;
+    if count > 0 {
+        end.push(Bar::from_bytes(data.get(kept..)?).ok()?);
+    }
+    new.for_each(|bar| past::extend(&mut end, window, bar));
+    let count = count.saturating_sub(1) + end.len();
+    if count > MAX_BARS {
+        return None;
+    }
+    let mut extended = Vec::with_capacity(kept + end.len() * BAR);
+    extended.extend_from_slice(data.get(..kept)?);
+    end.iter().for_each(|bar| bar.put(&mut extended));
+    let count = (count as u32).to_bytes();
+    extended.get_mut(market_at..market_at + 8)?.copy_from_slice(&market.to_bytes());
+    extended.get_mut(count_at..count_at + 4)?.copy_from_slice(&count);
+    Some(extended)
+}
+
 #[cfg(test)]
 mod tests {
-    use papertrader_core::bar::Bar;
     use papertrader_core::money::{Price, Volume};
     use papertrader_core::time::{DAY, SECOND};
-    use papertrader_protocol::data::AssetKind;
+    use papertrader_protocol::data::{AssetKind, Bars};
     use papertrader_protocol::link::LinkInstrument;
     use papertrader_protocol::push::{
         Gaps, PackedStep, PackedTick, SnapshotPush, SnapshotStep, predicted,

@@ -1,8 +1,8 @@
 //! One thread of load: connections that each do one operation at a time, wait until all of it is
 //! answered, and begin the next.
 //!
-//! What is said is decided by an [`Actor`]. Nothing is left out: an operation that was refused is counted
-//! by its reason. Invariant: when [`Load::run`] returns no operation is under way, so that others
+//! What is said is decided by an [`Actor`]. An operation that was refused counts by its reason, and for nothing
+//! else. Invariant: when [`Load::run`] returns no operation is under way, so that others
 //! can be measured in turn.
 
 use std::collections::BTreeMap;
@@ -45,13 +45,14 @@ pub(super) enum Heard {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) seconds: f64,
-    /// How long each took, those too that were refused.
+    /// How long each took that went well.
     pub(super) operations: BTreeMap<Operation, Times>,
     /// `OPERATION REASON`
     pub(super) refused: BTreeMap<String, u64>,
 }
 
 impl Seen {
+    /// Operations that went well.
     pub(super) fn count(&self) -> u64 {
         self.operations.values().map(Times::count).sum()
     }
@@ -154,9 +155,11 @@ impl<A: Actor> Load<A> {
 
 impl Seen {
     fn add(&mut self, operation: Operation, time: Duration, refused: Option<String>) {
-        self.operations.entry(operation).or_insert_with(Times::new).add(time);
-        if let Some(reason) = refused {
-            *self.refused.entry(format!("{} {reason}", operation.name())).or_default() += 1;
+        match refused {
+            None => self.operations.entry(operation).or_insert_with(Times::new).add(time),
+            Some(reason) => {
+                *self.refused.entry(format!("{} {reason}", operation.name())).or_default() += 1;
+            }
         }
     }
 }

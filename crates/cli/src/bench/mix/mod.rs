@@ -16,6 +16,7 @@ mod trader;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use papertrader_core::ids::AccountId;
@@ -44,6 +45,8 @@ use trader::{Known, Trader, World};
 const MOST: u64 = 60_000;
 /// Sessions that an account may have.
 const SESSIONS: u64 = 32;
+/// How long a settlement may take.
+const SETTLED: Duration = Duration::from_secs(10);
 /// Client order IDs that are looked up at a time.
 const LOOKUP: usize = 10_000;
 
@@ -138,7 +141,7 @@ fn measure(args: &MixArgs, output: &Output) -> Result<Report, BenchError> {
         plain: args.plain,
         threads: 0,
         eager: false,
-        registers: passwords,
+        registering: if passwords { args.connections } else { 0 },
     };
     let sessions = fill(&data, args, output)?;
     output.note("starting a master and a worker");
@@ -147,25 +150,28 @@ fn measure(args: &MixArgs, output: &Output) -> Result<Report, BenchError> {
     let symbols = source.instruments().iter().map(|spec| spec.symbol).collect();
     let expected = Expected::new(source);
     let world = Rc::new(World::new(symbols, sessions, args.users, expected, deployment::now()));
-    let seed = args.seed;
-    let mut traders = load(&deployment, mix.then_some(args.connections), |number| {
-        Trader::new(number, seed, &world)
-    })?;
-    let mut members = load(&deployment, passwords.then_some(args.connections), |number| {
-        Member::new(number, seed)
-    })?;
+    let worker = Worker { address: deployment.worker, certificate: deployment.certificate };
+    let mut first = Trader::new(args.connections, args.seed, &world);
+    if mix {
+        output.note("waiting for the first prices");
+        first.await_prices(worker.connect()?, args.interval.duration() + SETTLED)?;
+    }
+    // Connected when they are needed first: who shows no session for long is cut off.
+    let (mut traders, mut members) = (None, None);
     let threads = papertrader_master::Config::default().password_threads;
     let mut report = Report::new(args, deployment::raised(&size));
     let (mut mixed, mut hashed) = (MixLine::default(), PasswordLine::new(threads));
     for round in 1..=args.rounds {
-        if let Some(traders) = &mut traders {
+        if mix {
             output.note(&format!("round {round}: the mix"));
-            let (seen, used) = run_load(args, &deployment, traders)?;
+            let trader = |number| Trader::new(number, args.seed, &world);
+            let (seen, used) = run_load(args, worker, &deployment, &mut traders, trader)?;
             mixed.add(seen, used)?;
         }
-        if let Some(members) = &mut members {
+        if passwords {
             output.note(&format!("round {round}: passwords"));
-            let (seen, used) = run_load(args, &deployment, members)?;
+            let member = |number| Member::new(number, args.seed);
+            let (seen, used) = run_load(args, worker, &deployment, &mut members, member)?;
             output.note(&format!("round {round}: the bare hash"));
             let bare = hashes::bare(threads, args.time.duration())?;
             hashed.add(seen, used, bare)?;
@@ -173,7 +179,8 @@ fn measure(args: &MixArgs, output: &Output) -> Result<Report, BenchError> {
     }
     output.note("looking every order up");
     deployment.end()?;
-    let traders = traders.map(Load::into_actors).unwrap_or_default();
+    let mut traders = traders.map(Load::into_actors).unwrap_or_default();
+    traders.push(first);
     let members = members.map(Load::into_actors).unwrap_or_default();
     check(&data, args, &traders, &members)?;
     if mix {
@@ -205,7 +212,7 @@ fn fill(
     let time = (args.time.as_millis() + args.warm.as_millis()) * args.rounds as u64;
     let part = MIX.iter().find(|(operation, _)| *operation == Operation::Logout);
     let logouts = time * MOST / 1_000 * part.map_or(0, |(_, weight)| *weight) / parts(MIX);
-    let all = logouts + args.connections as u64;
+    let all = logouts + args.connections as u64 + 1;
     let each = all.div_ceil(users.into()).clamp(1, SESSIONS);
     let mut sessions = deployment::open_sessions(&mut store, users, each as usize)?;
     shuffle(&mut sessions, args.seed);
@@ -221,26 +228,23 @@ fn shuffle<T>(all: &mut [T], seed: u64) {
     }
 }
 
-/// Connects so many actors, if any are wanted.
-fn load<A: Actor>(
-    deployment: &Deployment,
-    connections: Option<usize>,
-    actor: impl Fn(usize) -> A,
-) -> Result<Option<Load<A>>, BenchError> {
-    let Some(connections) = connections else { return Ok(None) };
-    let worker = Worker { address: deployment.worker, certificate: deployment.certificate };
-    let opened = (0..connections).map(|number| Ok((worker.connect()?, actor(number))));
-    Load::new(opened.collect::<Result<_, BenchError>>()?).map(Some)
-}
-
+/// Lets the actors of all connections do operations, which are connected before the first time.
 fn run_load<A: Actor>(
     args: &MixArgs,
+    worker: Worker,
     deployment: &Deployment,
-    load: &mut Load<A>,
+    load: &mut Option<Load<A>>,
+    actor: impl Fn(usize) -> A,
 ) -> Result<(Seen, Option<Processors>), BenchError> {
-    let (warm, time) = (args.warm.duration(), args.time.duration());
+    let load = match load {
+        Some(load) => load,
+        none => {
+            let opened = (0..args.connections).map(|number| Ok((worker.connect()?, actor(number))));
+            none.insert(Load::new(opened.collect::<Result<_, BenchError>>()?)?)
+        }
+    };
     let before = Processors::used(deployment);
-    let seen = load.run(warm, time)?;
+    let seen = load.run(args.warm.duration(), args.time.duration())?;
     let used = before.zip(Processors::used(deployment));
     Ok((seen, used.map(|(before, after)| after.since(&before))))
 }

@@ -6,8 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use papertrader_core::ids::AccountId;
 use papertrader_core::names::Symbol;
@@ -22,6 +23,7 @@ use super::talk::{Answer, Talk};
 use crate::bench::market::{OWNED, owned_by};
 use crate::bench::order_id::put_id;
 use crate::bench::prices::Expected;
+use crate::bench::stream::Opened;
 use crate::bench::{BenchError, wrong};
 
 /// How many answers there are for each one that is looked at closely.
@@ -162,6 +164,44 @@ impl Trader {
         let mut id = Vec::new();
         put_id(self.world.start_wall, self.sent.get(index)?.at, self.number, index, &mut id);
         String::from_utf8(id).ok()
+    }
+
+    /// Buys something and waits for its outcome: from then on all instruments have prices, of which the
+    /// books knew nothing at the start.
+    pub(super) fn await_prices(
+        &mut self,
+        mut stream: Opened,
+        patience: Duration,
+    ) -> Result<(), BenchError> {
+        let (mut out, mut input, until) = (Vec::new(), Vec::new(), Instant::now() + patience);
+        self.enter(&mut out)?;
+        loop {
+            if !out.is_empty() {
+                stream.write_all(&out)?;
+                stream.flush()?;
+                out.clear();
+            }
+            let mut more = [0; 4_096];
+            let count = match stream.read(&mut more) {
+                Ok(0) => return Err(wrong("the worker has closed a connection")),
+                Ok(count) => count,
+                // A socket waits no longer than for one answer.
+                Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < until => 0,
+                Err(error) => return Err(error.into()),
+            };
+            input.extend_from_slice(&more[..count]);
+            while let Some((frame, used)) = Frame::decode(&input).map_err(wrong)? {
+                let heard = self.hear(&frame, &mut out)?;
+                input.drain(..used);
+                match (heard, self.sent.last().map(|order| order.known)) {
+                    (Heard::Done, None) => self.put_order(false, &mut out)?,
+                    (Heard::More, Some(Known::Filled)) => return Ok(()),
+                    (Heard::Refused(reason), _) => return Err(wrong(reason)),
+                    (_, Some(Known::Failed)) => return Err(wrong("the first order failed")),
+                    _ => {}
+                }
+            }
+        }
     }
 
     fn enter(&mut self, out: &mut Vec<u8>) -> Result<(), BenchError> {

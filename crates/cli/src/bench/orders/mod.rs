@@ -180,7 +180,7 @@ impl Bench<'_> {
             plain: args.plain,
             threads: 0,
             eager: false,
-            registers: false,
+            registering: 0,
         }
     }
 

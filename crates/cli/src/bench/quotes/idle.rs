@@ -105,7 +105,7 @@ fn measure(args: &IdleArgs, output: &Output) -> Result<Report, BenchError> {
         plain: !args.tls,
         threads: 1,
         eager: true,
-        registers: false,
+        registering: 0,
     };
     output.note("starting a master and a worker");
     let sessions = deployment::seed(&data, args.connections + 1)?;

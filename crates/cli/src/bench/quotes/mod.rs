@@ -128,7 +128,7 @@ fn measure(args: &QuotesArgs, output: &Output) -> Result<Report, BenchError> {
         plain: !args.tls,
         threads: args.threads,
         eager: true,
-        registers: false,
+        registering: 0,
     };
     output.note("starting a master and a worker");
     let sessions = deployment::seed(&data, args.connections + 1)?;
