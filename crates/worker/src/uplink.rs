@@ -12,7 +12,6 @@ mod attempts;
 pub(crate) mod exchange;
 mod orders;
 mod snapshots;
-mod streams;
 
 use std::io;
 use std::net::SocketAddr;

@@ -4,6 +4,8 @@
 //! Every request that a client thread hands in gets exactly one first answer, whatever happens to
 //! the link. Many clients with the same question are one question to the master.
 
+mod streams;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -22,10 +24,10 @@ use papertrader_protocol::{Reason, SessionId, args, transfer};
 
 use super::orders::{Judged, Orders, Verdict};
 use super::snapshots::Snapshots;
-use super::streams::Streams;
 use super::{Ask, Content, Delivery, LinkError, Route, Step};
 use crate::cache::history::{Answer, Question};
 use crate::driver::Shared;
+use streams::Streams;
 
 /// The longest snapshot or list of workers, in bytes.
 const MAX_PUSH: usize = 256 * 1024 * 1024;
@@ -166,10 +168,7 @@ impl Exchange {
         for (_, pending) in std::mem::take(&mut self.pending) {
             self.drop_pending(pending);
         }
-        for stream in self.streams.take_unaccepted() {
-            let ask = stream.ask;
-            self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
-        }
+        self.drop_unaccepted_streams();
         self.expire(now);
     }
 
@@ -264,25 +263,6 @@ impl Exchange {
         if self.up {
             self.send_order(sequence);
         }
-    }
-
-    fn take_stream(&mut self, ask: Ask) {
-        let number = self.number();
-        self.send(number, &ask, WallTime(0));
-        if let Some((older, stream)) = self.streams.begin(number, ask) {
-            self.end_stream(older);
-            if !stream.is_accepted() {
-                let ask = stream.ask;
-                self.refuse(ask.route, ask.instruction, Step::Only, Reason::TooManyRequests);
-            }
-        }
-    }
-
-    /// Tells the master that nobody listens to a stream.
-    fn end_stream(&mut self, number: u64) {
-        let mut header = self.own_header(Instruction::StreamEnded);
-        header.request = number;
-        header.encode(&[], &mut self.output);
     }
 
     fn take_question(&mut self, ask: Ask, question: Question) {
@@ -473,17 +453,7 @@ impl Exchange {
         for sequence in self.orders.take_up() {
             self.send_order(sequence);
         }
-        let next = &mut self.next_number;
-        let number = || {
-            *next += 1;
-            *next - 1
-        };
-        for number in self.streams.renumber(number) {
-            if let Some(stream) = self.streams.get_mut(number) {
-                let header = client_header(&self.shared, number, &stream.ask, WallTime(0));
-                header.encode(&stream.ask.data, &mut self.output);
-            }
-        }
+        self.resume_streams();
         self.report();
         Ok(())
     }
@@ -680,42 +650,6 @@ impl Exchange {
             Verdict::Instead(step, reason) => self.refuse(route, asked, step, reason),
             Verdict::Forget => self.deliver(route, Step::Outcome, Content::Nothing),
             Verdict::Silent => {}
-        }
-        true
-    }
-
-    /// False if there is no such stream.
-    fn stream_told(&mut self, number: u64, instruction: Instruction, frame: &Frame<'_>) -> bool {
-        let Some(stream) = self.streams.get_mut(number) else { return false };
-        let (route, session) = (stream.ask.route.clone(), stream.ask.session);
-        match instruction {
-            Instruction::Subscribed => {
-                let cursor = std::str::from_utf8(frame.data).ok().and_then(|it| it.parse().ok());
-                match cursor.map(|cursor| stream.accept(cursor)) {
-                    Some(true) => self.deliver(route, Step::Only, as_it_came(instruction, frame)),
-                    Some(false) => {}
-                    None => error!("the master's subscribed is not as the protocol says"),
-                }
-            }
-            Instruction::OrderEvent if route.is_dead() => {
-                self.streams.remove(number);
-                self.end_stream(number);
-            }
-            Instruction::OrderEvent => {
-                let mut data: Box<[u8]> = frame.data.into();
-                if stream.number(&mut data) {
-                    let content = Content::Return { instruction, arguments: 0, data };
-                    self.deliver(route, Step::Push, content);
-                } else {
-                    error!("the master's orderEvent is not as the protocol says");
-                }
-            }
-            _ => {
-                let step = if stream.is_accepted() { Step::Push } else { Step::Only };
-                self.streams.remove(number);
-                self.forget_if_unknown(session, refusal(instruction, frame));
-                self.deliver(route, step, as_it_came(instruction, frame));
-            }
         }
         true
     }

@@ -1,16 +1,21 @@
 //! Order streams on their way through this worker (docs/design/0009-streams.md): which connection each
 //! belongs to, and up to where it was told.
 //!
-//! It does not send; it says what must be sent. Invariant: over all links, the events of a stream are
+//! Invariant: over all links, the events of a stream are
 //! numbered without a gap, and a stream goes on where its last event on any link was.
 
 use std::collections::HashMap;
 
-use papertrader_protocol::SessionId;
+use papertrader_core::time::WallTime;
+use papertrader_node::error;
 use papertrader_protocol::data::OrderCursor;
+use papertrader_protocol::frame::Frame;
+use papertrader_protocol::instruction::Instruction;
 use papertrader_protocol::wire::{Reader, Wire};
+use papertrader_protocol::{Reason, SessionId};
 
-use super::{Ask, Route};
+use super::{Exchange, as_it_came, client_header, refusal};
+use crate::uplink::{Ask, Content, Route, Step};
 
 /// A subscription of a client.
 #[derive(Debug)]
@@ -103,5 +108,90 @@ impl Streams {
             numbers.push(number);
         }
         numbers
+    }
+}
+
+impl Exchange {
+    pub(super) fn take_stream(&mut self, ask: Ask) {
+        let number = self.number();
+        self.send(number, &ask, WallTime(0));
+        if let Some((older, stream)) = self.streams.begin(number, ask) {
+            self.end_stream(older);
+            if !stream.is_accepted() {
+                let ask = stream.ask;
+                self.refuse(ask.route, ask.instruction, Step::Only, Reason::TooManyRequests);
+            }
+        }
+    }
+
+    /// Tells the master that nobody listens to a stream.
+    pub(super) fn end_stream(&mut self, number: u64) {
+        let mut header = self.own_header(Instruction::StreamEnded);
+        header.request = number;
+        header.encode(&[], &mut self.output);
+    }
+
+    /// False if there is no such stream.
+    pub(super) fn stream_told(
+        &mut self,
+        number: u64,
+        instruction: Instruction,
+        frame: &Frame<'_>,
+    ) -> bool {
+        let Some(stream) = self.streams.get_mut(number) else { return false };
+        let (route, session) = (stream.ask.route.clone(), stream.ask.session);
+        match instruction {
+            Instruction::Subscribed => {
+                let cursor = std::str::from_utf8(frame.data).ok().and_then(|it| it.parse().ok());
+                match cursor.map(|cursor| stream.accept(cursor)) {
+                    Some(true) => self.deliver(route, Step::Only, as_it_came(instruction, frame)),
+                    Some(false) => {}
+                    None => error!("the master's subscribed is not as the protocol says"),
+                }
+            }
+            Instruction::OrderEvent if route.is_dead() => {
+                self.streams.remove(number);
+                self.end_stream(number);
+            }
+            Instruction::OrderEvent => {
+                let mut data: Box<[u8]> = frame.data.into();
+                if stream.number(&mut data) {
+                    let content = Content::Return { instruction, arguments: 0, data };
+                    self.deliver(route, Step::Push, content);
+                } else {
+                    error!("the master's orderEvent is not as the protocol says");
+                }
+            }
+            _ => {
+                let step = if stream.is_accepted() { Step::Push } else { Step::Only };
+                self.streams.remove(number);
+                self.forget_if_unknown(session, refusal(instruction, frame));
+                self.deliver(route, step, as_it_came(instruction, frame));
+            }
+        }
+        true
+    }
+
+    /// A new link: streams go on where they were.
+    pub(super) fn resume_streams(&mut self) {
+        let next = &mut self.next_number;
+        let number = || {
+            *next += 1;
+            *next - 1
+        };
+        for number in self.streams.renumber(number) {
+            if let Some(stream) = self.streams.get_mut(number) {
+                let header = client_header(&self.shared, number, &stream.ask, WallTime(0));
+                header.encode(&stream.ask.data, &mut self.output);
+            }
+        }
+    }
+
+    /// The link is lost: streams that the master has not accepted are refused.
+    pub(super) fn drop_unaccepted_streams(&mut self) {
+        for stream in self.streams.take_unaccepted() {
+            let ask = stream.ask;
+            self.refuse(ask.route, ask.instruction, Step::Only, Reason::Unavailable);
+        }
     }
 }
