@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use papertrader_core::names::Symbol;
 use papertrader_protocol::data::{AssetValue, OrderCursor, OrderEvent, OrderLine, OrderStatus};
-use papertrader_protocol::request::{MAX_SYMBOLS, Symbols};
+use papertrader_protocol::request::{MAX_SUBSCRIBED, MAX_SYMBOLS, Symbols};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::{Failure, Reason, Request};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -59,6 +59,8 @@ struct Open {
 pub struct PriceStream {
     client: Client,
     symbols: Symbols,
+    /// Those that are given, if all are asked for because they are so many.
+    wanted: Option<HashSet<Symbol>>,
     open: Option<Open>,
     /// The snapshot of the value that was given last of each.
     given: HashMap<Symbol, u64>,
@@ -79,17 +81,24 @@ impl Client {
     /// Prices of some assets as they change, at first all of them. A client has one such stream: the
     /// next one takes its place.
     pub async fn watch_prices(&self, symbols: &[Symbol]) -> Result<PriceStream, ClientError> {
-        self.price_stream(Symbols::These(symbols.to_vec())).await
+        if symbols.len() <= MAX_SUBSCRIBED {
+            return self.price_stream(Symbols::These(symbols.to_vec()), None).await;
+        }
+        self.price_stream(Symbols::All, Some(symbols.iter().copied().collect())).await
     }
 
     /// Prices of all assets as they change.
     pub async fn watch_all_prices(&self) -> Result<PriceStream, ClientError> {
-        self.price_stream(Symbols::All).await
+        self.price_stream(Symbols::All, None).await
     }
 
-    async fn price_stream(&self, symbols: Symbols) -> Result<PriceStream, ClientError> {
-        let client = self.clone();
-        let mut stream = PriceStream { client, symbols, open: None, given: HashMap::new() };
+    async fn price_stream(
+        &self,
+        symbols: Symbols,
+        wanted: Option<HashSet<Symbol>>,
+    ) -> Result<PriceStream, ClientError> {
+        let (client, given) = (self.clone(), HashMap::new());
+        let mut stream = PriceStream { client, symbols, wanted, open: None, given };
         stream.open().await?;
         Ok(stream)
     }
@@ -146,6 +155,9 @@ impl PriceStream {
                 Some(Event::Values(newest)) => {
                     let mut values: Vec<AssetValue> = newest.take().into_values().collect();
                     // Another worker may be a little behind.
+                    if let Some(wanted) = &self.wanted {
+                        values.retain(|value| wanted.contains(&value.symbol));
+                    }
                     values.retain(|value| {
                         let last = self.given.entry(value.symbol).or_default();
                         let is_newer = value.snapshot > *last;

@@ -181,6 +181,9 @@ pub enum Symbols {
 /// Symbols that one message names at most.
 pub const MAX_SYMBOLS: usize = 500;
 
+/// Symbols that a connection subscribes to at most by their names; who wants more asks for all.
+pub const MAX_SUBSCRIBED: usize = 2_000;
+
 /// The arguments of purchaseAsset and sellAsset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderArgs {

@@ -34,6 +34,9 @@ const GRANT: i64 = 10_000_000_000;
 /// Passwords that may wait to be hashed unless more is said.
 const QUEUE: usize = 64;
 
+/// Clients that a worker takes unless more is said.
+const CLIENTS: usize = 15_000;
+
 /// What is started.
 pub(super) struct Size {
     pub(super) connections: usize,
@@ -102,7 +105,10 @@ pub(super) fn raised(size: &Size) -> BTreeMap<&'static str, String> {
     }
     if size.connections > 200 {
         let clients = (size.connections + 50).to_string();
-        all.insert("PAPERTRADER_WORKER_LIMITS__CLIENTS_PER_ADDRESS", clients);
+        all.insert("PAPERTRADER_WORKER_LIMITS__CLIENTS_PER_ADDRESS", clients.clone());
+        if size.connections > CLIENTS {
+            all.insert("PAPERTRADER_WORKER_MAX_CLIENTS", clients);
+        }
     }
     if size.plain {
         all.insert("PAPERTRADER_WORKER_PLAIN", "true".to_owned());

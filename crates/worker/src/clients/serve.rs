@@ -337,7 +337,9 @@ impl Inner {
             return self.fail(request, Instruction::SubscribeFail, Reason::UnknownAsset.into());
         }
         let subscription = self.subscription.get_or_insert_with(|| Box::new(Subscription::new()));
-        subscription.add(request, session, symbols);
+        if !subscription.add(request, session, symbols) {
+            return self.fail(request, Instruction::SubscribeFail, Reason::TooManyRequests.into());
+        }
         let answer = Return::Subscribed(subscription.count(prices).to_string());
         self.out.put(|out| answer.put(request, out));
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use papertrader_core::names::Symbol;
 use papertrader_core::time::WallTime;
-use papertrader_protocol::request::Symbols;
+use papertrader_protocol::request::{MAX_SUBSCRIBED, Symbols};
 use papertrader_protocol::returns::Return;
 use papertrader_protocol::{Header, Instruction, Reason, SessionId};
 
@@ -28,7 +28,7 @@ pub(super) struct Subscription {
     session: SessionId,
     all: bool,
     symbols: BTreeSet<Symbol>,
-    /// Where these are in the list of the worker, and of which list that is true.
+    /// Where these are in the list of the worker, if it is not all of it, and of which list that is true.
     places: Vec<u32>,
     list: Option<u64>,
     /// All values that had changed up to this generation were told.
@@ -66,13 +66,21 @@ impl Subscription {
 
     /// Adds assets, under a session. What was there before is told again: a client that asks anew
     /// wants to know where it stands.
-    pub(super) fn add(&mut self, request: u64, session: SessionId, symbols: Symbols) {
-        (self.request, self.session) = (request, session);
+    /// False if they are too many: then nothing is added.
+    pub(super) fn add(&mut self, request: u64, session: SessionId, symbols: Symbols) -> bool {
         match symbols {
             Symbols::All => self.all = true,
-            Symbols::These(symbols) => self.symbols.extend(symbols),
+            Symbols::These(symbols) => {
+                let new = symbols.iter().filter(|symbol| !self.symbols.contains(*symbol)).count();
+                if self.symbols.len() + new > MAX_SUBSCRIBED {
+                    return false;
+                }
+                self.symbols.extend(symbols);
+            }
         }
+        (self.request, self.session) = (request, session);
         (self.list, self.told) = (None, 0);
+        true
     }
 
     /// Takes assets out.
@@ -119,8 +127,9 @@ impl Subscription {
         if self.list != Some(prices.list_number()) {
             self.find_places(prices);
         }
+        let end = if self.all { prices.len() } else { self.places.len() };
         loop {
-            if self.at == self.places.len() {
+            if self.at == end {
                 self.told = self.pass;
                 if self.told == prices.generation {
                     return Told::Everything;
@@ -134,33 +143,32 @@ impl Subscription {
                 // It may have waited for room since it began.
                 self.pass = prices.generation;
             }
-            self.tell_some(prices, out);
+            self.tell_some(prices, end, out);
         }
     }
 
     /// One frame at most, and the rest of the pass if it fits.
-    fn tell_some(&mut self, prices: &Prices, out: &mut Outbox) {
-        let rest = self.places.get(self.at..).unwrap_or_default();
+    fn tell_some(&mut self, prices: &Prices, end: usize, out: &mut Outbox) {
+        let place = |at: usize| match self.all {
+            true => u32::try_from(at).ok(),
+            false => self.places.get(at).copied(),
+        };
         let is_new = |place: &u32| prices.changed(*place) > self.told;
-        let Some(first) = rest.iter().position(is_new) else {
-            self.at = self.places.len();
+        let Some(first) = (self.at..end).find(|at| place(*at).as_ref().is_some_and(is_new)) else {
+            self.at = end;
             return;
         };
-        let mut seen = first;
+        let mut at = first;
         let instruction = Instruction::AssetValues;
         let header = Header::new(instruction.message_type(), instruction as u16, self.request);
         out.put(|out| {
             header.encode_with(out, |out| {
                 let (start, mut count) = (out.len(), 0_u32);
                 out.extend_from_slice(&[0; 4]);
-                for place in rest.get(first..).unwrap_or_default() {
-                    if out.len() - start >= FRAME {
-                        break;
-                    }
-                    seen += 1;
-                    if is_new(place)
-                        && let Some(value) = prices.value_at(*place)
-                    {
+                while at < end && out.len() - start < FRAME {
+                    let new = place(at).filter(is_new);
+                    at += 1;
+                    if let Some(value) = new.and_then(|place| prices.value_at(place)) {
                         out.extend_from_slice(value);
                         count += 1;
                     }
@@ -170,14 +178,13 @@ impl Subscription {
                 }
             });
         });
-        self.at += seen;
+        self.at = at;
     }
 
     fn find_places(&mut self, prices: &Prices) {
-        self.places = if self.all {
-            (0..u32::try_from(prices.len()).unwrap_or(u32::MAX)).collect()
-        } else {
-            self.symbols.iter().filter_map(|symbol| prices.place(*symbol)).collect()
+        self.places = match self.all {
+            true => Vec::new(),
+            false => self.symbols.iter().filter_map(|symbol| prices.place(*symbol)).collect(),
         };
         self.list = Some(prices.list_number());
         // The pass begins anew.
