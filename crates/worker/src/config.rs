@@ -81,8 +81,11 @@ pub struct Config {
     /// How long to wait before the first try to reach the master again; each further try waits
     /// twice as long. 100 ms.
     pub reconnect_delay_min: Duration,
-    /// The longest such wait, and the one after a refusal. 5 seconds.
+    /// The longest such wait: what clients lose when the master is back, beside its start. To knock at
+    /// a port that is closed costs nobody much. 500 ms.
     pub reconnect_delay_max: Duration,
+    /// How long to wait after a refusal, where somebody must do something first. 5 seconds.
+    pub refused_delay: Duration,
     /// How long the end of the worker waits for answers that are on their way. 5 seconds.
     pub drain: Duration,
 }
@@ -120,7 +123,8 @@ impl Config {
             ping_interval: Duration::from_secs(5),
             link_timeout: Duration::from_secs(15),
             reconnect_delay_min: Duration::from_millis(100),
-            reconnect_delay_max: Duration::from_secs(5),
+            reconnect_delay_max: Duration::from_millis(500),
+            refused_delay: Duration::from_secs(5),
             drain: Duration::from_secs(5),
         }
     }
@@ -178,6 +182,7 @@ impl Config {
             ("ping_interval", !self.ping_interval.is_zero()),
             ("reconnect_delay_min", !self.reconnect_delay_min.is_zero()),
             ("reconnect_delay_max", !self.reconnect_delay_max.is_zero()),
+            ("refused_delay", !self.refused_delay.is_zero()),
             ("max_connections", self.max_connections > 0),
             ("max_connections_per_address", self.max_connections_per_address > 0),
             ("write_timeout", !self.write_timeout.is_zero()),

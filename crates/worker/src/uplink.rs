@@ -241,7 +241,7 @@ impl Link {
             delay = if self.exchange.is_up() { least } else { (delay * 2).clamp(least, most) };
             let is_refused = matches!(error, LinkError::Refused(_));
             if let LinkError::Refused(reason) = &error {
-                delay = most;
+                delay = self.shared.config.refused_delay;
                 error!(%master, %reason, "the master refuses this worker");
             } else {
                 warn!(%master, %error, "the link to the master is lost");

@@ -37,6 +37,8 @@ pub(super) struct Attempts {
     clock: Clock,
     limit: Duration,
     longest: Duration,
+    /// After a refusal.
+    refused: Duration,
 }
 
 type Linked = Result<(LinkStream, Option<WallTime>), ConnectError>;
@@ -57,10 +59,11 @@ impl Attempts {
             clock: clock.clone(),
             limit: config.link_timeout,
             longest: config.reconnect_delay_max,
+            refused: config.refused_delay,
         };
         for master in &config.masters {
             let connecting = attempts.connect(master.clone(), pause);
-            let delay = pause.max(config.reconnect_delay_min);
+            let delay = pause.clamp(config.reconnect_delay_min, config.reconnect_delay_max);
             attempts.each.push(Attempt { master: master.clone(), connecting, delay });
         }
         attempts
@@ -87,7 +90,7 @@ impl Attempts {
         };
         let is_away = matches!(error, ConnectError::Io(_));
         // Where somebody must do something there is no hurry to try again.
-        let delay = if is_away { self.each[index].delay } else { self.longest };
+        let delay = if is_away { self.each[index].delay } else { self.refused };
         warn!(%master, %error, retry_ms = delay.as_millis() as u64, "there is no link to the master");
         self.each[index].connecting = self.connect(master, delay);
         self.each[index].delay = (delay * 2).min(self.longest);

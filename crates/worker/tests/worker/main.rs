@@ -92,6 +92,7 @@ pub(crate) fn start_worker(master: &str, change: impl FnOnce(&mut Config)) -> (W
     config.threads = 2;
     config.reconnect_delay_min = Duration::from_millis(5);
     config.reconnect_delay_max = Duration::from_millis(20);
+    config.refused_delay = Duration::from_millis(20);
     config.drain = Duration::from_millis(200);
     // A scripted master answers pings only while its test listens to it.
     config.link_timeout = Duration::from_secs(600);

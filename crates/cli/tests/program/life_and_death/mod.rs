@@ -188,9 +188,6 @@ impl Scene {
             lives.spawn_on(Arc::clone(&life).ask_quotes(quotes), runtime.handle());
             lives.spawn_on(life.place_orders(orders), runtime.handle());
         }
-        if plan.talk {
-            println!("{} clients are connected and trade", users.len());
-        }
         Ok(Scene { servers, runtime, users, known, stopwatch, stop, lives })
     }
 
