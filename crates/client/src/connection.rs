@@ -24,7 +24,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use papertrader_protocol::data::{AssetValues, OrderEvent, WorkerList};
 use papertrader_protocol::instruction::{MessageType, State};
@@ -85,6 +85,7 @@ struct Shared {
     lines: Mutex<Lines>,
     listed: Arc<Mutex<Listed>>,
     max_answer: usize,
+    list_age: Duration,
 }
 
 #[derive(Debug)]
@@ -105,6 +106,8 @@ struct Lines {
     why: Option<String>,
     /// A list of workers that comes unasked, and the request number it comes under.
     push: Option<(u64, Assembly)>,
+    /// When a list of workers was asked for, or came with the session.
+    list_asked: Instant,
 }
 
 #[derive(Debug)]
@@ -112,7 +115,7 @@ struct Waiting {
     instruction: Instruction,
     /// The switch that this request relies on.
     switch: u64,
-    /// `None` for a `switchState` and a `ping` of our own.
+    /// `None` for a `switchState`, a `ping` and a `getWorkerList` of our own.
     events: Option<UnboundedSender<Event>>,
     assembly: Assembly,
     newest: Option<Arc<Newest>>,
@@ -146,9 +149,11 @@ impl Connection {
                 leaving: false,
                 why: None,
                 push: None,
+                list_asked: Instant::now(),
             }),
             listed,
             max_answer: options.max_answer,
+            list_age: options.list_age,
         });
         let writer = tokio::spawn(write_all(write, queue, Arc::clone(&shared)));
         let reader = tokio::spawn(read_all(read, Arc::clone(&shared), options.silence));
@@ -208,6 +213,11 @@ impl Connection {
         }
         let (sender, receiver) = mpsc::unbounded_channel();
         lines.queue(request, session, Some(sender))?;
+        let is_late = lines.list_asked.elapsed() >= self.shared.list_age;
+        if is_late && !matches!(request, Request::Hello | Request::GetWorkerList) {
+            lines.list_asked = Instant::now();
+            lines.queue(&Request::GetWorkerList, SessionId::NONE, None)?;
+        }
         Ok(receiver)
     }
 }

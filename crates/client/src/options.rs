@@ -31,6 +31,9 @@ pub struct Options {
     pub answer_timeout: Duration,
     /// After this silence the SDK says `ping`; after another one the connection counts as lost.
     pub silence: Duration,
+    /// How old the list of workers may be: beside the next request after that a new one is asked for, so
+    /// that whoever stays at one worker for long knows those that have come since.
+    pub list_age: Duration,
     /// The most bytes of one answer that are taken.
     pub max_answer: usize,
     /// How many requests may wait for their first answer at once; more wait their turn.
@@ -49,6 +52,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(3),
             answer_timeout: Duration::from_secs(30),
             silence: Duration::from_secs(15),
+            list_age: Duration::from_secs(30),
             max_answer: 64 * 1024 * 1024,
             in_flight: 64,
         }

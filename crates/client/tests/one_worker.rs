@@ -526,6 +526,24 @@ async fn the_list_of_workers_is_kept_when_asked_for() {
 }
 
 #[tokio::test]
+async fn an_old_list_of_workers_is_asked_for_anew_beside_a_request() {
+    let worker = Worker::start().await;
+    let soon = Options { list_age: Duration::ZERO, ..options() };
+    let servers = [worker.address.clone()];
+    let (client, mut peer) = tokio::join!(Client::connect(&servers, soon), worker.greet());
+    let client = client.unwrap();
+    let (pong, ()) = tokio::join!(client.ping(), async {
+        let asked = peer.expect(Request::Ping("ping".into())).await;
+        let list = peer.expect(Request::GetWorkerList).await;
+        // Nobody waits for it; it is read before what is answered after it.
+        peer.raw(&script::worker_list_frames(list.number, &["w7:1"])).await;
+        peer.answer(&asked, Return::Pong("ping".into())).await;
+    });
+    pong.unwrap();
+    assert_eq!(client.servers()[0], "tcp://w7:1");
+}
+
+#[tokio::test]
 async fn a_name_that_the_server_makes_up_is_not_believed() {
     let worker = Worker::start().await;
     let (client, mut peer) = logged_in(&worker).await;
