@@ -7,10 +7,11 @@ fn a_benchmark_of_pushes_computes_what_the_clients_saw_a_second_time() {
     let dir = tempfile::tempdir().unwrap();
     let bench = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_papertrader"));
-        command.env_clear().env("TZ", "UTC").args(["bench", "push", "--json", "--dir"]);
+        command.env_clear().env("TZ", "UTC").args(["bench", "push", "--dir"]);
         command.arg(dir.path()).args(arguments).output().unwrap()
     };
-    let got = bench(&["--workers", "2", "--symbols", "200", "--snapshots", "3", "--poll", "5ms"]);
+    let size = ["--workers", "2", "--symbols", "200", "--snapshots", "3", "--poll", "5ms"];
+    let got = bench(&[&["--json"][..], &size].concat());
     assert_eq!(got.status.code(), Some(0), "{got:?}");
     let report: serde_json::Value = serde_json::from_slice(&got.stdout).unwrap();
     assert!(report["checked"].as_u64() >= Some(6), "{report}");
