@@ -26,11 +26,15 @@ impl Clock {
         self.last.fetch_max(floor.0, Ordering::Relaxed);
     }
 
+    /// Now, for comparing only: not before any reading, but not a reading of its own. It writes nothing
+    /// that other threads read.
+    pub fn glance(&self) -> WallTime {
+        WallTime(machine().max(self.last.load(Ordering::Relaxed)))
+    }
+
     /// Now: at least one nanosecond after the reading before.
     pub fn now(&self) -> WallTime {
-        let machine = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
+        let machine = machine();
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
             let now = machine.max(last.saturating_add(1));
@@ -40,6 +44,12 @@ impl Clock {
             }
         }
     }
+}
+
+fn machine() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -52,6 +62,7 @@ mod tests {
         let clock = Clock::system(floor);
         let first = clock.now();
         assert_eq!(first, WallTime(floor.0 + 1));
+        assert_eq!(clock.glance(), first);
         assert!(clock.clone().now() > first);
     }
 }

@@ -33,10 +33,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::courtesy::Courtesy;
 use crate::driver::Shared;
-use crate::records::{Followed, Records};
+use crate::records::Followed;
 use crate::seats::Seat;
 use crate::uplink::{Delivery, Uplink};
-use connection::Connection;
+use connection::{Connection, Line};
 
 pub(crate) use connection::refuse;
 
@@ -163,10 +163,22 @@ impl Hub {
         let connection = Rc::new(Connection::new(id, peer));
         self.connections.borrow_mut().insert(id, Rc::clone(&connection));
         let listed = Listed { hub: Rc::clone(self), id, _seat: seat };
+        // Everything is named once here: what an asynchronous function is given by value would be in a
+        // task twice, and there are many.
         tasks.spawn_local(async move {
             let (hub, connection) = (&*listed.hub, &*connection);
-            if let Err(error) = serve_on(hub, connection, socket).await {
-                debug!(%peer, %error, "a client left at once");
+            let peer = &connection.peer;
+            let gone = |error: &io::Error| debug!(%peer, %error, "a client left at once");
+            match socket {
+                Socket::Plain(socket) => {
+                    let Ok(stream) = TcpStream::from_std(socket).inspect_err(gone) else { return };
+                    Line::new(hub, connection, stream, None).run().await;
+                }
+                Socket::Tls(mut stream) => {
+                    let Ok(()) = stream.get_mut().0.join().inspect_err(gone) else { return };
+                    let records = stream.get_ref().0.records();
+                    Line::new(hub, connection, stream, Some(records)).run().await;
+                }
             }
         });
     }
@@ -237,23 +249,6 @@ impl Hub {
             connection.say_goodbye(reason, deadline);
         }
     }
-}
-
-/// Serves a connection on its socket. An error is one of taking it over.
-async fn serve_on(hub: &Hub, connection: &Connection, socket: Socket) -> io::Result<()> {
-    match socket {
-        Socket::Plain(socket) => {
-            let stream = TcpStream::from_std(socket)?;
-            connection::run(hub, connection, stream, &Records::default()).await;
-        }
-        Socket::Tls(mut stream) => {
-            let socket = stream.get_mut().0;
-            socket.join()?;
-            let records = socket.records();
-            connection::run(hub, connection, stream, &records).await;
-        }
-    }
-    Ok(())
 }
 
 /// A connection's part of the memory for what waits; nothing when it is dropped.

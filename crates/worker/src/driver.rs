@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use papertrader_protocol::wire::Wire;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{JoinSet, LocalSet, spawn_local};
 
 use crate::auth::Sessions;
 use crate::cache::Prices;
@@ -256,18 +257,27 @@ impl Crew {
     fn start<F, T>(&mut self, name: String, make: F) -> Result<(), WorkerError>
     where
         F: FnOnce() -> T + Send + 'static,
-        T: Future<Output = ()>,
+        T: Future<Output = ()> + 'static,
     {
         let (trigger, ended) = (self.trigger.clone(), self.ended.clone());
         let started =
-            runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
-                std::thread::Builder::new().name(name.clone()).spawn(move || {
-                    let _ended = ended;
-                    let failure = Failure { name, trigger };
-                    LocalSet::new().block_on(&runtime, make());
-                    drop(failure);
-                })
-            });
+            runtime::Builder::new_current_thread().enable_io().enable_time().build().and_then(
+                |runtime| {
+                    std::thread::Builder::new().name(name.clone()).spawn(move || {
+                        let _ended = ended;
+                        let failure = Failure { name, trigger };
+                        // A task of its own: what a set waits for itself is looked at each time that
+                        // anything happens.
+                        let all = async { spawn_local(make()).await };
+                        if let Err(error) = LocalSet::new().block_on(&runtime, all)
+                            && error.is_panic()
+                        {
+                            resume_unwind(error.into_panic());
+                        }
+                        drop(failure);
+                    })
+                },
+            );
         match started {
             Ok(thread) => self.threads.push(thread),
             Err(error) => {

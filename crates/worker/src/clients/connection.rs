@@ -99,10 +99,15 @@ pub(super) struct Inner {
     pub(super) subscription: Option<Box<Subscription>>,
 }
 
-/// Data transfers under way, and the answers to `switchState` that wait for them.
+/// Data transfers under way, and the answers to `switchState` that wait for them. Most connections have
+/// neither, and no memory for them.
 #[derive(Debug, Default)]
-pub(super) struct Transfers {
-    next: u64,
+pub(super) struct Transfers(Option<Box<Pending>>);
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// The number of the transfer that began last.
+    last: u64,
     open: BTreeSet<u64>,
     switches: VecDeque<(u64, u64, State)>,
 }
@@ -110,34 +115,46 @@ pub(super) struct Transfers {
 impl Transfers {
     /// A transfer begins; the number under which it ends.
     pub(super) fn begin(&mut self) -> u64 {
-        self.next += 1;
-        self.open.insert(self.next);
-        self.next
+        let pending = self.0.get_or_insert_default();
+        pending.last += 1;
+        pending.open.insert(pending.last);
+        pending.last
     }
 
     /// A transfer has ended.
     pub(super) fn end(&mut self, number: u64) {
-        self.open.remove(&number);
+        if let Some(pending) = &mut self.0 {
+            pending.open.remove(&number);
+        }
+        self.shrink();
     }
 
     /// A `switchState` whose answer waits for the transfers that began before it.
     pub(super) fn switch(&mut self, request: u64, state: State) {
-        self.switches.push_back((self.next, request, state));
+        let pending = self.0.get_or_insert_default();
+        pending.switches.push_back((pending.last, request, state));
     }
 
     /// How many answers wait.
     pub(super) fn waiting(&self) -> usize {
-        self.switches.len()
+        self.0.as_ref().map_or(0, |pending| pending.switches.len())
     }
 
     /// The next `switchState` that can be answered.
     pub(super) fn ready(&mut self) -> Option<(u64, State)> {
-        let (after, request, state) = *self.switches.front()?;
-        if self.open.first().is_some_and(|first| *first <= after) {
+        let pending = self.0.as_mut()?;
+        let (after, request, state) = *pending.switches.front()?;
+        if pending.open.first().is_some_and(|first| *first <= after) {
             return None;
         }
-        self.switches.pop_front();
+        pending.switches.pop_front();
+        self.shrink();
         Some((request, state))
+    }
+
+    /// No number is in use: counting may begin anew.
+    fn shrink(&mut self) {
+        self.0.take_if(|pending| pending.open.is_empty() && pending.switches.is_empty());
     }
 }
 
@@ -264,49 +281,6 @@ impl Connection {
     }
 }
 
-/// Serves one connection until it ends. `records` are those of TLS, if `stream` is TLS.
-pub(super) async fn run<S>(hub: &Hub, connection: &Connection, stream: S, records: &Records)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let config = &hub.shared.config;
-    let mut line = Line {
-        hub,
-        connection,
-        records,
-        inbox: Inbox::new(stream),
-        writing: Writing::default(),
-        allowance: Allowance::new(config.max_requests_per_second, Instant::now()),
-        own: hub.own_memory(),
-        waited_before: 0,
-        throttled: None,
-        frame_deadline: None,
-        client_closed: false,
-        is_telling: false,
-        timer: None,
-    };
-    if line.serve().await.is_err() {
-        return;
-    }
-    let Line { mut inbox, own, client_closed, .. } = line;
-    drop(own);
-    // The last words arrive only if the client's are read to their end: closing a socket with
-    // unread bytes in it would take back what is still on its way.
-    let _ = timeout(LINGER.min(config.drain), async {
-        if inbox.reader().shutdown().await.is_err() || client_closed {
-            return;
-        }
-        loop {
-            inbox.clear();
-            match inbox.fill().await {
-                Ok(count) if count > 0 => {}
-                _ => return,
-            }
-        }
-    })
-    .await;
-}
-
 /// The connection is cut off: there is nothing more to say on it.
 struct Cut;
 
@@ -324,10 +298,11 @@ enum Event {
 }
 
 /// A connection and its stream.
-struct Line<'a, S> {
+pub(super) struct Line<'a, S> {
     hub: &'a Hub,
     connection: &'a Connection,
-    records: &'a Records,
+    /// Those of TLS, if the stream is TLS.
+    records: Option<Arc<Records>>,
     inbox: Inbox<S>,
     writing: Writing,
     allowance: Allowance,
@@ -344,7 +319,44 @@ struct Line<'a, S> {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Line<'a, S> {
+    pub(super) fn new(
+        hub: &'a Hub,
+        connection: &'a Connection,
+        stream: S,
+        records: Option<Arc<Records>>,
+    ) -> Line<'a, S> {
+        let config = &hub.shared.config;
+        Line {
+            hub,
+            connection,
+            records,
+            inbox: Inbox::new(stream),
+            writing: Writing::default(),
+            allowance: Allowance::new(config.max_requests_per_second, Instant::now()),
+            own: hub.own_memory(),
+            waited_before: 0,
+            throttled: None,
+            frame_deadline: None,
+            client_closed: false,
+            is_telling: false,
+            timer: None,
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(super) async fn run(&mut self) {
+        if self.serve().await.is_ok() {
+            let longest = LINGER.min(self.hub.shared.config.drain);
+            let _ = timeout(longest, self.linger()).await;
+        }
+    }
+
+    /// Whether part of a record of TLS has arrived whose rest is missing.
+    fn has_partial_record(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| records.has_partial())
+    }
+
     /// Until everything is said.
     async fn serve(&mut self) -> Result<(), Cut> {
         let (hub, connection) = (self.hub, self.connection);
@@ -402,7 +414,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
             // No snapshot is held while this waits.
             drop(moment);
             let reads = !paused && self.throttled.is_none() && connection.is_open();
-            if !reads || !(self.inbox.has_partial() || self.records.has_partial()) {
+            if !reads || !(self.inbox.has_partial() || self.has_partial_record()) {
                 self.frame_deadline = None;
             } else if self.frame_deadline.is_none() {
                 self.frame_deadline = Some(now + config.frame_timeout);
@@ -429,6 +441,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
                 }
                 Event::Due => self.end_late()?,
                 Event::Failed => return Err(Cut),
+            }
+        }
+    }
+
+    /// Closes the stream. The last words arrive only if the client's are read to their end: closing a
+    /// socket with unread bytes in it would take back what is still on its way.
+    async fn linger(&mut self) {
+        self.own.set(0);
+        if self.inbox.reader().shutdown().await.is_err() || self.client_closed {
+            return;
+        }
+        loop {
+            self.inbox.clear();
+            match self.inbox.fill().await {
+                Ok(count) if count > 0 => {}
+                _ => return,
             }
         }
     }
@@ -480,7 +508,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
                 Poll::Pending => {}
             }
             // A record that was begun brings nothing to read yet, but its time runs.
-            if self.frame_deadline.is_none() && self.records.has_partial() {
+            if self.frame_deadline.is_none() && self.has_partial_record() {
                 return Poll::Ready(Event::Woken);
             }
         }
@@ -512,8 +540,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
         let now = Instant::now();
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
         // What was begun may have been finished without a message in it.
-        let is_late = is_over(self.frame_deadline)
-            && (self.inbox.has_partial() || self.records.has_partial());
+        let is_late =
+            is_over(self.frame_deadline) && (self.inbox.has_partial() || self.has_partial_record());
         if is_late || is_over(self.writing.deadline()) {
             debug!(peer = %self.connection.peer, "a client took too long");
             self.hub.shared.counters.cut.add_one();
@@ -581,5 +609,13 @@ mod tests {
         transfers.end(c);
         assert_eq!(transfers.ready(), Some((4, State::Command)));
         assert_eq!(transfers.ready(), None);
+        // Nothing is left, and it begins anew.
+        assert!(transfers.0.is_none());
+        let first = transfers.begin();
+        transfers.switch(5, State::Command);
+        assert_eq!(transfers.ready(), None);
+        transfers.end(first);
+        assert_eq!(transfers.ready(), Some((5, State::Command)));
+        assert!(transfers.0.is_none());
     }
 }

@@ -59,14 +59,19 @@ enum Piece {
     Transfer { header: Header, data: Bytes, next: u16, max: u16 },
 }
 
-/// The pieces.
+/// What waits.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    /// What comes before `tail`.
-    pieces: VecDeque<Piece>,
     /// The frames that were put last.
     tail: Vec<u8>,
-    /// Bytes of `pieces`.
+    /// What comes before them: seldom anything.
+    queue: Option<Box<Queue>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Piece>,
+    /// Bytes of them.
     bytes: usize,
     /// Of these, the bytes of small answers.
     own: usize,
@@ -75,12 +80,12 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Bytes that wait, not counting the headers of transfers.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes + self.tail.len()
+        self.queue.as_ref().map_or(0, |queue| queue.bytes) + self.tail.len()
     }
 
     /// Bytes that wait and that no other client waits for.
     pub(super) fn own_bytes(&self) -> usize {
-        self.own + self.tail.len()
+        self.queue.as_ref().map_or(0, |queue| queue.own) + self.tail.len()
     }
 
     /// Before a wait: memory that was lent and is not filled goes back.
@@ -110,28 +115,46 @@ impl Outbox {
         }
         let max = u16::try_from(data.len().div_ceil(MAX_DATA)).unwrap_or(u16::MAX);
         self.close_tail();
-        self.bytes += data.len();
-        self.pieces.push_back(Piece::Transfer { header, data: data.clone(), next: 1, max });
+        let queue = self.queue.get_or_insert_default();
+        queue.bytes += data.len();
+        queue.pieces.push_back(Piece::Transfer { header, data: data.clone(), next: 1, max });
     }
 
     /// Takes what the next write carries; empty when nothing waits.
     pub(super) fn take_chunk(&mut self) -> Vec<u8> {
-        match self.pieces.pop_front() {
-            None => {
-                if self.pieces.capacity() > 0 {
-                    self.pieces = VecDeque::new();
-                }
-                match self.tail.is_empty() {
-                    true => Vec::new(),
-                    false => std::mem::take(&mut self.tail),
-                }
+        if let Some(queue) = &mut self.queue {
+            if let Some(chunk) = queue.take_chunk() {
+                return chunk;
             }
-            Some(Piece::Frames(out)) => {
+            self.queue = None;
+        }
+        match self.tail.is_empty() {
+            true => Vec::new(),
+            false => std::mem::take(&mut self.tail),
+        }
+    }
+
+    /// What is put from now on comes in another piece.
+    fn close_tail(&mut self) {
+        let tail = std::mem::take(&mut self.tail);
+        if !tail.is_empty() {
+            let queue = self.queue.get_or_insert_default();
+            queue.bytes += tail.len();
+            queue.own += tail.len();
+            queue.pieces.push_back(Piece::Frames(tail));
+        }
+    }
+}
+
+impl Queue {
+    fn take_chunk(&mut self) -> Option<Vec<u8>> {
+        match self.pieces.pop_front()? {
+            Piece::Frames(out) => {
                 self.bytes -= out.len();
                 self.own -= out.len();
-                out
+                Some(out)
             }
-            Some(Piece::Transfer { header, data, mut next, max }) => {
+            Piece::Transfer { header, data, mut next, max } => {
                 let left = data.len() - usize::from(next - 1) * MAX_DATA;
                 let mut out = Vec::with_capacity(left.min(CHUNK) + MAX_DATA);
                 while next <= max && out.len() < CHUNK {
@@ -141,23 +164,13 @@ impl Outbox {
                     Header { number: next, max, ..header }.encode(packet, &mut out);
                     self.bytes -= packet.len();
                     if next == max {
-                        return out;
+                        return Some(out);
                     }
                     next += 1;
                 }
                 self.pieces.push_front(Piece::Transfer { header, data, next, max });
-                out
+                Some(out)
             }
-        }
-    }
-
-    /// What is put from now on comes in another piece.
-    fn close_tail(&mut self) {
-        let tail = std::mem::take(&mut self.tail);
-        if !tail.is_empty() {
-            self.bytes += tail.len();
-            self.own += tail.len();
-            self.pieces.push_back(Piece::Frames(tail));
         }
     }
 }

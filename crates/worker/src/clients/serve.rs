@@ -31,7 +31,7 @@ pub(super) struct Moment {
 
 impl Moment {
     pub(super) fn now(hub: &Hub, instant: Instant) -> Moment {
-        Moment { wall: hub.shared.clock.now(), instant, prices: hub.shared.prices.load() }
+        Moment { wall: hub.shared.clock.glance(), instant, prices: hub.shared.prices.load() }
     }
 }
 
@@ -118,6 +118,8 @@ fn keep(sessions: &mut Vec<crate::auth::Attachment>, attachment: crate::auth::At
     if sessions.len() >= MAX_SESSIONS {
         sessions.remove(0);
     }
+    // Most connections use one.
+    sessions.reserve_exact(1);
     sessions.push(attachment);
 }
 

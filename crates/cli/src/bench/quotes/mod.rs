@@ -56,6 +56,9 @@ pub(super) struct QuotesArgs {
     /// Threads of the worker that serve clients, and threads of the load
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Each thread of the load asks all threads of a server, not one alone
+    #[arg(long)]
+    crossed: bool,
     /// How often prices change
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     interval: HumanDuration,
@@ -142,15 +145,30 @@ fn measure(args: &QuotesArgs, output: &Output) -> Result<Report, BenchError> {
     }
     let echoes: Vec<SocketAddr> =
         (0..args.threads).map(|_| echo::start(sizes)).collect::<Result<_, _>>()?;
+    // One after the other: the worker gives its threads connections in turn, so that connection N is
+    // with its thread N modulo their number, as it is with the others' servers.
+    let mut shares: Vec<Share> = (0..args.threads).map(|_| Vec::new()).collect();
+    for (number, session) in sessions.iter().take(args.connections).enumerate() {
+        let opened = opening::quoting(worker, *session)?;
+        if let Some(share) = shares.get_mut(asker(args, number)) {
+            share.push((number, opened));
+        }
+    }
     let mut report = Report::new(args, sizes, deployment::raised(&size));
     let plan =
         Plan { args, worker, sessions: &sessions, symbols: &symbols, sizes, echoes: &echoes };
     let together = Together { start: Barrier::new(args.threads), failed: AtomicBool::new(false) };
     let seen = thread::scope(|scope| {
         let (plan, together) = (&plan, &together);
-        let other = |number| scope.spawn(move || plan.thread(number, together, output));
-        let others: Vec<_> = (1..args.threads).map(other).collect();
-        let mut all = vec![plan.thread(0, together, output)];
+        let mut shares = shares.into_iter().enumerate();
+        let own = shares.next();
+        let other =
+            |(number, share)| scope.spawn(move || plan.thread(number, share, together, output));
+        let others: Vec<_> = shares.map(other).collect();
+        let mut all: Vec<_> = own
+            .map(|(number, share)| plan.thread(number, share, together, output))
+            .into_iter()
+            .collect();
         for other in others {
             all.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
@@ -209,6 +227,16 @@ fn fill(redis: SocketAddr, keys: usize) -> Result<(), BenchError> {
     Err(wrong(format!("Redis said: {}", String::from_utf8_lossy(&said))))
 }
 
+/// The connections of one thread of the load to the worker, by number.
+type Share = Vec<(usize, Opened)>;
+
+/// The thread of the load that asks on a connection: the one with the number of the server's thread, or, if
+/// `crossed`, each on as many to each of these.
+fn asker(args: &QuotesArgs, connection: usize) -> usize {
+    let turn = if args.crossed { connection / args.threads } else { connection };
+    turn % args.threads
+}
+
 /// What all threads of the load do.
 struct Plan<'a> {
     args: &'a QuotesArgs,
@@ -234,19 +262,15 @@ struct ThreadSeen {
 }
 
 impl Plan<'_> {
-    /// The connections of a thread, by number.
-    fn share(&self, thread: usize) -> impl Iterator<Item = usize> {
-        (thread..self.args.connections).step_by(self.args.threads)
-    }
-
     /// Asks all servers in turn, each at the same time as the other threads do.
     fn thread(
         &self,
         thread: usize,
+        share: Share,
         together: &Together,
         output: &Output,
     ) -> Result<ThreadSeen, BenchError> {
-        let loads = together.keep(self.loads(thread));
+        let loads = together.keep(self.loads(share));
         let mut seen = ThreadSeen { runs: Vec::new(), checked: 0, snapshots: 0 };
         let mut goes_on = together.wait();
         let mut loads = loads?;
@@ -301,36 +325,41 @@ impl Plan<'_> {
         })
     }
 
-    /// Opens a thread's connections.
-    fn loads(&self, thread: usize) -> Result<Loads, BenchError> {
+    /// A thread's connections, of which those to the worker are open.
+    fn loads(&self, share: Share) -> Result<Loads, BenchError> {
         let seed = |number: usize| self.args.seed.wrapping_add(number as u64 * 1_000_003);
+        let numbers: Vec<usize> = share.iter().map(|(number, _)| *number).collect();
         let symbols: Rc<[Symbol]> = self.symbols.into();
         let expected = Expected::new(deployment::source(self.args.symbols)?);
         let expected = Rc::new(RefCell::new(expected));
-        let quotes = self.share(thread).map(|number| {
+        let quotes = share.into_iter().map(|(number, opened)| {
             let session = self.sessions.get(number).copied().unwrap_or(SessionId::NONE);
             let (symbols, expected) = (Rc::clone(&symbols), Rc::clone(&expected));
-            let talk = Quotes::new(seed(number), symbols, session, expected);
-            Ok((opening::quoting(self.worker, session)?, talk))
+            (opened, Quotes::new(seed(number), symbols, session, expected))
         });
-        let quotes = Load::new(quotes.collect::<Result<_, BenchError>>()?)?;
-        let echoes = self.echoes.get(thread).copied().ok_or_else(|| wrong("no echo"))?;
-        let echoes = self.others(thread, echoes, |_| Echoes::new(self.sizes))?;
+        let quotes = Load::new(quotes.collect())?;
+        let echoes = self.others(&numbers, self.echoes, |_| Echoes::new(self.sizes))?;
         let keys = self.symbols.len();
-        let redis = self.args.redis.get(thread).copied();
-        let values =
-            redis.map(|redis| self.others(thread, redis, |number| Values::new(seed(number), keys)));
-        Ok(Loads { quotes, echoes, values: values.transpose()? })
+        let values = match &self.args.redis[..] {
+            [] => None,
+            all => Some(self.others(&numbers, all, |number| Values::new(seed(number), keys))?),
+        };
+        Ok(Loads { quotes, echoes, values })
     }
 
+    /// Connections to servers of one thread each.
     fn others<T: Talk>(
         &self,
-        thread: usize,
-        address: SocketAddr,
+        numbers: &[usize],
+        servers: &[SocketAddr],
         talk: impl Fn(usize) -> T,
     ) -> Result<Load<T>, BenchError> {
-        let open = |number| Ok((Opened::Plain(plain(address)?), talk(number)));
-        Load::new(self.share(thread).map(open).collect::<Result<_, BenchError>>()?)
+        let open = |number: &usize| {
+            let server = servers.get(number % self.args.threads);
+            let server = *server.ok_or_else(|| wrong("a server for each thread is needed"))?;
+            Ok((Opened::Plain(plain(server)?), talk(*number)))
+        };
+        Load::new(numbers.iter().map(open).collect::<Result<_, BenchError>>()?)
     }
 }
 

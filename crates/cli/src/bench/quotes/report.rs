@@ -35,6 +35,8 @@ pub(super) struct Report {
     tls: bool,
     connections: usize,
     threads: usize,
+    /// Each thread of the load asked all threads of a server.
+    crossed: bool,
     symbols: u32,
     interval_ms: u64,
     seconds: f64,
@@ -78,6 +80,7 @@ impl Report {
             tls: args.tls,
             connections: args.connections,
             threads: args.threads,
+            crossed: args.crossed,
             symbols: args.symbols,
             interval_ms: args.interval.as_millis(),
             seconds: args.time.duration().as_secs_f64(),
@@ -90,6 +93,19 @@ impl Report {
             checked: 0,
             snapshots: 0,
             ended_session_refused: true,
+        }
+    }
+
+    /// Which thread asks which.
+    fn pairing(&self) -> String {
+        match (self.threads, self.crossed) {
+            (1, _) => "one thread each for the load and a server".to_owned(),
+            (some, false) => {
+                format!("{some} threads of the load, each of which asks one of a server")
+            }
+            (some, true) => {
+                format!("{some} threads of the load, each of which asks all of a server")
+            }
         }
     }
 
@@ -159,11 +175,11 @@ impl Report {
             ]);
         }
         let mut text = format!(
-            "{} connections {}, {} threads, {} symbols that change every {} ms, medians of {} × {} s\n\
+            "{} connections {}, {}, {} symbols that change every {} ms, medians of {} × {} s\n\
              a question has {} bytes, a quote {}\n",
             self.connections,
             if self.tls { "over TLS to the worker, plain to the others" } else { "over plain TCP" },
-            self.threads,
+            self.pairing(),
             self.symbols,
             self.interval_ms,
             self.rounds,

@@ -4,11 +4,13 @@
 //! Invariant: an answer that is not the one to the oldest open question of its connection is an
 //! error. What a quote says is looked up at every hundredth, and computed a second time.
 
+use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use papertrader_core::names::Symbol;
 use papertrader_protocol::data::AssetValue;
+use papertrader_protocol::frame::{HEADER, glance, set_request};
 use papertrader_protocol::wire::Wire;
 use papertrader_protocol::{Frame, Header, Instruction, SessionId};
 
@@ -44,7 +46,8 @@ fn choice(seed: u64, number: u64, count: usize) -> usize {
 pub(super) struct Quotes {
     seed: u64,
     symbols: Rc<[Symbol]>,
-    header: Header,
+    /// The header of a question with no data.
+    header: Vec<u8>,
     asked: u64,
     heard: u64,
     /// The snapshot of the last answer that was looked at.
@@ -66,10 +69,12 @@ impl Quotes {
         let mut header = Header::new(instruction.message_type(), instruction as u16, 0);
         header.argument_count = 1;
         header.session = session;
+        let mut encoded = Vec::with_capacity(HEADER);
+        header.encode(&[], &mut encoded);
         Quotes {
             seed,
             symbols,
-            header,
+            header: encoded,
             asked: 0,
             heard: 0,
             snapshot: 0,
@@ -79,10 +84,10 @@ impl Quotes {
         }
     }
 
-    fn check(&mut self, frame: &Frame<'_>) -> Result<(), BenchError> {
+    fn check(&mut self, data: &[u8]) -> Result<(), BenchError> {
         let index = choice(self.seed, self.heard, self.symbols.len());
         let symbol = self.symbols.get(index).copied();
-        let value = AssetValue::from_bytes(frame.data).map_err(wrong)?;
+        let value = AssetValue::from_bytes(data).map_err(wrong)?;
         let expected = self.expected.borrow_mut().price(index, value.time)?;
         if Some(value.symbol) != symbol || Some(value.price) != expected {
             return Err(wrong(format!("a wrong quote: {value:?} for {symbol:?} at {expected:?}")));
@@ -101,23 +106,35 @@ impl Talk for Quotes {
     fn ask(&mut self, out: &mut Vec<u8>) {
         self.asked += 1;
         let index = choice(self.seed, self.asked, self.symbols.len());
-        let symbol = self.symbols.get(index).map_or("", |symbol| symbol.as_str());
-        let header = Header { request: self.asked, ..self.header };
-        header.encode(symbol.as_bytes(), out);
+        let symbol: &[u8] = self.symbols.get(index).map_or(&[], Borrow::borrow);
+        let start = out.len();
+        out.extend_from_slice(&self.header);
+        out.extend_from_slice(symbol);
+        // As Header::encode has it, which makes the rest anew each time.
+        out[start + 4..start + 8].copy_from_slice(&(symbol.len() as u32).to_be_bytes());
+        set_request(&mut out[start..], self.asked);
     }
 
     fn hear(&mut self, input: &[u8]) -> Result<Option<usize>, BenchError> {
-        let Some((frame, used)) = Frame::decode(input).map_err(wrong)? else { return Ok(None) };
-        self.heard += 1;
-        let is_data = frame.header.instruction == Instruction::Data as u16;
-        if !is_data || frame.header.request != self.heard {
+        let data = Instruction::Data;
+        let Some(answer) = glance(input, data.message_type(), data as u16, 0) else {
+            // It may not be whole.
+            let Some((frame, _)) = Frame::decode(input).map_err(wrong)? else { return Ok(None) };
             let words = String::from_utf8_lossy(frame.data);
-            return Err(wrong(format!("not the answer to question {}: {words}", self.heard)));
+            return Err(wrong(format!(
+                "{} to question {}: {words}",
+                frame.header.instruction,
+                self.heard + 1
+            )));
+        };
+        self.heard += 1;
+        if answer.request != self.heard {
+            return Err(wrong(format!("not the answer to question {}", self.heard)));
         }
         if self.heard % EACH == 1 {
-            self.check(&frame)?;
+            self.check(answer.data)?;
         }
-        Ok(Some(used))
+        Ok(Some(answer.used))
     }
 }
 
