@@ -12,12 +12,16 @@ use std::hash::Hasher;
 use std::sync::{Arc, OnceLock};
 
 use fastbloom::BloomFilter;
+use papertrader_core::bar::Bar;
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::money::Quantity;
 use papertrader_core::names::ClientOrderId;
 use papertrader_core::order::{Order, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 use siphasher::sip::SipHasher24;
+
+use crate::BarRow;
+use crate::bars::{self, OutOfOrder, Series, Tails};
 
 /// Keys for which a filter is made at first; each further one has room for twice as many.
 const FIRST_FILTER: usize = 1 << 20;
@@ -93,6 +97,8 @@ pub(crate) struct Index {
     pub(crate) instruments: u32,
     /// The number of the last order.
     pub(crate) last_order: u64,
+    /// The bars of settlements that are on the tape only.
+    pub(crate) tails: Tails,
     open: FxHashMap<OrderId, Open>,
     by_account: FxHashMap<AccountId, Vec<OrderId>>,
     /// Open orders that came after the last settlement: those that may have no row in `waiting`.
@@ -109,6 +115,7 @@ impl Index {
             accounts,
             instruments,
             last_order,
+            tails: Tails::default(),
             open: HashMap::default(),
             by_account: HashMap::default(),
             fresh: Vec::new(),
@@ -180,6 +187,9 @@ impl Index {
         if staged.settled {
             self.fresh.clear();
         }
+        if let Some(row) = staged.row {
+            self.tails.apply(row);
+        }
     }
 
     /// Orders that were open, each of them, are not any more.
@@ -212,6 +222,9 @@ impl Index {
     }
 }
 
+/// What is put into a chunk.
+pub(crate) type Chunk = (Series, Vec<Bar>);
+
 /// What a batch changes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -225,6 +238,8 @@ pub(crate) struct Changes {
     closed: FxHashSet<OrderId>,
     known: Vec<OrderKey>,
     settled: bool,
+    /// What it brings to the tape.
+    row: Option<bars::Row>,
 }
 
 impl Changes {
@@ -343,6 +358,19 @@ impl<'a> Staged<'a> {
     /// A mark is stored under this key.
     pub(crate) fn mark(&mut self, key: OrderKey) {
         self.changes.known.push(key);
+    }
+
+    /// The row of the tape with these bars, and the chunks that are written with it. Fails at a bar that
+    /// is earlier than one that is stored.
+    pub(crate) fn tape(&self, taped: Vec<BarRow>) -> Result<(bars::Row, Vec<Chunk>), OutOfOrder> {
+        let row = self.index.tails.row(taped)?;
+        let chunks = self.index.tails.closed_by(&row);
+        Ok((row, chunks))
+    }
+
+    /// It is stored, once in a batch.
+    pub(crate) fn taped(&mut self, row: bars::Row) {
+        self.changes.row = Some(row);
     }
 
     /// A settlement is stored. Returns the open orders that have no row in `waiting` yet.

@@ -7,6 +7,7 @@
 //! Invariant: after any crash, each batch is stored entirely or not at all, and
 //! [`Store::last_batch`] tells which.
 
+mod bars;
 mod behind;
 mod copy;
 pub mod directory;

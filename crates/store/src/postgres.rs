@@ -376,11 +376,4 @@ impl Consistent for Readable {
     ) -> Result<T, StoreError> {
         self.ask(|client| at_one_moment(client, "", &mut ask))
     }
-
-    fn alone<T>(
-        &mut self,
-        mut ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.ask(|client| ask(client))
-    }
 }

@@ -5,6 +5,8 @@
 //! so that its answers fit together. Nothing here writes, and no question is asked while another
 //! one's rows are still read.
 
+mod bars;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -20,10 +22,13 @@ use papertrader_core::order::{OrderRecord, OrderState};
 use papertrader_core::snapshot::Mark;
 use papertrader_core::time::{MarketTime, WallTime};
 
+use bars::Wanted;
+pub(crate) use bars::{chunks, tails, tape};
+
 use crate::behind::{self, Behind, Horizon};
 use crate::index::{Index, Open, OrderKey, generation};
 use crate::past;
-use crate::rows::{self, BAR_COLUMNS, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
+use crate::rows::{self, Cells, JOURNAL_COLUMNS, Reading, SELECT_ORDER, Value};
 use crate::{
     Boot, Found, HistoryRow, InstrumentRow, Loaded, PassHash, Profile, SessionKey, Since,
     StoreError, StoreReader, StoredSession, WorkerRow,
@@ -73,14 +78,6 @@ pub(crate) trait Consistent: Send {
         &mut self,
         ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
     ) -> Result<T, StoreError>;
-
-    /// The same for a single question.
-    fn alone<T>(
-        &mut self,
-        ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.consistent(ask)
-    }
 }
 
 /// The index, for the writer and the readers.
@@ -331,6 +328,7 @@ pub(crate) fn index(ask: &dyn Ask) -> Result<Index, StoreError> {
         };
         index.add_open(order.id, open);
     }
+    index.tails = bars::tails(ask, instruments)?;
     past::fill_if_few(&index, ask)?;
     Ok(index)
 }
@@ -566,8 +564,8 @@ fn decided_since(
     if open > placed {
         return Ok(ids);
     }
-    // Their walls ascend with their numbers.
-    let sql = "SELECT number FROM snapshot WHERE wall <= ?1 ORDER BY number DESC LIMIT 1";
+    // Their walls ascend with their numbers, and are in an index.
+    let sql = "SELECT number FROM snapshot WHERE wall <= ?1 ORDER BY wall DESC LIMIT 1";
     let settled =
         first(ask, sql, &[decided.0.into()], |row| Reading::new(row, "snapshot", 0).integer(0))?;
     let sql =
@@ -600,10 +598,16 @@ pub(crate) struct Reader<C> {
     index: SharedIndex,
 }
 
-impl<C> Reader<C> {
+impl<C: Consistent> Reader<C> {
     /// Reads through connections.
     pub(crate) fn new(connection: C, index: SharedIndex) -> Reader<C> {
         Reader { connection, index }
+    }
+
+    /// The bars that are in no row of their own series. What is committed after this is read is in the
+    /// database.
+    fn tail(&self, instrument: InstrumentId, resolution: Resolution) -> Vec<Bar> {
+        read_index(&self.index).tails.of((instrument, resolution)).to_vec()
     }
 }
 
@@ -616,20 +620,9 @@ impl<C: Consistent> StoreReader for Reader<C> {
         to: MarketTime,
         limit: usize,
     ) -> Result<Vec<Bar>, StoreError> {
-        let sql = format!(
-            "SELECT {BAR_COLUMNS} FROM bar
-             WHERE instrument = ?1 AND resolution = ?2 AND start >= ?3 AND start < ?4
-             ORDER BY start LIMIT ?5"
-        );
-        let resolution = i64::from(resolution as u8);
-        let values = [
-            instrument.0.into(),
-            resolution.into(),
-            from.0.into(),
-            to.0.into(),
-            sql_limit(limit).into(),
-        ];
-        self.connection.alone(|ask| rows(ask, &sql, &values, rows::bar))
+        let tail = self.tail(instrument, resolution);
+        let wanted = Wanted { instrument, resolution, from, to, limit };
+        self.connection.consistent(|ask| bars::read(ask, &wanted, &tail))
     }
 
     fn last_bar(
@@ -638,14 +631,8 @@ impl<C: Consistent> StoreReader for Reader<C> {
         resolution: Resolution,
         before: MarketTime,
     ) -> Result<Option<Bar>, StoreError> {
-        let sql = format!(
-            "SELECT {BAR_COLUMNS} FROM bar
-             WHERE instrument = ?1 AND resolution = ?2 AND start < ?3
-             ORDER BY start DESC LIMIT 1"
-        );
-        let resolution = i64::from(resolution as u8);
-        let values = [instrument.0.into(), resolution.into(), before.0.into()];
-        self.connection.alone(|ask| first(ask, &sql, &values, rows::bar))
+        let tail = self.tail(instrument, resolution);
+        self.connection.consistent(|ask| bars::last(ask, instrument, resolution, before, &tail))
     }
 
     fn history(&mut self, account: AccountId, limit: usize) -> Result<Vec<HistoryRow>, StoreError> {
@@ -705,10 +692,12 @@ impl<C: Consistent> StoreReader for Reader<C> {
             let mut ids = ids.clone();
             ids.extend(ask.keys(newer, account, None, limit)?);
             ids.retain(|id| *id > since.placed);
+            // What was open is decided meanwhile, and then named twice: once it counts.
+            ids.sort_unstable();
+            ids.dedup();
             ids.truncate(limit);
             ids.extend(decided_since(ask, account, since, limit - ids.len())?);
             ids.sort_unstable();
-            // What was open is decided meanwhile.
             ids.dedup();
             ask.orders(&ids)
         })
@@ -731,4 +720,103 @@ impl<C: Consistent> StoreReader for Reader<C> {
 /// A limit as SQL has it. What does not fit is no limit at all.
 pub(crate) fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use papertrader_core::ids::SnapshotNumber;
+    use papertrader_core::money::{Cash, Quantity};
+    use papertrader_core::order::{Order, OrderRefusal, OrderRequest, Side};
+    use papertrader_core::time::Moment;
+
+    use super::*;
+    use crate::index::Open;
+
+    /// A database in which an account's orders 1..=so many are all decided.
+    struct Decided(u64);
+
+    struct Row(i64);
+
+    impl Cells for Row {
+        fn cell(&self, _: usize) -> Result<Value<'_>, StoreError> {
+            Ok(Value::Integer(self.0))
+        }
+        fn column_name(&self, _: usize) -> &str {
+            "max"
+        }
+    }
+
+    fn record(id: u64) -> OrderRecord {
+        let quantity = Quantity::from_raw(1);
+        let request = OrderRequest {
+            account: AccountId(1),
+            client_order_id: format!("o{id}").parse().unwrap(),
+            side: Side::Buy,
+            instrument: InstrumentId(1),
+            quantity,
+        };
+        let order = Order {
+            id: OrderId(id),
+            request,
+            asked: quantity,
+            hold: Cash::ZERO,
+            received: Moment::default(),
+            seen: SnapshotNumber(1),
+            day: 1,
+            worker: WorkerId([1; 16]),
+            worker_time: WallTime(1),
+            worker_sequence: id,
+        };
+        let state = OrderState::Rejected(OrderRefusal::InsufficientCash);
+        OrderRecord { order, state, decided: Some(Moment::default()) }
+    }
+
+    impl Ask for Decided {
+        fn for_each(
+            &self,
+            sql: &str,
+            _: &[Value<'_>],
+            each: &mut Each<'_>,
+        ) -> Result<(), StoreError> {
+            if sql.contains("max(id)") { each(&Row(self.0 as i64)) } else { Ok(()) }
+        }
+        fn keys(
+            &self,
+            _: Range<u64>,
+            _: AccountId,
+            _: Option<u64>,
+            limit: usize,
+        ) -> Result<Vec<OrderId>, StoreError> {
+            Ok((1..=self.0).rev().map(OrderId).take(limit).collect())
+        }
+        fn orders(&self, ids: &[OrderId]) -> Result<Vec<OrderRecord>, StoreError> {
+            Ok(ids.iter().map(|id| record(id.0)).collect())
+        }
+        fn structure(&self) -> Result<Vec<String>, StoreError> {
+            Ok(Vec::new())
+        }
+    }
+
+    impl Consistent for Decided {
+        fn consistent<T>(
+            &mut self,
+            mut ask: impl FnMut(&dyn Ask) -> Result<T, StoreError>,
+        ) -> Result<T, StoreError> {
+            ask(self)
+        }
+    }
+
+    /// The newest hundred were open when the index was looked at, and are decided in the transaction.
+    #[test]
+    fn more_than_the_limit_is_never_taken_for_all_there_is() {
+        let mut index = Index::new(1, 1, 6_000);
+        for id in 5_901..=6_000 {
+            index.add_open(OrderId(id), Open::new(&record(id).order));
+        }
+        let mut reader = Reader::new(Decided(6_000), Arc::new(RwLock::new(index)));
+        let since = Since { placed: OrderId(0), decided: WallTime(0), open: OrderId(1) };
+        let limit = 5_001;
+        let found = reader.orders_since(AccountId(1), &since, limit).unwrap();
+        assert_eq!(found.len(), limit, "6,000 were missed: who asks takes fewer for all of them");
+    }
 }

@@ -195,6 +195,14 @@ impl<'a> Reading<'a> {
         })
     }
 
+    /// Bytes.
+    pub(crate) fn blob(&self, column: usize) -> Result<&'a [u8], StoreError> {
+        match self.value(column)? {
+            Value::Bytes(bytes) => Ok(bytes),
+            _ => Err(self.wrong(column, "is not bytes")),
+        }
+    }
+
     /// Bytes of a fixed length.
     pub(crate) fn bytes<const N: usize>(&self, column: usize) -> Result<[u8; N], StoreError> {
         match self.value(column)? {

@@ -98,6 +98,9 @@ pub(crate) enum Rows {
     Price,
     NamedAccount,
     Bar,
+    Tape,
+    TapeEnd,
+    Chunk,
     SessionStart,
     SessionUse,
     SessionEnd,
@@ -251,6 +254,20 @@ static SHAPES: [Shape; Rows::COUNT] = [
             ("volume", Big),
         ],
     ),
+    insert("bar_tape", &[("number", Big), ("bars", Bytes)]),
+    by_key("bar_tape", Verb::Delete, 1, &[("number", Big)]),
+    by_key(
+        "bar_chunk",
+        Verb::Put,
+        3,
+        &[
+            ("instrument", Big),
+            ("resolution", Small),
+            ("first", Big),
+            ("last", Big),
+            ("bars", Bytes),
+        ],
+    ),
     insert(
         "session",
         &[
@@ -281,6 +298,7 @@ mod tests {
         assert_eq!(shape(Rows::Rescale), ("waiting", Verb::Put));
         assert_eq!(shape(Rows::WaitEnd), ("waiting", Verb::Delete));
         assert_eq!(shape(Rows::Journal), ("journal", Verb::Insert));
+        assert_eq!(shape(Rows::TapeEnd), ("bar_tape", Verb::Delete));
         assert_eq!(shape(Rows::NamedAccount), ("named_account", Verb::PutChanged));
         assert_eq!(shape(Rows::SessionUse), ("session", Verb::Raise));
         assert_eq!(shape(Rows::Exposure), ("exposure", Verb::Put));

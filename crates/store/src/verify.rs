@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use papertrader_core::books::Books;
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::order::{OrderRecord, OrderState, Side};
+use papertrader_core::time::MarketTime;
 
+use crate::bars::{self, Series};
 use crate::behind::Horizon;
 use crate::fold::{Fold, Folded, Holding};
 use crate::index::{GENERATION_BITS, OrderKey, generation};
@@ -23,7 +25,7 @@ const MOST: usize = 1_000;
 
 /// Each column that names a row of another table, and that table, with the key of the row. Foreign
 /// keys keep some of them right as long as nobody switches them off.
-const REFERENCES: [(&str, &str, &str, &str); 9] = [
+const REFERENCES: [(&str, &str, &str, &str); 10] = [
     ("order_", "id", "account", "account"),
     ("order_", "id", "instrument", "instrument"),
     ("cancel_mark", "account, client_order_id", "account", "account"),
@@ -32,6 +34,7 @@ const REFERENCES: [(&str, &str, &str, &str); 9] = [
     ("session", "key", "account", "account"),
     ("price", "instrument", "instrument", "instrument"),
     ("bar", "instrument, resolution, start", "instrument", "instrument"),
+    ("bar_chunk", "instrument, resolution, first", "instrument", "instrument"),
     ("exposure", "account, worker", "account", "account"),
 ];
 
@@ -64,7 +67,8 @@ pub(crate) fn verify(ask: &dyn Ask) -> Result<Report, StoreError> {
     check.horizons()?;
     check.orders()?;
     check.order_tables()?;
-    check.marks_and_bars()?;
+    check.bars()?;
+    check.marks()?;
     check.names()?;
     check.fold.finish();
     check.accounts()?;
@@ -631,7 +635,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn marks_and_bars(&mut self) -> Result<(), StoreError> {
+    fn bars(&mut self) -> Result<(), StoreError> {
         let ask = self.ask;
         let sql = format!("SELECT {BAR_COLUMNS} FROM bar");
         ask.for_each(&sql, &[], &mut |row| {
@@ -639,6 +643,50 @@ impl Check<'_> {
             let result = rows::bar(row).map(|_| ());
             self.keep(result)
         })?;
+        let mut before: Option<(Series, MarketTime)> = None;
+        read::chunks(ask, &mut |chunk| {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(why) => return self.keep(Err(why)),
+            };
+            let (series, bars) = chunk;
+            self.report.bars += bars.len() as u64;
+            let (first, last) = (bars.first(), bars.last());
+            if let (Some(first), Some((other, end))) = (first, before)
+                && other == series
+                && first.start < end
+            {
+                let (start, (instrument, resolution)) = (first.start.0, series);
+                self.wrong(format!(
+                    "table bar_chunk, row {instrument}, {}, {start}: it begins before the one before \
+                     it ends",
+                    resolution as u8,
+                ));
+            }
+            before = last.map(|last| (series, last.start));
+            Ok(())
+        })?;
+        let (mut first, mut last, mut count) = (None, 0, 0);
+        let taped = read::tape(ask, &mut |_, number, _| {
+            (first, last, count) = (first.or(Some(number)), number, count + 1);
+            Ok(())
+        });
+        let expected = bars::rows_up_to(last);
+        if taped.is_ok() && (first, count) != (expected.clone().next(), expected.clone().count()) {
+            let all = expected.count();
+            self.wrong(format!("table bar_tape: of {all} rows up to row {last} {count} are there"));
+        }
+        self.keep(taped)?;
+        let instruments = read::instruments(ask).map_or(0, |all| all.len() as u32);
+        match read::tails(ask, instruments) {
+            Ok(tails) => self.report.bars += tails.count() as u64,
+            Err(why) => self.keep(Err(why))?,
+        }
+        Ok(())
+    }
+
+    fn marks(&mut self) -> Result<(), StoreError> {
+        let ask = self.ask;
         let sql = "SELECT account, client_order_id, wall FROM cancel_mark";
         ask.for_each(sql, &[], &mut |row| {
             let row = Reading::new(row, "cancel_mark", 2);

@@ -6,6 +6,7 @@
 //! whole batch. What the index knows of orders, accounts and instruments is asked there, not in the
 //! database.
 
+mod bars;
 mod settlement;
 
 use std::collections::BTreeMap;
@@ -135,6 +136,7 @@ pub(crate) fn batch(
         step: None,
         pace,
         named: BTreeMap::new(),
+        taped: Vec::new(),
         settled: None,
     };
     match writer.batch(batch) {
@@ -160,6 +162,8 @@ struct Writer<'t> {
     pace: Pace,
     /// What named accounts hold from now on, of an instrument or of cash (0): written at the end.
     named: BTreeMap<(&'static str, u32), i128>,
+    /// The bars of the batch's settlements: written at the end, as one row.
+    taped: Vec<BarRow>,
     /// The last order at the last settlement of the batch.
     settled: Option<i64>,
 }
@@ -229,6 +233,7 @@ impl Writer<'_> {
             let values = [Value::Text(name), instrument.into(), Value::Text(&amount)];
             self.write(Rows::NamedAccount, &values)?;
         }
+        self.tape()?;
         // Two writers never both find the number that they follow.
         let sql = "UPDATE meta SET last_batch = ?1, last_wall = ?2,
                           settled_order = coalesce(?3, settled_order),
@@ -267,7 +272,7 @@ impl Writer<'_> {
             }
             Change::Settle { settlement, bars } => {
                 self.settle(settlement)?;
-                self.put_bars(bars)
+                self.gather_bars(bars)
             }
             Change::PutBars(bars) => self.put_bars(bars),
             Change::AddInstruments(instruments) => self.add_instruments(instruments),
@@ -595,25 +600,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    // Instruments, bars and workers.
-
-    fn put_bars(&mut self, bars: &[BarRow]) -> Written {
-        for BarRow { instrument, resolution, bar } in bars {
-            self.known_instrument(*instrument, "a bar")?;
-            let values = [
-                instrument.0.into(),
-                i64::from(*resolution as u8).into(),
-                bar.start.0.into(),
-                bar.open.raw().into(),
-                bar.high.raw().into(),
-                bar.low.raw().into(),
-                bar.close.raw().into(),
-                bar.volume.raw().into(),
-            ];
-            self.write(Rows::Bar, &values)?;
-        }
-        Ok(())
-    }
+    // Instruments and workers.
 
     fn add_instruments(&mut self, instruments: &[InstrumentRow]) -> Written {
         for row in instruments {

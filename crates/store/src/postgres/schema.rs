@@ -18,20 +18,23 @@ use crate::StoreError;
 use crate::rows::Reading;
 
 /// All migrations: entry n brings version n to version n + 1.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../migrations/postgres/0001_ledger.sql"),
     include_str!("../../migrations/postgres/0002_lease.sql"),
     include_str!("../../migrations/postgres/0003_behind.sql"),
+    include_str!("../../migrations/postgres/0004_bars.sql"),
 ];
 
 /// From this version on there is a lease.
 pub(super) const LEASE_VERSION: u32 = 2;
 
 /// The tables and views of all migrations, and the one that numbers them.
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 23] = [
     "account",
     "balance",
     "bar",
+    "bar_chunk",
+    "bar_tape",
     "cancel_mark",
     "exposure",
     "instrument",

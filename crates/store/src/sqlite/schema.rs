@@ -16,11 +16,12 @@ use crate::directory::private;
 use crate::index::order_hash;
 
 /// All migrations: entry n brings version n to version n + 1.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../migrations/sqlite/0001_books.sql"),
     include_str!("../../migrations/sqlite/0002_lock.sql"),
     include_str!("../../migrations/sqlite/0003_ledger.sql"),
     include_str!("../../migrations/sqlite/0004_behind.sql"),
+    include_str!("../../migrations/sqlite/0005_bars.sql"),
 ];
 
 /// Marks the file as one of ours ("PTRD"), so that another program's file is never migrated.

@@ -1,9 +1,12 @@
 //! Damage: any row that is changed past the program is named by verification, and what cannot be
 //! understood is refused at loading.
 
-use papertrader_store::{Store, StoreError};
+use papertrader_core::bar::{Bar, Resolution};
+use papertrader_core::ids::InstrumentId;
+use papertrader_core::time::MarketTime;
+use papertrader_store::{BarRow, Change, Store, StoreError};
 
-use super::trading::Trading;
+use super::trading::{INSTRUMENTS, Trading};
 
 /// Where the damage must be seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +33,9 @@ const MORE_UNITS: &str = "'[[' || (SELECT min(instrument) || ',' || (min(quantit
                           min(cost) FROM position WHERE position.account = balance.account) || \
                           ']]'";
 const DEARER: &str = "replace(positions, ']]', '1]]')";
+
+const LAST_CHUNK: &str = "(instrument, resolution, first) = (SELECT instrument, resolution, first FROM bar_chunk \
+                          ORDER BY instrument DESC, resolution DESC, first DESC LIMIT 1)";
 
 const FIRST_MARK: &str = "(account, client_order_id) = \
                           (SELECT account, client_order_id FROM cancel_mark LIMIT 1)";
@@ -284,6 +290,29 @@ const DAMAGE: &[(Seen, &str, &str)] = &[
         "UPDATE named_account SET amount = 'x' WHERE name = 'grants'",
     ),
     (AtLoading, "table named_account", "DELETE FROM named_account WHERE name = 'fractions'"),
+    (
+        ByVerifying,
+        "table bar_tape: of 63 rows up to",
+        "DELETE FROM bar_tape WHERE number = (SELECT min(number) FROM bar_tape)",
+    ),
+    (ByVerifying, "its bars cannot be read", "UPDATE bar_tape SET bars = {one_byte}"),
+    (ByVerifying, "its bars cannot be read", "UPDATE bar_chunk SET bars = {one_byte}"),
+    (
+        ByVerifying,
+        "its bars are of another time",
+        "UPDATE bar_chunk SET first = first - 1 WHERE {last_chunk}",
+    ),
+    (
+        ByVerifying,
+        "it begins before the one before it ends",
+        "INSERT INTO bar_chunk VALUES (1, 60000000000, 120000000000, 3, {two_bars}), \
+         (1, 61000000000, 61000000000, 3, {bar_between})",
+    ),
+    (
+        ByVerifying,
+        "it names a row of instrument that is missing",
+        "UPDATE bar_chunk SET instrument = 99 WHERE {last_chunk}",
+    ),
 ];
 
 /// Columns that may hold anything of their kind, without a contradiction to anything else that is
@@ -374,7 +403,13 @@ pub(crate) fn prepare(store: &mut dyn Store) {
     for _ in 0..200 {
         store.commit(&trading.next_batch()).unwrap();
     }
-    let changes = vec![trading.start_session()];
+    let history = |instrument| BarRow {
+        instrument: InstrumentId(instrument),
+        resolution: Resolution::Day,
+        bar: Bar { start: MarketTime(0), ..*trading.bars.values().next().unwrap() },
+    };
+    let history = (1..=INSTRUMENTS).map(history).collect();
+    let changes = vec![trading.start_session(), Change::PutBars(history)];
     store.commit(&trading.batch_of(changes)).unwrap();
     store.commit(&trading.leave_orders_open()).unwrap();
     assert_eq!(store.verify().unwrap(), []);
@@ -383,6 +418,8 @@ pub(crate) fn prepare(store: &mut dyn Store) {
 /// That any changed row is named.
 pub(crate) fn any_changed_row_is_named(database: &dyn Damaged) {
     let (one_byte, sixteen) = (database.bytes("01"), database.bytes(&"00".repeat(16)));
+    let two_bars = database.bytes("01020380e0ba84bf03a09c01000000d00f0702000000d00f");
+    let bar_between = database.bytes("010103808891bec603a09c01000000d00f");
     let (large, larger) = ((1_i64 << 60).to_string(), (1_i64 << 62).to_string());
     let places = [
         ("{filled}", FILLED),
@@ -396,7 +433,10 @@ pub(crate) fn any_changed_row_is_named(database: &dyn Damaged) {
         ("{more_units}", MORE_UNITS),
         ("{dearer}", DEARER),
         ("{first_mark}", FIRST_MARK),
+        ("{last_chunk}", LAST_CHUNK),
         ("{one_byte}", &one_byte),
+        ("{two_bars}", &two_bars),
+        ("{bar_between}", &bar_between),
         ("{sixteen_bytes}", &sixteen),
         ("{large}", &large),
         ("{larger}", &larger),
@@ -456,6 +496,8 @@ pub(crate) fn any_changed_column_is_named(database: &dyn Damaged) {
             "meta" => "one = 1".to_owned(),
             "balance" => HELD.to_owned(),
             "price" => "instrument = 1".to_owned(),
+            "bar_tape" => "number = (SELECT max(number) FROM bar_tape)".to_owned(),
+            "bar_chunk" => LAST_CHUNK.to_owned(),
             _ => "id = 1".to_owned(),
         };
         let is_text = matches!(
@@ -464,7 +506,7 @@ pub(crate) fn any_changed_column_is_named(database: &dyn Damaged) {
         );
         let changed = if is_text { format!("{column} || '-7'") } else { format!("{column} + 97") };
         let changed = match column.as_str() {
-            "worker" | "key" => database.bytes("01"),
+            "worker" | "key" | "bars" => database.bytes("01"),
             "positions" => "'[[1,1,1]]'".to_owned(),
             "state" => "3".to_owned(),
             "reason" | "asked" | "side" | "disabled" => format!("coalesce({column}, 0) + 1"),

@@ -17,7 +17,7 @@ use papertrader_core::order::{OrderRecord, OrderState, Side};
 use papertrader_core::time::{MarketTime, SECOND, WallTime};
 use papertrader_store::{
     BarRow, Batch, Boot, Change, CommitError, Found, HistoryRow, NewAccount, Pace, PassHash,
-    Profile, SessionKey, Since, Store, WorkerRow,
+    Profile, SessionKey, Since, Store, StoreReader, WorkerRow,
 };
 use std::sync::Arc;
 use trading::Trading;
@@ -657,8 +657,29 @@ pub(crate) fn a_reader_gives_what_was_placed_or_decided_since(backend: &dyn Back
 
 pub(crate) fn a_reader_gives_bars_in_order_of_time(backend: &dyn Backend) {
     let mut store = backend.open("one");
-    let trading = trade(&mut *store, 18, 150);
+    // So many that each instrument has had its bars put into chunks twice.
+    let trading = trade(&mut *store, 18, 400);
     let mut reader = store.reader().unwrap();
+    assert_bars(&mut *reader, &trading);
+    drop((reader, store));
+    let mut store = backend.open("one");
+    let mut reader = store.reader().unwrap();
+    assert_bars(&mut *reader, &trading);
+    // History from the source is from before that: what was settled counts, and of history the last.
+    let mut trading = trading;
+    let ((instrument, resolution, start), settled) = trading.bars.pop_first().unwrap();
+    let row = |bar| BarRow { instrument, resolution, bar };
+    let low = Bar { close: settled.low, open: settled.low, ..settled };
+    let early = |bar| Bar { start: MarketTime(start.0 - 1), ..bar };
+    let rows = vec![row(low), row(early(low)), row(early(settled))];
+    store.commit(&trading.batch_of(vec![Change::PutBars(rows)])).unwrap();
+    let next = start.plus_nanos(1);
+    let read = reader.bars(instrument, resolution, MarketTime(0), next, 9).unwrap();
+    assert_eq!(read, [early(settled), settled]);
+}
+
+/// That the bars are those of the exchange, whatever part of them is asked for.
+fn assert_bars(reader: &mut dyn StoreReader, trading: &Trading) {
     let (least, most) = (MarketTime(i64::MIN), MarketTime(i64::MAX));
     for id in 1..=trading::INSTRUMENTS {
         for resolution in Resolution::ALL {
@@ -679,17 +700,19 @@ pub(crate) fn a_reader_gives_bars_in_order_of_time(backend: &dyn Backend) {
             assert_eq!(read(all[1].start, all[1].start, 10), []);
             assert_eq!(read(all[4].start, all[1].start, 10), []);
             assert_eq!(read(least, most, 0), []);
+            for (at, bar) in all.iter().enumerate() {
+                let after = bar.start.plus_nanos(1);
+                assert_eq!(read(bar.start, most, 70), all[at..all.len().min(at + 70)]);
+                assert_eq!(read(after, most, 1), all[at + 1..all.len().min(at + 2)]);
+            }
+            for (at, bar) in all.iter().enumerate() {
+                let mut last = |before| reader.last_bar(instrument, resolution, before).unwrap();
+                assert_eq!(last(bar.start.plus_nanos(1)), Some(*bar));
+                assert_eq!(last(bar.start), at.checked_sub(1).map(|at| all[at]));
+            }
+            assert!(resolution != Resolution::Interval || all.len() > 100);
         }
     }
-    // History from the source: a bar takes the place of the one with the same start.
-    let mut trading = trading;
-    let (key, bar) = trading.bars.pop_first().unwrap();
-    let bar = Bar { close: bar.low, open: bar.low, ..bar };
-    let row = BarRow { instrument: key.0, resolution: key.1, bar };
-    let batch = trading.batch_of(vec![Change::PutBars(vec![row])]);
-    store.commit(&batch).unwrap();
-    let next = key.2.plus_nanos(1);
-    assert_eq!(reader.bars(key.0, key.1, key.2, next, 9).unwrap(), [bar]);
 }
 
 pub(crate) fn a_reader_sees_what_was_committed_before_the_call(backend: &dyn Backend) {

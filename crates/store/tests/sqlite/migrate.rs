@@ -1,6 +1,9 @@
 //! Databases of earlier versions: opened, brought forward, and all that was in them still there.
 
-use papertrader_core::ids::{AccountId, BatchNumber, OrderId, SnapshotNumber, WorkerId};
+use papertrader_core::bar::{Bar, Resolution};
+use papertrader_core::ids::{
+    AccountId, BatchNumber, InstrumentId, OrderId, SnapshotNumber, WorkerId,
+};
 use papertrader_core::money::{Cash, Price, Quantity};
 use papertrader_core::order::{Fill, OrderRefusal, OrderState, WaitReason};
 use papertrader_core::time::{MarketTime, Moment, WallTime};
@@ -9,6 +12,7 @@ use papertrader_store::{
 };
 
 use crate::File;
+use crate::contract::trading::Trading;
 
 /// What version 1 wrote: an account with its grant and a session, and a worker.
 const ROWS_OF_1: &str = "
@@ -179,5 +183,40 @@ fn the_orders_of_version_2_are_all_there() {
     // The open ones are settled as any other.
     let changes = vec![Change::CancelOrder { order: OrderId(6), moment: at(1300, 200).unwrap() }];
     store.commit(&Batch { number: BatchNumber(5), wall: WallTime(3000), changes }).unwrap();
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+#[test]
+fn rows_of_interval_bars_from_before_there_were_chunks_are_read_too() {
+    let file = File::new();
+    let mut store = file.store();
+    let mut trading = Trading::new(43);
+    for _ in 0..200 {
+        store.commit(&trading.next_batch()).unwrap();
+    }
+    let instrument = InstrumentId(1);
+    let (least, most) = (MarketTime(i64::MIN), MarketTime(i64::MAX));
+    let mut reader = store.reader().unwrap();
+    let interval = Resolution::Interval;
+    let settled = reader.bars(instrument, interval, least, most, usize::MAX).unwrap();
+    // As the version before left them: one that a settlement went on with, and one from long before.
+    let old = |start: MarketTime| Bar { start, close: settled[0].low, ..settled[0] };
+    for bar in [old(MarketTime(1)), old(settled[0].start)] {
+        let Bar { start, open, high, low, close, volume } = bar;
+        file.raw()
+            .execute(
+                "INSERT INTO bar (instrument, resolution, start, open, high, low, close, volume)
+                 VALUES (1, 0, ?1, ?2, ?3, ?4, ?5, ?6)",
+                (start.0, open.raw(), high.raw(), low.raw(), close.raw(), volume.raw()),
+            )
+            .unwrap();
+    }
+    let read = reader.bars(instrument, interval, least, most, usize::MAX).unwrap();
+    assert_eq!(read, [&[old(MarketTime(1))], &settled[..]].concat());
+    let second = settled[0].start.plus_nanos(1);
+    assert_eq!(reader.last_bar(instrument, interval, second).unwrap(), Some(settled[0]));
+    let first = settled[0].start;
+    let found = reader.last_bar(instrument, interval, first).unwrap();
+    assert_eq!(found, Some(old(MarketTime(1))));
     assert_eq!(store.verify().unwrap(), []);
 }
