@@ -23,7 +23,7 @@ use crate::reads::order_line;
 use crate::workers::{LinkId, Origin};
 
 /// Streams that follow one account at most.
-const STREAMS: usize = 64;
+const STREAMS: usize = 16;
 /// Orders that one stream has missed at most; whoever missed more asks for all.
 const MISSED: usize = 5_000;
 
@@ -31,6 +31,8 @@ const MISSED: usize = 5_000;
 #[derive(Debug, Default)]
 pub(crate) struct Followers {
     by_account: HashMap<AccountId, Vec<Stream>>,
+    /// Whose each is: a worker ends thousands at a time.
+    accounts: HashMap<(LinkId, u64), AccountId>,
 }
 
 /// One subscription.
@@ -60,19 +62,32 @@ pub(crate) struct Missed {
 impl Followers {
     /// A link is gone, and with it its streams.
     pub(crate) fn link_closed(&mut self, link: LinkId) {
-        self.retain(|stream| stream.origin.link != link);
+        let gone: Vec<_> = self.accounts.extract_if(|(of, _), _| *of == link).collect();
+        for ((link, request), account) in gone {
+            self.take_out(account, link, request);
+        }
     }
 
     /// Nobody listens to a stream any more.
     pub(crate) fn ended(&mut self, link: LinkId, request: u64) {
-        self.retain(|stream| !stream.is(link, request));
+        if let Some(account) = self.accounts.remove(&(link, request)) {
+            self.take_out(account, link, request);
+        }
     }
 
-    fn retain(&mut self, keep: impl Fn(&Stream) -> bool) {
-        self.by_account.retain(|_, streams| {
-            streams.retain(&keep);
-            !streams.is_empty()
-        });
+    fn add(&mut self, account: AccountId, stream: Stream) {
+        // A worker that numbers two alike has one of them.
+        self.ended(stream.origin.link, stream.origin.request);
+        self.accounts.insert((stream.origin.link, stream.origin.request), account);
+        self.by_account.entry(account).or_default().push(stream);
+    }
+
+    fn take_out(&mut self, account: AccountId, link: LinkId, request: u64) {
+        let Some(streams) = self.by_account.get_mut(&account) else { return };
+        streams.retain(|stream| !stream.is(link, request));
+        if streams.is_empty() {
+            self.by_account.remove(&account);
+        }
     }
 }
 
@@ -100,7 +115,7 @@ impl Driver {
             }
         };
         let stream = Stream { origin, session, held };
-        self.followers.by_account.entry(account).or_default().push(stream);
+        self.followers.add(account, stream);
         Ok(())
     }
 
@@ -129,12 +144,17 @@ impl Driver {
     /// What a stream has missed is told, and then what came meanwhile.
     pub(crate) fn tell_missed(&mut self, missed: Missed) {
         let Missed { account, link, request, since, orders } = missed;
-        let streams = self.followers.by_account.entry(account).or_default();
-        let Some(stream) = streams.iter_mut().find(|stream| stream.is(link, request)) else {
-            return self.followers.ended(link, request);
-        };
-        let origin = stream.origin;
+        let streams = self.followers.by_account.get_mut(&account);
+        let stream = streams.and_then(|all| all.iter_mut().find(|it| it.is(link, request)));
+        // It may have ended meanwhile.
+        let Some(stream) = stream else { return };
+        let (origin, session) = (stream.origin, stream.session);
         let held = stream.held.take().unwrap_or_default();
+        let owner = self.accounts.authorize(link, session, self.clock.now());
+        if owner != Ok(account) {
+            self.followers.ended(link, request);
+            return self.refuse(origin, owner.err().unwrap_or(Reason::SessionUnknown));
+        }
         let orders = match orders {
             Ok(orders) if orders.len() <= MISSED => orders,
             refused => {
@@ -195,10 +215,12 @@ impl Driver {
         let now = self.clock.now();
         let mut streams = self.followers.by_account.remove(&account).unwrap_or_default();
         streams.retain_mut(|stream| {
+            let Origin { link, request, .. } = stream.origin;
             match self.accounts.authorize(stream.origin.link, stream.session, now) {
                 Ok(owner) if owner == account => {}
                 other => {
                     debug!(account = account.0, "a stream ends with its session");
+                    self.followers.accounts.remove(&(link, request));
                     self.refuse(stream.origin, other.err().unwrap_or(Reason::SessionUnknown));
                     return false;
                 }

@@ -169,6 +169,10 @@ impl Prices {
         let SnapshotPush { sequence, number, base, market, ended, .. } = push;
         let which = Which { sequence, number, market, ended };
         let known = before.filter(|before| before.instruments.number == push.list);
+        if base != 0 && known.is_none() {
+            // What it leaves out would be of other instruments.
+            return Err(SnapshotFault::NoInstruments);
+        }
         let instruments = match known {
             _ if !push.instruments.is_empty() => {
                 Arc::new(Instruments::new(push.list, push.instruments.clone())?)

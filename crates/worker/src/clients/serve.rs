@@ -100,8 +100,9 @@ fn use_session(
         match sessions[at].session().check(now.wall) {
             Ok(()) => {
                 connection.note_use(now.instant);
-                let last = sessions.len() - 1;
-                sessions.swap(at, last);
+                if let Some(since) = sessions.get_mut(at..) {
+                    since.rotate_left(1);
+                }
                 return Ok(());
             }
             // It may have been granted anew since.

@@ -333,6 +333,7 @@ impl Exchange {
             for number in self.streams.take_dead() {
                 self.end_stream(number);
             }
+            self.resume_more();
             self.report();
         }
     }
@@ -393,6 +394,7 @@ impl Exchange {
                 let ended = SessionEnded::from_bytes(frame.data);
                 let ended = ended.map_err(|_| LinkError::Malformed("sessionEnded"))?;
                 self.shared.sessions.end(ended.session);
+                self.end_streams_of(ended.session);
                 Ok(())
             }
             Some(I::LinkPong) => {

@@ -213,11 +213,14 @@ async fn an_order_stream_goes_on_over_a_new_link_where_it_was() {
 async fn the_master_hears_when_nobody_follows_any_more() {
     let (scene, mut link) = Scene::ready(|_| {}).await;
     let mut client = scene.logged_in(&mut link, 1).await;
-    let (_, first) = follow(&mut client, &mut link, "0").await;
-    // Another one of the same session takes its place.
+    let (before, first) = follow(&mut client, &mut link, "0").await;
+    // Another one of the same session takes its place, and no third while that is not accepted.
     let request = client.send(Instruction::SubscribeOrders, &["0"]).await;
-    let second = link.expect(Instruction::SubscribeOrders).await.header.request;
+    let why = Reason::TooManyRequests;
+    client.expect_refusal(before, Instruction::SubscribeFail, why).await;
     assert_eq!(link.expect(Instruction::StreamEnded).await.header.request, first);
+    let second = link.expect(Instruction::SubscribeOrders).await.header.request;
+    client.refused(Instruction::SubscribeOrders, &["0"], why).await;
     link.returned(second, &Return::Subscribed(cursor(1).to_string())).await;
     client.expect(request, Instruction::Subscribed).await;
     tell(&mut link, first, 2).await;
@@ -255,5 +258,51 @@ async fn no_order_event_is_dropped_for_a_reader_that_reads_late() {
         seen.insert(order, number);
     }
     assert_eq!(seen.len() as u64, EVENTS);
+    scene.end().await;
+}
+
+/// `subscribeOrders` "ends with the session (then `subscribeFail` comes under its number)".
+#[tokio::test]
+async fn an_order_stream_ends_with_its_session() {
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let mut client = scene.logged_in(&mut link, 1).await;
+    let (request, _) = follow(&mut client, &mut link, "0").await;
+    link.end_session(session(1)).await;
+    client.expect_refusal(request, Instruction::SubscribeFail, Reason::SessionUnknown).await;
+    scene.end().await;
+}
+
+/// `tooManyRequests`: "another one took this one's place".
+#[tokio::test]
+async fn a_stream_whose_place_was_taken_is_told_so() {
+    let (scene, mut link) = Scene::ready(|_| {}).await;
+    let mut client = scene.logged_in(&mut link, 1).await;
+    let (first, _) = follow(&mut client, &mut link, "0").await;
+    client.send(Instruction::SubscribeOrders, &["0"]).await;
+    client.expect_refusal(first, Instruction::SubscribeFail, Reason::TooManyRequests).await;
+    scene.end().await;
+}
+
+/// "A worker whose link is lost asks the next master for what was missed ..., and its clients notice
+/// nothing": a master that is busy with all the others is asked again.
+#[tokio::test]
+async fn a_stream_survives_a_master_that_is_busy_when_it_resumes() {
+    let (scene, mut link) = Scene::ready(|config| {
+        config.ping_interval = std::time::Duration::from_millis(20);
+    })
+    .await;
+    let mut client = scene.logged_in(&mut link, 1).await;
+    let (request, number) = follow(&mut client, &mut link, "0").await;
+    tell(&mut link, number, 2).await;
+    heard(&mut client, request).await;
+    drop(link);
+    let (mut link, _) = scene.master.accept().await;
+    link.welcome("deployment-1", 0).await;
+    link.push_all(9).await;
+    link.grant(session(1), NEVER).await;
+    let again = link.expect(Instruction::SubscribeOrders).await;
+    link.failed(again.header.request, Instruction::SubscribeFail, Reason::Busy).await;
+    let again = link.expect(Instruction::SubscribeOrders).await;
+    assert_eq!(again.text(), cursor(2).to_string());
     scene.end().await;
 }

@@ -2,9 +2,10 @@
 //! belongs to, and up to where it was told.
 //!
 //! Invariant: over all links, the events of a stream are
-//! numbered without a gap, and a stream goes on where its last event on any link was.
+//! numbered without a gap, and a stream goes on where its last event on any link was. No more than some
+//! hundred are resumed at a time: the master reads for each what it missed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use papertrader_core::time::WallTime;
 use papertrader_node::error;
@@ -16,6 +17,9 @@ use papertrader_protocol::{Reason, SessionId};
 
 use super::{Exchange, as_it_came, client_header, refusal};
 use crate::uplink::{Ask, Content, Route, Step};
+
+/// Streams that the master is asked to resume at a time.
+const RESUMING: usize = 256;
 
 /// A subscription of a client.
 #[derive(Debug)]
@@ -35,10 +39,8 @@ impl Stream {
 
     /// The master has accepted it. Whether the client must be told.
     pub(super) fn accept(&mut self, cursor: OrderCursor) -> bool {
-        let is_first = self.cursor.is_none();
-        // What it was told on an earlier link may be more.
-        self.cursor.get_or_insert(cursor);
-        is_first
+        // It claims no more than what was told before it.
+        self.cursor.replace(cursor).is_none()
     }
 
     /// Numbers an event, the bytes of an `OrderEvent`. False if it is none.
@@ -58,20 +60,38 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     by_number: HashMap<u64, Stream>,
+    /// The numbers of a session's: a few.
+    by_session: HashMap<SessionId, Vec<u64>>,
+    /// Those that are to be resumed, and how many the master is asked to resume.
+    waiting: VecDeque<u64>,
+    resuming: HashSet<u64>,
 }
 
 impl Streams {
-    /// A new one, and the number of an older one whose place it takes.
-    pub(super) fn begin(&mut self, number: u64, ask: Ask) -> Option<(u64, Stream)> {
-        let same = |route: &Route, session: SessionId| {
-            let mine = (ask.route.thread, ask.route.connection);
-            (route.thread, route.connection) == mine && session == ask.session
+    fn insert(&mut self, number: u64, stream: Stream) {
+        self.by_session.entry(stream.ask.session).or_default().push(number);
+        self.by_number.insert(number, stream);
+    }
+
+    /// The one that a connection has under a session.
+    pub(super) fn of(&self, route: &Route, session: SessionId) -> Option<u64> {
+        let is_its = |number: &&u64| {
+            self.by_number.get(*number).is_some_and(|it| {
+                let of = &it.ask.route;
+                (of.thread, of.connection) == (route.thread, route.connection)
+            })
         };
-        let older = self.by_number.iter().find(|(_, it)| same(&it.ask.route, it.ask.session));
-        let older = older.map(|(number, _)| *number);
-        let older = older.and_then(|old| self.by_number.remove_entry(&old));
-        self.by_number.insert(number, Stream { ask, cursor: None, last: 0 });
-        older
+        self.by_session.get(&session)?.iter().find(is_its).copied()
+    }
+
+    /// Those of a session.
+    pub(super) fn of_session(&self, session: SessionId) -> Vec<u64> {
+        self.by_session.get(&session).cloned().unwrap_or_default()
+    }
+
+    /// A new one.
+    pub(super) fn begin(&mut self, number: u64, ask: Ask) {
+        self.insert(number, Stream { ask, cursor: None, last: 0 });
     }
 
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut Stream> {
@@ -79,48 +99,91 @@ impl Streams {
     }
 
     pub(super) fn remove(&mut self, number: u64) -> Option<Stream> {
-        self.by_number.remove(&number)
+        let stream = self.by_number.remove(&number)?;
+        self.resuming.remove(&number);
+        if let Some(numbers) = self.by_session.get_mut(&stream.ask.session) {
+            numbers.retain(|it| *it != number);
+            if numbers.is_empty() {
+                self.by_session.remove(&stream.ask.session);
+            }
+        }
+        Some(stream)
     }
 
     /// Takes out those that nobody listens to.
     pub(super) fn take_dead(&mut self) -> Vec<u64> {
-        self.by_number
-            .extract_if(|_, it| it.ask.route.is_dead())
-            .map(|(number, _)| number)
-            .collect()
+        let is_dead = |(_, it): &(&u64, &Stream)| it.ask.route.is_dead();
+        let dead: Vec<u64> = self.by_number.iter().filter(is_dead).map(|(n, _)| *n).collect();
+        dead.into_iter().filter(|number| self.remove(*number).is_some()).collect()
     }
 
     /// The link is lost: takes out those that the master has not accepted.
     pub(super) fn take_unaccepted(&mut self) -> Vec<Stream> {
-        self.by_number.extract_if(|_, it| !it.is_accepted()).map(|(_, stream)| stream).collect()
+        let is_new = |(_, it): &(&u64, &Stream)| !it.is_accepted();
+        let new: Vec<u64> = self.by_number.iter().filter(is_new).map(|(n, _)| *n).collect();
+        new.into_iter().filter_map(|number| self.remove(number)).collect()
     }
 
-    /// A new link: each gets a new number, and says from where on it goes on.
-    pub(super) fn renumber(&mut self, mut next: impl FnMut() -> u64) -> Vec<u64> {
-        let mut numbers = Vec::new();
-        for (_, mut stream) in std::mem::take(&mut self.by_number) {
-            let Some(cursor) = stream.cursor.filter(|_| !stream.ask.route.is_dead()) else {
-                continue;
-            };
-            let number = next();
-            stream.ask.data = cursor.to_string().into_bytes().into();
-            self.by_number.insert(number, stream);
-            numbers.push(number);
+    /// A new link: each gets a new number, and waits to be resumed.
+    pub(super) fn renumber(&mut self, mut next: impl FnMut() -> u64) {
+        let before = std::mem::take(self);
+        for stream in before.by_number.into_values() {
+            if stream.is_accepted() && !stream.ask.route.is_dead() {
+                let number = next();
+                self.insert(number, stream);
+                self.waiting.push_back(number);
+            }
         }
-        numbers
+    }
+
+    /// The master does not take it up just now: it is resumed later.
+    fn put_off(&mut self, number: u64) {
+        self.resuming.remove(&number);
+        self.waiting.push_back(number);
+    }
+
+    /// The next one to be resumed, which says from where on it goes on.
+    fn resume_next(&mut self) -> Option<u64> {
+        while self.resuming.len() < RESUMING {
+            let number = self.waiting.pop_front()?;
+            // It may have ended meanwhile.
+            let Some(stream) = self.by_number.get_mut(&number) else { continue };
+            let Some(cursor) = stream.cursor else { continue };
+            stream.ask.data = cursor.to_string().into_bytes().into();
+            self.resuming.insert(number);
+            return Some(number);
+        }
+        None
     }
 }
 
 impl Exchange {
     pub(super) fn take_stream(&mut self, ask: Ask) {
+        if let Some(older) = self.streams.of(&ask.route, ask.session) {
+            // What the master is still reading for is not asked for a second time.
+            if self.streams.get_mut(older).is_some_and(|stream| !stream.is_accepted()) {
+                let reason = Reason::TooManyRequests;
+                return self.refuse(ask.route, ask.instruction, Step::Only, reason);
+            }
+            self.displace(older, Reason::TooManyRequests);
+        }
         let number = self.number();
         self.send(number, &ask, WallTime(0));
-        if let Some((older, stream)) = self.streams.begin(number, ask) {
-            self.end_stream(older);
-            if !stream.is_accepted() {
-                let ask = stream.ask;
-                self.refuse(ask.route, ask.instruction, Step::Only, Reason::TooManyRequests);
-            }
+        self.streams.begin(number, ask);
+    }
+
+    /// Ends a stream here and at the master, and tells its client why.
+    fn displace(&mut self, number: u64, reason: Reason) {
+        let Some(stream) = self.streams.remove(number) else { return };
+        self.end_stream(number);
+        let step = if stream.is_accepted() { Step::Push } else { Step::Only };
+        self.refuse(stream.ask.route, stream.ask.instruction, step, reason);
+    }
+
+    /// The master has ended a session, and its streams with it.
+    pub(super) fn end_streams_of(&mut self, session: SessionId) {
+        for number in self.streams.of_session(session) {
+            self.displace(number, Reason::SessionUnknown);
         }
     }
 
@@ -143,11 +206,14 @@ impl Exchange {
         match instruction {
             Instruction::Subscribed => {
                 let cursor = std::str::from_utf8(frame.data).ok().and_then(|it| it.parse().ok());
-                match cursor.map(|cursor| stream.accept(cursor)) {
+                let taken = cursor.map(|cursor| stream.accept(cursor));
+                self.streams.resuming.remove(&number);
+                match taken {
                     Some(true) => self.deliver(route, Step::Only, as_it_came(instruction, frame)),
                     Some(false) => {}
                     None => error!("the master's subscribed is not as the protocol says"),
                 }
+                self.resume_more();
             }
             Instruction::OrderEvent if route.is_dead() => {
                 self.streams.remove(number);
@@ -163,10 +229,18 @@ impl Exchange {
                 }
             }
             _ => {
+                let refused = refusal(instruction, frame);
+                let is_later = matches!(refused, Some(Reason::Busy | Reason::Unavailable));
+                // Its client need not know of it.
+                if is_later && stream.is_accepted() {
+                    self.streams.put_off(number);
+                    return true;
+                }
                 let step = if stream.is_accepted() { Step::Push } else { Step::Only };
                 self.streams.remove(number);
-                self.forget_if_unknown(session, refusal(instruction, frame));
+                self.forget_if_unknown(session, refused);
                 self.deliver(route, step, as_it_came(instruction, frame));
+                self.resume_more();
             }
         }
         true
@@ -179,7 +253,13 @@ impl Exchange {
             *next += 1;
             *next - 1
         };
-        for number in self.streams.renumber(number) {
+        self.streams.renumber(number);
+        self.resume_more();
+    }
+
+    /// Asks the master to resume as many as it is asked for at a time.
+    pub(super) fn resume_more(&mut self) {
+        while let Some(number) = self.streams.resume_next() {
             if let Some(stream) = self.streams.get_mut(number) {
                 let header = client_header(&self.shared, number, &stream.ask, WallTime(0));
                 header.encode(&stream.ask.data, &mut self.output);
