@@ -5,8 +5,8 @@
 //! was.
 //!
 //! Invariants: who reads prices slowly gets the newest of each asset and never an older one, and they
-//! take no more memory than there are assets; of one's orders no event is left out, in the order in
-//! which they happened.
+//! take no more memory than there are assets; of one's orders no event is left out. Each order's come in the
+//! order in which they happened; what was missed while a connection was lost comes by the orders' numbers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +25,10 @@ use crate::failover::Answer;
 
 /// Events that are remembered as told: after a lost connection some may come again.
 const REMEMBERED: usize = 16_384;
+
+/// What an order is when it changes no more.
+const FINAL: [OrderStatus; 4] =
+    [OrderStatus::Filled, OrderStatus::Rejected, OrderStatus::Cancelled, OrderStatus::Expired];
 
 /// The newest values that nobody has read yet.
 #[derive(Debug, Default)]
@@ -50,7 +54,7 @@ impl Newest {
 #[derive(Debug)]
 struct Open {
     /// Kept, or it would be closed.
-    _connection: Arc<Connection>,
+    connection: Arc<Connection>,
     events: UnboundedReceiver<Event>,
 }
 
@@ -59,7 +63,7 @@ struct Open {
 pub struct PriceStream {
     client: Client,
     symbols: Symbols,
-    /// Those that are given, if all are asked for because they are so many.
+    /// Those that are given, if not all: a stream that took this one's place may bring others.
     wanted: Option<HashSet<Symbol>>,
     open: Option<Open>,
     /// The snapshot of the value that was given last of each.
@@ -81,10 +85,17 @@ impl Client {
     /// Prices of some assets as they change, at first all of them. A client has one such stream: the
     /// next one takes its place.
     pub async fn watch_prices(&self, symbols: &[Symbol]) -> Result<PriceStream, ClientError> {
-        if symbols.len() <= MAX_SUBSCRIBED {
-            return self.price_stream(Symbols::These(symbols.to_vec()), None).await;
+        if symbols.is_empty() {
+            let why = Failure::new(Reason::BadArguments, "no asset is named to watch");
+            return Err(ClientError::Refused(why));
         }
-        self.price_stream(Symbols::All, Some(symbols.iter().copied().collect())).await
+        let wanted = Some(symbols.iter().copied().collect());
+        // So many are not subscribed to by name.
+        let asked = match symbols.len() <= MAX_SUBSCRIBED {
+            true => Symbols::These(symbols.to_vec()),
+            false => Symbols::All,
+        };
+        self.price_stream(asked, wanted).await
     }
 
     /// Prices of all assets as they change.
@@ -104,7 +115,8 @@ impl Client {
     }
 
     /// What happens to the orders of the session's account, from now on, or after the event with a
-    /// cursor: whoever places them and wherever.
+    /// cursor: whoever places them and wherever. A client has one such stream: the next one takes its
+    /// place, and the one before then ends with `tooManyRequests`.
     pub async fn watch_orders(
         &self,
         after: Option<OrderCursor>,
@@ -121,11 +133,11 @@ impl Client {
     }
 
     async fn subscribe(&self, request: &Request) -> Result<(Open, String), ClientError> {
-        let First { answer, events, connection } = self.first(request, Again::Lost, |_| {}).await?;
+        // A server that just began resumes thousands, and may be busy.
+        let again = Again::Unsettled;
+        let First { answer, events, connection } = self.first(request, again, |_| {}).await?;
         match answer {
-            Answer::Return(Return::Subscribed(to)) => {
-                Ok((Open { _connection: connection, events }, to))
-            }
+            Answer::Return(Return::Subscribed(to)) => Ok((Open { connection, events }, to)),
             _ => Err(self.unexpected(request)),
         }
     }
@@ -180,22 +192,32 @@ impl PriceStream {
     }
 
     async fn open(&mut self) -> Result<(), ClientError> {
-        let mut parts = match &self.symbols {
+        loop {
+            let nothing = Request::UnsubscribeAssets(Symbols::All);
+            let mut on = self.client.first(&nothing, Again::Unsettled, |_| {}).await?.connection;
+            let mut is_one = true;
+            for part in self.parts() {
+                let (open, _) = self.client.subscribe(&Request::SubscribeAssets(part)).await?;
+                is_one &= Arc::ptr_eq(&on, &open.connection);
+                on = Arc::clone(&open.connection);
+                // The pushes come under the number of the last one.
+                self.open = Some(open);
+            }
+            if is_one {
+                return Ok(());
+            }
+            // A part was asked for on a connection that was lost: all of it is, on the next.
+            self.open = None;
+        }
+    }
+
+    fn parts(&self) -> Vec<Symbols> {
+        match &self.symbols {
             Symbols::All => vec![Symbols::All],
             Symbols::These(all) => {
                 all.chunks(MAX_SYMBOLS).map(|chunk| Symbols::These(chunk.to_vec())).collect()
             }
-        };
-        let nothing = Request::UnsubscribeAssets(Symbols::All);
-        self.client.first(&nothing, Again::Lost, |_| {}).await?;
-        // The pushes come under the number of the last one.
-        let Some(last) = parts.pop() else { return Ok(()) };
-        for part in parts {
-            self.client.subscribe(&Request::SubscribeAssets(part)).await?;
         }
-        let (open, _) = self.client.subscribe(&Request::SubscribeAssets(last)).await?;
-        self.open = Some(open);
-        Ok(())
     }
 }
 
@@ -232,6 +254,12 @@ impl OrderStream {
     }
 
     fn is_new(&mut self, event: (u64, OrderStatus)) -> bool {
+        let (order, status) = event;
+        let is_over = |told| self.told.contains(&(order, told));
+        // What was missed is told as it is now, and may come before what it was.
+        if status == OrderStatus::Queued && FINAL.into_iter().any(is_over) {
+            return false;
+        }
         if !self.told.insert(event) {
             return false;
         }
@@ -246,8 +274,9 @@ impl OrderStream {
 
     async fn open(&mut self) -> Result<(), ClientError> {
         let (open, to) = self.client.subscribe(&Request::SubscribeOrders(self.cursor)).await?;
-        // From now on: a connection that is lost before the first event loses nothing either.
-        self.cursor = self.cursor.or(to.parse().ok());
+        // The server claims no more than what it told before: a connection that is lost before the first
+        // event loses nothing either.
+        self.cursor = to.parse().ok().or(self.cursor);
         self.open = Some(open);
         Ok(())
     }

@@ -456,3 +456,49 @@ async fn logging_out_of_a_session_that_has_ended_is_a_success() {
     left.unwrap();
     assert_eq!(client.session(), None);
 }
+
+/// A stream of more symbols than one message holds, whose connection is lost between the messages.
+#[tokio::test]
+async fn a_price_stream_that_moves_while_it_is_opened_has_all_its_symbols() {
+    use papertrader_protocol::request::Symbols;
+    let symbols: Vec<papertrader_core::names::Symbol> =
+        (0..600).map(|n| format!("S{n}").parse().unwrap()).collect();
+    let (first, second) = (Worker::start().await, Worker::start().await);
+    let (client, mut peer) = on_first(&first, &second, options()).await;
+    let mut heard = Vec::new();
+    let serving = async {
+        let asked = peer.expect(Request::UnsubscribeAssets(Symbols::All)).await;
+        peer.answer(&asked, Return::Subscribed("0".into())).await;
+        let asked = peer.next().await;
+        peer.answer(&asked, Return::Subscribed("500".into())).await;
+        // The second message comes, and the worker dies.
+        peer.next().await;
+        drop(peer);
+        let mut peer = second.greet_resumed().await;
+        // Whatever it asks the second worker for is granted.
+        loop {
+            let asked = peer.next().await;
+            match &asked.request {
+                Request::SubscribeAssets(Symbols::These(some)) => {
+                    heard.extend(some.iter().copied())
+                }
+                _ => heard.clear(),
+            }
+            let count = heard.len().to_string();
+            peer.answer(&asked, Return::Subscribed(count)).await;
+        }
+    };
+    tokio::select! {
+        stream = client.watch_prices(&symbols) => drop(stream.unwrap()),
+        () = serving => {}
+    }
+    assert_eq!(heard, symbols, "what the second worker was asked for");
+}
+
+#[tokio::test]
+async fn to_watch_nothing_is_refused() {
+    let (first, second) = (Worker::start().await, Worker::start().await);
+    let (client, _peer) = on_first(&first, &second, options()).await;
+    let refused = client.watch_prices(&[]).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused(why) if why.reason == Reason::BadArguments));
+}
