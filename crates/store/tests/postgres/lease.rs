@@ -235,7 +235,7 @@ fn a_database_without_a_lease_gets_one() {
             "DROP TABLE lease; ALTER TABLE meta DROP COLUMN holder;
              ALTER TABLE meta DROP COLUMN folded_snapshot;
              ALTER TABLE meta DROP COLUMN folded_generation;
-             DROP TABLE bar_tape; DROP TABLE bar_chunk;
+             DROP TABLE bar_tape; DROP TABLE bar_chunk; DROP INDEX snapshot_by_wall;
              DROP VIEW position;
              ALTER TABLE balance DROP COLUMN snapshot;
              ALTER TABLE balance DROP COLUMN positions;
