@@ -42,7 +42,7 @@ use report::{MixLine, PasswordLine, Report};
 use trader::{Known, Trader, World};
 
 /// More requests a second than are to be expected: sessions for the users who come after a logout.
-const MOST: u64 = 60_000;
+const MOST: u64 = 200_000;
 /// Sessions that an account may have.
 const SESSIONS: u64 = 32;
 /// How long a settlement may take.
