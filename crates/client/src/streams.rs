@@ -195,19 +195,20 @@ impl PriceStream {
         loop {
             let nothing = Request::UnsubscribeAssets(Symbols::All);
             let mut on = self.client.first(&nothing, Again::Unsettled, |_| {}).await?.connection;
-            let mut is_one = true;
+            let (mut is_one, mut last) = (true, None);
             for part in self.parts() {
                 let (open, _) = self.client.subscribe(&Request::SubscribeAssets(part)).await?;
                 is_one &= Arc::ptr_eq(&on, &open.connection);
                 on = Arc::clone(&open.connection);
-                // The pushes come under the number of the last one.
-                self.open = Some(open);
+                // The pushes come under its number.
+                last = Some(open);
             }
+            // A part was asked for on a connection that was lost: all of it is, on the next. It is open
+            // with all its parts or not at all, wherever this ends.
             if is_one {
+                self.open = last;
                 return Ok(());
             }
-            // A part was asked for on a connection that was lost: all of it is, on the next.
-            self.open = None;
         }
     }
 

@@ -495,6 +495,42 @@ async fn a_price_stream_that_moves_while_it_is_opened_has_all_its_symbols() {
     assert_eq!(heard, symbols, "what the second worker was asked for");
 }
 
+/// A part of it is refused: the next call begins anew, and does not go on with the other parts.
+#[tokio::test]
+async fn a_price_stream_is_open_with_all_its_parts_or_not_at_all() {
+    use papertrader_protocol::request::Symbols;
+    let symbols: Vec<papertrader_core::names::Symbol> =
+        (0..600).map(|n| format!("S{n}").parse().unwrap()).collect();
+    let (first, second) = (Worker::start().await, Worker::start().await);
+    let (client, mut peer) = on_first(&first, &second, options()).await;
+    let grant = |count: &str| Return::Subscribed(count.into());
+    let (stream, ()) = tokio::join!(client.watch_prices(&symbols), async {
+        for count in ["0", "500", "600"] {
+            let asked = peer.next().await;
+            peer.answer(&asked, grant(count)).await;
+        }
+    });
+    let mut stream = stream.unwrap();
+    drop(peer);
+    let (refused, mut peer) = tokio::join!(stream.next(), async {
+        let mut peer = second.greet_resumed().await;
+        for count in ["0", "500"] {
+            let asked = peer.next().await;
+            peer.answer(&asked, grant(count)).await;
+        }
+        let asked = peer.next().await;
+        let why = Reason::UnknownAsset.into();
+        peer.answer(&asked, Return::Failed(papertrader_protocol::Instruction::SubscribeFail, why))
+            .await;
+        peer
+    });
+    assert!(matches!(refused, Err(ClientError::Refused(_))), "{refused:?}");
+    tokio::select! {
+        next = stream.next() => panic!("it goes on with a part: {next:?}"),
+        asked = peer.next() => assert_eq!(asked.request, Request::UnsubscribeAssets(Symbols::All)),
+    }
+}
+
 #[tokio::test]
 async fn to_watch_nothing_is_refused() {
     let (first, second) = (Worker::start().await, Worker::start().await);

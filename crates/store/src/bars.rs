@@ -47,12 +47,6 @@ pub(crate) struct OutOfOrder {
     start: MarketTime,
 }
 
-impl OutOfOrder {
-    fn of(row: &BarRow) -> OutOfOrder {
-        OutOfOrder { instrument: row.instrument, start: row.bar.start }
-    }
-}
-
 /// What is on the tape and in no chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Tails {
@@ -84,6 +78,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Whether there is nothing on it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.taped.is_empty()
+    }
+
     /// The row itself, as it is stored.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         encode_row(&self.taped)
@@ -123,16 +122,19 @@ impl Tails {
         self.bars.iter().map(Vec::len).sum()
     }
 
-    /// The row that a batch with these bars writes. Of two bars of a series with the same start the
-    /// later counts. None may be earlier than what is there.
-    pub(crate) fn row(&self, mut taped: Vec<BarRow>) -> Result<Row, OutOfOrder> {
+    /// The last bar of a series that is in a chunk starts here.
+    pub(crate) fn put_last(&mut self, series: Series, start: MarketTime) {
+        *place_of(&mut self.last, series, NONE) = start;
+    }
+
+    /// The row that a batch with these bars writes, and the bars that are not on it because they start
+    /// before the last one of their series. Of two with the same start the later counts.
+    pub(crate) fn row(&self, mut taped: Vec<BarRow>) -> (Row, Vec<BarRow>) {
         // Those of a resolution have the same start, nearly always.
         taped.sort_by_key(|row| row.resolution);
         let mut last = self.last.clone();
-        for row in &taped {
-            follow(&mut last, row)?;
-        }
-        Ok(Row { number: self.number + 1, taped })
+        let late = taped.extract_if(.., |row| follow(&mut last, row).is_err()).collect();
+        (Row { number: self.number + 1, taped }, late)
     }
 
     /// The chunks that are written with a row: what they are of, and their bars.
@@ -178,23 +180,28 @@ impl Tails {
 
     fn add(&mut self, row: &BarRow) -> Result<(), OutOfOrder> {
         follow(&mut self.last, row)?;
-        let place = place(series(row));
-        if self.bars.len() <= place {
-            self.bars.resize(place + 1, Vec::new());
-        }
-        put(&mut self.bars[place], row.bar);
+        put(place_of(&mut self.bars, series(row), Vec::new()), row.bar);
         Ok(())
     }
 }
 
-/// Notes that this is the last bar of its series.
+/// Notes that this is the last bar of its series, if it is.
 fn follow(last: &mut Vec<MarketTime>, row: &BarRow) -> Result<(), OutOfOrder> {
-    let place = place(series(row));
-    if last.len() <= place {
-        last.resize(place + 1, NONE);
+    let before = place_of(last, series(row), NONE);
+    if row.bar.start < *before {
+        return Err(OutOfOrder { instrument: row.instrument, start: row.bar.start });
     }
-    let before = std::mem::replace(&mut last[place], row.bar.start);
-    if row.bar.start < before { Err(OutOfOrder::of(row)) } else { Ok(()) }
+    *before = row.bar.start;
+    Ok(())
+}
+
+/// What is noted of a series, made as `nothing` if it is not there.
+fn place_of<T: Clone>(all: &mut Vec<T>, series: Series, nothing: T) -> &mut T {
+    let place = place(series);
+    if all.len() <= place {
+        all.resize(place + 1, nothing);
+    }
+    &mut all[place]
 }
 
 /// Appends a bar, or replaces the last one if that has the same start.
@@ -528,7 +535,8 @@ mod tests {
                     bars.insert(start, bar);
                     taped.push(BarRow { instrument, resolution, bar });
                 }
-                let row = tails.row(taped).unwrap();
+                let (row, late) = tails.row(taped);
+                prop_assert!(late.is_empty());
                 tape.insert(row.number, row.bytes());
                 for (series, bars) in tails.closed_by(&row) {
                     chunks.insert((series, bars[0].start.0), encode_chunk(&bars));
@@ -561,16 +569,21 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_before_the_last_one_is_refused() {
+    fn a_bar_before_the_last_one_is_not_on_the_tape() {
         let mut tails = Tails::default();
-        let row = tails.row(vec![of(1, plain(60, 100)), of(2, plain(120, 100))]).unwrap();
+        let (row, _) = tails.row(vec![of(1, plain(60, 100)), of(2, plain(120, 100))]);
         tails.apply(row);
-        let wrong = |start| OutOfOrder { instrument: InstrumentId(1), start: MarketTime(start) };
-        assert_eq!(tails.row(vec![of(1, plain(59, 1))]).unwrap_err(), wrong(59));
-        let twice = vec![of(1, plain(180, 1)), of(1, plain(60, 2))];
-        assert_eq!(tails.row(twice).unwrap_err(), wrong(60));
+        let late = |taped| tails.row(taped).1;
+        assert_eq!(late(vec![of(1, plain(59, 1))]), [of(1, plain(59, 1))]);
+        let twice = vec![of(1, plain(180, 1)), of(1, plain(61, 2)), of(1, plain(181, 3))];
+        assert_eq!(late(twice), [of(1, plain(61, 2))]);
         let hour = BarRow { resolution: Resolution::Hour, ..of(1, plain(0, 1)) };
-        assert!(tails.row(vec![of(1, plain(60, 2)), hour, of(2, plain(121, 2))]).is_ok());
+        assert_eq!(late(vec![of(1, plain(60, 2)), hour, of(2, plain(121, 2))]), []);
+        tails.put_last((InstrumentId(9), Resolution::Interval), MarketTime(50));
+        assert_eq!(tails.row(vec![of(9, plain(49, 1))]).1, [of(9, plain(49, 1))]);
+        assert_eq!(tails.row(vec![of(9, plain(50, 1))]).1, []);
+        let wrong = OutOfOrder { instrument: InstrumentId(9), start: MarketTime(49) };
+        assert_eq!(tails.take(7, 7, &[of(9, plain(49, 1))]), Err(wrong));
     }
 
     #[test]

@@ -12,7 +12,6 @@ use std::hash::Hasher;
 use std::sync::{Arc, OnceLock};
 
 use fastbloom::BloomFilter;
-use papertrader_core::bar::Bar;
 use papertrader_core::ids::{AccountId, InstrumentId, OrderId};
 use papertrader_core::money::Quantity;
 use papertrader_core::names::ClientOrderId;
@@ -20,8 +19,7 @@ use papertrader_core::order::{Order, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 use siphasher::sip::SipHasher24;
 
-use crate::BarRow;
-use crate::bars::{self, OutOfOrder, Series, Tails};
+use crate::bars::{self, Tails};
 
 /// Keys for which a filter is made at first; each further one has room for twice as many.
 const FIRST_FILTER: usize = 1 << 20;
@@ -222,9 +220,6 @@ impl Index {
     }
 }
 
-/// What is put into a chunk.
-pub(crate) type Chunk = (Series, Vec<Bar>);
-
 /// What a batch changes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -360,12 +355,9 @@ impl<'a> Staged<'a> {
         self.changes.known.push(key);
     }
 
-    /// The row of the tape with these bars, and the chunks that are written with it. Fails at a bar that
-    /// is earlier than one that is stored.
-    pub(crate) fn tape(&self, taped: Vec<BarRow>) -> Result<(bars::Row, Vec<Chunk>), OutOfOrder> {
-        let row = self.index.tails.row(taped)?;
-        let chunks = self.index.tails.closed_by(&row);
-        Ok((row, chunks))
+    /// What is on the tape alone.
+    pub(crate) fn tails(&self) -> &Tails {
+        &self.index.tails
     }
 
     /// It is stored, once in a batch.

@@ -76,6 +76,22 @@ pub(crate) fn tails(ask: &dyn Ask, instruments: u32) -> Result<Tails, StoreError
     let sql = "SELECT coalesce(max(number), 0) FROM bar_tape";
     let last = first(ask, sql, &[], |row| Reading::new(row, "bar_tape", 0).number(0))?;
     let (last, mut tails) = (last.unwrap_or(0), Tails::default());
+    // A look at the last chunk of each series.
+    let sql = "SELECT i.id, CAST(r.resolution AS SMALLINT) AS resolution,
+                      (SELECT c.last FROM bar_chunk AS c
+                       WHERE c.instrument = i.id AND c.resolution = r.resolution
+                       ORDER BY c.first DESC LIMIT 1) AS last
+               FROM instrument AS i CROSS JOIN (
+                   SELECT 0 AS resolution UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3
+               ) AS r";
+    ask.for_each(sql, &[], &mut |row| {
+        let row = Reading::new(row, "bar_chunk", 2);
+        let resolution = Resolution::from_number(row.number(1)?);
+        if let (Some(resolution), Some(last)) = (resolution, row.optional(2)?) {
+            tails.put_last((row.instrument(0)?, resolution), MarketTime(last));
+        }
+        Ok(())
+    })?;
     tape(ask, &mut |row, number, bars| {
         if bars.iter().any(|bar| !(1..=instruments).contains(&bar.instrument.0)) {
             return Err(row.corrupt("it has a bar of an instrument that is unknown"));

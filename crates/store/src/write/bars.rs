@@ -24,7 +24,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Bars of the source's history.
+    /// Bars of the source's history, and those that come after later ones.
     pub(super) fn put_bars(&mut self, bars: &[BarRow]) -> Written {
         for BarRow { instrument, resolution, bar } in bars {
             self.known_instrument(*instrument, "a bar")?;
@@ -46,11 +46,13 @@ impl Writer<'_> {
     /// Writes the row of the tape with all that was gathered, and the chunks whose turn comes with it.
     pub(super) fn tape(&mut self) -> Written {
         let taped = std::mem::take(&mut self.taped);
-        if taped.is_empty() {
+        let (row, late) = self.staged.tails().row(taped);
+        // The step of the source's time was changed.
+        self.put_bars(&late)?;
+        if row.is_empty() {
             return Ok(());
         }
-        let (row, chunks) =
-            self.staged.tape(taped).map_err(|why| contradiction(why.to_string()))?;
+        let chunks = self.staged.tails().closed_by(&row);
         let number = signed(row.number, "the number of a row of bars")?;
         self.write(Rows::Tape, &[number.into(), Value::Bytes(&row.bytes())])?;
         for ((instrument, resolution), bars) in chunks {

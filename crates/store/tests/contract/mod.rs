@@ -3,13 +3,14 @@
 //! A test file includes this module, gives a [`Backend`] and calls [`contract_tests!`], which makes
 //! one test of each case. The cases know the trait only.
 
+pub(crate) mod bars;
 pub(crate) mod behind;
 pub(crate) mod damage;
 pub(crate) mod postings;
 pub(crate) mod trading;
 
 use papertrader_core::account::Position;
-use papertrader_core::bar::{Bar, Resolution};
+use papertrader_core::bar::Bar;
 use papertrader_core::ids::{AccountId, BatchNumber, InstrumentId, OrderId, WorkerId};
 use papertrader_core::money::{Cash, MAX_CASH, Quantity};
 use papertrader_core::names::ClientOrderId;
@@ -17,7 +18,7 @@ use papertrader_core::order::{OrderRecord, OrderState, Side};
 use papertrader_core::time::{MarketTime, SECOND, WallTime};
 use papertrader_store::{
     BarRow, Batch, Boot, Change, CommitError, Found, HistoryRow, NewAccount, Pace, PassHash,
-    Profile, SessionKey, Since, Store, StoreReader, WorkerRow,
+    Profile, SessionKey, Since, Store, WorkerRow,
 };
 use std::sync::Arc;
 use trading::Trading;
@@ -53,7 +54,6 @@ macro_rules! contract_tests {
             a_reader_gives_histories_newest_first,
             a_reader_gives_open_orders_before_others,
             a_reader_gives_what_was_placed_or_decided_since,
-            a_reader_gives_bars_in_order_of_time,
             a_reader_sees_what_was_committed_before_the_call,
             a_new_connection_sees_the_same,
             the_books_verify_after_any_trading,
@@ -63,6 +63,14 @@ macro_rules! contract_tests {
             the_last_use_of_a_session_never_goes_back,
             a_worker_keeps_all_that_is_known_of_it_until_it_is_removed,
         );
+        #[test]
+        fn a_reader_gives_bars_in_order_of_time() {
+            contract::bars::a_reader_gives_bars_in_order_of_time(&$backend);
+        }
+        #[test]
+        fn a_bar_that_comes_late_is_kept_beside_the_others() {
+            contract::bars::a_bar_that_comes_late_is_kept_beside_the_others(&$backend);
+        }
         #[test]
         fn what_is_behind_is_found_again() {
             contract::behind::what_is_behind_is_found_again(&$backend);
@@ -653,66 +661,6 @@ pub(crate) fn a_reader_gives_what_was_placed_or_decided_since(backend: &dyn Back
         }
     }
     assert!(decided_later > 30, "{decided_later}");
-}
-
-pub(crate) fn a_reader_gives_bars_in_order_of_time(backend: &dyn Backend) {
-    let mut store = backend.open("one");
-    // So many that each instrument has had its bars put into chunks twice.
-    let trading = trade(&mut *store, 18, 400);
-    let mut reader = store.reader().unwrap();
-    assert_bars(&mut *reader, &trading);
-    drop((reader, store));
-    let mut store = backend.open("one");
-    let mut reader = store.reader().unwrap();
-    assert_bars(&mut *reader, &trading);
-    // History from the source is from before that: what was settled counts, and of history the last.
-    let mut trading = trading;
-    let ((instrument, resolution, start), settled) = trading.bars.pop_first().unwrap();
-    let row = |bar| BarRow { instrument, resolution, bar };
-    let low = Bar { close: settled.low, open: settled.low, ..settled };
-    let early = |bar| Bar { start: MarketTime(start.0 - 1), ..bar };
-    let rows = vec![row(low), row(early(low)), row(early(settled))];
-    store.commit(&trading.batch_of(vec![Change::PutBars(rows)])).unwrap();
-    let next = start.plus_nanos(1);
-    let read = reader.bars(instrument, resolution, MarketTime(0), next, 9).unwrap();
-    assert_eq!(read, [early(settled), settled]);
-}
-
-/// That the bars are those of the exchange, whatever part of them is asked for.
-fn assert_bars(reader: &mut dyn StoreReader, trading: &Trading) {
-    let (least, most) = (MarketTime(i64::MIN), MarketTime(i64::MAX));
-    for id in 1..=trading::INSTRUMENTS {
-        for resolution in Resolution::ALL {
-            let instrument = InstrumentId(id);
-            let keys = (instrument, resolution, least)..=(instrument, resolution, most);
-            let all: Vec<Bar> = trading.bars.range(keys).map(|(_, bar)| *bar).collect();
-            let mut read =
-                |from, to, limit| reader.bars(instrument, resolution, from, to, limit).unwrap();
-            assert_eq!(read(least, most, usize::MAX), all);
-            if !matches!(resolution, Resolution::Interval | Resolution::Day) {
-                assert_eq!(all, []);
-                continue;
-            }
-            assert!(all.len() > 5);
-            // The end is not inside, the start is.
-            assert_eq!(read(all[1].start, all[4].start, 10), all[1..4]);
-            assert_eq!(read(all[1].start, all[4].start, 2), all[1..3]);
-            assert_eq!(read(all[1].start, all[1].start, 10), []);
-            assert_eq!(read(all[4].start, all[1].start, 10), []);
-            assert_eq!(read(least, most, 0), []);
-            for (at, bar) in all.iter().enumerate() {
-                let after = bar.start.plus_nanos(1);
-                assert_eq!(read(bar.start, most, 70), all[at..all.len().min(at + 70)]);
-                assert_eq!(read(after, most, 1), all[at + 1..all.len().min(at + 2)]);
-            }
-            for (at, bar) in all.iter().enumerate() {
-                let mut last = |before| reader.last_bar(instrument, resolution, before).unwrap();
-                assert_eq!(last(bar.start.plus_nanos(1)), Some(*bar));
-                assert_eq!(last(bar.start), at.checked_sub(1).map(|at| all[at]));
-            }
-            assert!(resolution != Resolution::Interval || all.len() > 100);
-        }
-    }
 }
 
 pub(crate) fn a_reader_sees_what_was_committed_before_the_call(backend: &dyn Backend) {

@@ -380,7 +380,7 @@ impl Trading {
         Change::PlaceOrder(record)
     }
 
-    fn settle_something(&mut self) -> Change {
+    pub(crate) fn settle_something(&mut self) -> Change {
         let step = if self.below(6) == 0 { DAY } else { 60 * SECOND };
         let open = self.below(5) != 0;
         let mut prices = Vec::new();
