@@ -525,8 +525,11 @@ async fn a_price_stream_is_open_with_all_its_parts_or_not_at_all() {
         peer
     });
     assert!(matches!(refused, Err(ClientError::Refused(_))), "{refused:?}");
+    // What is asked next, of the stream and of a ping behind it.
     tokio::select! {
+        biased;
         next = stream.next() => panic!("it goes on with a part: {next:?}"),
+        pong = client.ping() => panic!("nobody has answered: {pong:?}"),
         asked = peer.next() => assert_eq!(asked.request, Request::UnsubscribeAssets(Symbols::All)),
     }
 }
